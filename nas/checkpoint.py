@@ -1,0 +1,120 @@
+"""State on disk: checkpoints of a running search or training, and operation weights for sharing."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from nas.errors import InvalidFileError
+from nas.files import write_atomic
+
+FORMAT = 1
+
+
+def save(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write plain state (containers, numbers, texts, tensors) to `path`: a kill leaves the old file or the new.
+
+    Raises `InvalidFileError` where the file cannot be written, the old one then stands; `TypeError` for state
+    that `load` would refuse.
+    """
+    # In memory first: torch's writer turns a full disk into a RuntimeError about file positions.
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "state": dict(state)}, buffer)
+    buffer.seek(0)
+    try:
+        torch.load(buffer, map_location="meta", weights_only=True)
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise TypeError(f"only plain state can be saved, found {found[1] if found else error}") from error
+    write_atomic(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """The state that `save` wrote, its tensors on the CPU; no code is run from the file.
+
+    Raises `InvalidFileError` for a file that is missing, damaged or no checkpoint, and says what to use.
+    """
+    path = Path(path)
+    data = io.BytesIO(_read(path))
+    try:
+        with zipfile.ZipFile(data) as archive:  # `torch.load` reads flipped bits without a word
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        data.seek(0)
+        content = torch.load(data, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can make its parsers raise anything
+        raise InvalidFileError(f"{path}: damaged, or no checkpoint ({_reason(error)}); {_instead(path)}") from error
+    version = content.get("format") if isinstance(content, dict) else None
+    if version != FORMAT or not isinstance(content.get("state"), dict):
+        found = "no checkpoint of this package" if version is None else f"a checkpoint of format {version!r}"
+        raise InvalidFileError(f"{path}: {found}, expected format {FORMAT}; {_instead(path)}")
+    state: dict[str, Any] = content["state"]
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's global random generators: the CPU's and those of all CUDA devices."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Give torch's random generators a state from `random_state`; devices not present here are left out."""
+    torch.set_rng_state(state["cpu"])
+    for device, generator in zip(range(torch.cuda.device_count()), state.get("cuda", []), strict=False):
+        torch.cuda.set_rng_state(generator, device)
+
+
+def save_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a `state_dict` as safetensors, which other programs read; raises `InvalidFileError`."""
+    # Cloned, since safetensors refuses tensors that share memory (tied weights).
+    data = safetensors.torch.save({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()})
+    write_atomic(path, lambda file: file.write(data))
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """The `state_dict` that `save_weights` wrote, on the CPU; raises `InvalidFileError`."""
+    try:
+        return safetensors.torch.load(_read(Path(path)))
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise InvalidFileError(f"{path}: damaged, or no safetensors file ({_reason(error)})") from error
+
+
+def load_into(network: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Give a network the weights that were read from `path`; raises `InvalidFileError` where they do not fit it."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).partition("\n")[2].split()).split(". ")[0].rstrip(".")
+        raise InvalidFileError(f"{path}: weights of another network, or of another version of it: {reason}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _instead(path: Path) -> str:
+    others = [other.name for other in sorted(path.parent.glob("*.pt")) if other != path]
+    return f"{others[0]} lies beside it: copy it over this file to use it" if others else "start the run anew"
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of an error's message, on one line."""
+    message = " ".join(str(error).split()).split(". ")[0][:120]
+    return message or type(error).__name__

@@ -1,0 +1,51 @@
+"""The command line: each command a thin call. Heavy imports happen inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from cyclopts import CycloptsError
+
+from nas.cli import inspecting, running
+from nas.cli.app import app
+from nas.errors import ConfigError, NASError
+
+__all__ = ["app", "inspecting", "main", "running"]
+
+
+def main() -> None:
+    """Entry point of the `nas` command: a user's mistake is one line and exit code 2."""
+    try:
+        app(_import_modules(sys.argv[1:]), exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+    except (NASError, CycloptsError) as error:
+        print(f"nas: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as error:
+        print("; ".join(["nas: interrupted", *map(str, error.args)]), file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(1)
+
+
+def _import_modules(arguments: list[str]) -> list[str]:
+    """Take `--import MODULE` out of the arguments and import the modules: the only way to load more code."""
+    rest = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        option, equals, name = argument.partition("=")
+        if option != "--import":
+            rest.append(argument)
+            continue
+        name = name if equals else next(remaining, "")
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ConfigError(f"--import expects the name of a module, found '{name}'")
+        sys.path.insert(0, "")
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"--import {name}: {error}") from error
+    return rest

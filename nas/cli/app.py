@@ -1,0 +1,28 @@
+"""The application that the commands belong to."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from cyclopts import App, Parameter
+
+app = App(
+    name="nas",
+    help="""Differentiable neural architecture search.
+
+    From a configuration (`nas config` lists those that come along) to a network at work:
+
+    1. `nas config NAME > my.yaml`
+    2. `nas search my.yaml --out runs/search`
+    3. `nas draw runs/search`
+    4. `nas retrain runs/search --out runs/net`
+    5. `nas predict rainy.mp4 clean.mp4 --model runs/net`
+
+    Code of your own (search spaces, operations, tasks) is loaded by `--import MODULE`, before or after any command;
+    modules are looked for in the current folder too. `nas COMMAND --help` tells more.
+    """,
+    version=lambda: metadata.version("tmics-nas"),
+    default_parameter=Parameter(negative=(), show_default=False),
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `nas.cli.main` tells how to go on
+)

@@ -1,0 +1,141 @@
+"""Commands that look: search spaces, operations, configurations, genotypes and their pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.cli.app import app
+from nas.cli.targets import genotype_of
+from nas.errors import ConfigError, UnknownNameError
+
+if TYPE_CHECKING:
+    from nas.genotype import Genotype
+    from nas.space import Description
+
+
+@app.command
+def spaces() -> None:
+    """List the search spaces."""
+    from nas import space
+    from nas.report.tables import table
+
+    rows = []
+    for name, origin in space.spaces().items():
+        found = space.find_space(name)
+        rows.append((name, len(found.describe().decisions), _first_line(found), origin))
+    table("Search spaces", ("name", "decisions", "what it is", "from"), rows)
+
+
+@app.command
+def ops(name: str | None = None, /) -> None:
+    """List the sets of candidate operations and the registered operations, or the candidates of one set.
+
+    Args:
+        name: A registered set, or a YAML file with one.
+    """
+    from nas import operations, space
+    from nas.report.tables import table
+
+    for known in space.spaces():
+        space.find_space(known)  # an installed plugin registers its operations when it is loaded
+    if name is not None:
+        chosen = operations.OperationSet.of(name)
+        table(f"Candidates of {name}", ("candidate", "operation"), [(n, _first_line(f)) for n, f in chosen.items()])
+        return
+    table("Sets of candidates", ("set", "candidates"), [(n, ", ".join(s)) for n, s in operations.sets().items()])
+    table("Operations", ("name", "what it is"), [(n, _first_line(f)) for n, f in operations.operations().items()])
+
+
+@app.command
+def show(target: str, /, *options: str) -> None:
+    """Show the decisions and the number of parameters of a search space or a genotype.
+
+    Args:
+        target: A search space, a genotype (file or shipped name), or the folder of a run that has one.
+        options: Options of a search space: name=value.
+    """
+    from nas.cost import costs, measure
+    from nas.report.tables import table
+
+    description, genotype = _described(target, options)
+    rows = []
+    for label, decision in description.decisions.items():
+        choice = genotype.choices.get(label) if genotype else None
+        if genotype is not None and choice is None:
+            continue
+        where = " or ".join(f"{parent}={candidate}" for parent, candidate in decision.conditions)
+        chosen = [str(choice)] if genotype else []
+        names = [str(candidate) for candidate in decision.candidates]
+        rows.append((label, decision.kind, *chosen, ", ".join(names), where))
+    columns = ("decision", "kind", *(("chosen",) if genotype else ()), "candidates", "only where")
+    values = ", ".join(f"{name}={value}" for name, value in description.options.items())
+    table(f"{description.space.name}: {values}", columns, rows)
+    if genotype is not None:
+        print(f"parameters: {int(measure(genotype)):,}")
+    else:
+        everything = sum(p.numel() for p in description.network.parameters())
+        outside = int(costs(description).base)
+        print(f"operation weights of the supernet: {everything:,}; outside every decision: {outside:,}")
+
+
+@app.command
+def config(name: str | None = None, /) -> None:
+    """Print a configuration that comes along with a search space, or list them.
+
+    Args:
+        name: A configuration's name; all are listed where it is absent.
+    """
+    from nas.config import find_config, shipped_configs
+    from nas.files import read_text
+
+    if name is not None:
+        print(read_text(find_config(name)), end="")
+    else:
+        print("".join(f"{known}\n" for known in shipped_configs()), end="")
+
+
+@app.command
+def draw(target: str, /, *options: str, out: Path | None = None) -> None:
+    """Draw a genotype, or a whole search space.
+
+    Args:
+        target: A genotype (file or shipped name), the folder of a run that has one, or a search space.
+        options: Options of a search space: name=value.
+        out: A picture: .svg, .dot, .txt, or .png and .pdf with Graphviz' `dot`; the terminal where absent.
+    """
+    from nas.draw import render, save
+
+    description, genotype = _described(target, options)
+    if out is None:
+        print(render(description, genotype, "text"), end="")
+    else:
+        save(out, description, genotype)
+
+
+def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genotype | None]:
+    """What `target` names: a run's genotype, a genotype file or shipped genotype, or a search space."""
+    from nas.files import parse_yaml
+    from nas.genotype import shipped
+    from nas.space import find_space, spaces
+
+    if Path(target).exists() or target in shipped():
+        if given:
+            raise ConfigError(f"{target}: a genotype has its own options; leave {' '.join(given)} out")
+        genotype = genotype_of(target)
+        return find_space(genotype.space).describe(**genotype.options), genotype
+    if ":" not in target and target not in spaces():
+        known = [*spaces(), *shipped()]
+        raise UnknownNameError("search space or genotype", target, known, "or give the path of a genotype or a run")
+    options = {}
+    for option in given:
+        name, equals, text = option.partition("=")
+        if not equals:
+            raise ConfigError(f"'{option}' is not an option: expected name=value")
+        options[name] = parse_yaml(text, option)
+    return find_space(target).describe(**options), None
+
+
+def _first_line(documented: object) -> str:
+    function = getattr(documented, "func", documented)
+    return (function.__doc__ or "").strip().split("\n")[0]

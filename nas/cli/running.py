@@ -1,0 +1,176 @@
+"""Commands that run: search, derive, retrain, evaluate, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from nas.cli.app import app
+from nas.cli.targets import config_of, genotype_of
+from nas.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nas.config import Config
+    from nas.genotype import Genotype
+    from nas.run import Run
+    from nas.task import Task
+
+Out = Annotated[Path, Parameter(help="Folder of the run: a new one, or with --resume the one to go on in.")]
+Resume = Annotated[bool, Parameter(help="Go on from the last checkpoint in the folder.")]
+Quiet = Annotated[bool, Parameter(help="Show no progress.")]
+
+
+@app.command
+def search(config: str, /, *overrides: str, out: Out, resume: Resume = False, quiet: Quiet = False) -> None:
+    """Search for a genotype.
+
+    Args:
+        config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
+        overrides: key.path=value, such as search.steps=500 or search.levels.upper.optimizer.lr=1e-3.
+    """
+    from nas.config import load_config
+    from nas.report.live import search_view
+    from nas.report.markdown import write_report
+    from nas.search import search as run_search
+
+    loaded = load_config(config, overrides)
+    with _run(out, loaded, resume) as run:
+        with search_view(loaded, quiet=quiet) as on_step:
+            genotype = run_search(loaded, run, on_step)
+        _show_choices(genotype)
+        print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out)}")
+
+
+@app.command
+def derive(run: Path, /, *, out: Path | None = None) -> None:
+    """Write the genotype that a search, finished or not, derives at its last checkpoint.
+
+    Args:
+        run: The folder of a search.
+        out: The file to write; the terminal where absent.
+    """
+    from nas.search import derive_from
+
+    genotype = derive_from(run)
+    if out is None:
+        print(genotype.dump(), end="")
+    else:
+        genotype.save(out)
+
+
+@app.command
+def retrain(
+    genotype: str,
+    /,
+    *overrides: str,
+    out: Out,
+    config: str | None = None,
+    inherit: bool = False,
+    resume: Resume = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the network of a genotype, and measure it on data that the training does not see.
+
+    Args:
+        genotype: A genotype file, the name of a shipped one, or the folder of a search.
+        overrides: key.path=value, such as retrain.stages.backbone.steps=2000.
+        config: A YAML file, or the name of a configuration; by default that of the search, or that named as the space.
+        inherit: Begin with the operation weights of the search, whose folder is given, in place of new ones.
+    """
+    from nas.config import load_config
+    from nas.report.live import retrain_view
+    from nas.report.markdown import write_report
+    from nas.retrain import evaluate
+    from nas.retrain import retrain as run_retrain
+    from nas.search import inherit_from
+
+    searched = Path(genotype).is_dir()
+    if inherit and not searched:
+        raise ConfigError(f"--inherit takes weights from the folder of a search, found '{genotype}'")
+    found = genotype_of(genotype)
+    loaded = load_config(config or (Path(genotype, "config.yaml") if searched else found.space), overrides)
+    initial = inherit_from(genotype, found) if inherit else None
+    with _run(out, loaded, resume) as run:
+        with retrain_view(loaded, quiet=quiet) as on_step:
+            network = run_retrain(loaded, found, run, on_step, initial=initial)
+        task = loaded.build_task()
+        scores = evaluate(network, task)
+        run.record("evaluate", None, **scores, statement=_statement(task))
+        _show_scores(out, scores, task)
+        print(f"report: {write_report(out)}")
+
+
+@app.command(name="evaluate")
+def evaluate_command(run: Path, /, *overrides: str) -> None:
+    """Measure a retrained network on data that its training did not see.
+
+    Args:
+        run: The folder of a retraining.
+        overrides: key.path=value, to measure on other data than the run's configuration says.
+    """
+    from nas.retrain import evaluate, load_network
+
+    task = config_of(run, overrides).build_task()
+    _show_scores(run, evaluate(load_network(run), task), task)
+
+
+@app.command
+def predict(source: Path, sink: Path, /, *, model: Path, tile: int | None = None, quiet: Quiet = False) -> None:
+    """Apply a retrained network: for TMICS, derain a video file or a folder of frames.
+
+    Args:
+        source: A video file or a folder of frames.
+        sink: A video file or a folder, by its suffix.
+        model: The folder of a retraining.
+        tile: Largest height and width to process at once, in pixels, where memory asks for it.
+    """
+    from nas.report.live import predict_view
+    from nas.retrain import load_network
+
+    task = config_of(model).build_task()
+    network = load_network(model)
+    with predict_view(quiet=quiet) as progress:
+        facts = task.predict(network, source, sink, tile=tile, progress=progress)
+    print(f"{sink}: " + ", ".join(f"{name} {value:g}" for name, value in facts.items()))
+
+
+def _show_choices(genotype: Genotype) -> None:
+    from nas.report.tables import table
+
+    margins = genotype.provenance.margins if genotype.provenance else {}
+    rows = [(label, str(choice), margins.get(label)) for label, choice in genotype.choices.items()]
+    table("Genotype", ("decision", "chosen", "margin"), rows)
+
+
+def _show_scores(run: Path, scores: Mapping[str, float], task: Task) -> None:
+    from nas.report.tables import table
+
+    table(f"Scores of {run}", ("metric", "value"), list(scores.items()))
+    if statement := _statement(task):
+        print(statement)
+
+
+def _statement(task: Task) -> str:
+    """How the task takes its scores, where it says so."""
+    return str(getattr(task, "statement", ""))
+
+
+@contextmanager
+def _run(folder: Path, config: Config, resume: bool) -> Iterator[Run]:
+    from nas.run import CONFIG, METRICS, Run
+
+    text = config.dump()
+    with Run.open(folder, text) if resume else Run.create(folder, text, config.seed) as run:
+        try:
+            yield run
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt("repeat the command with --resume to go on") from error
+        except Exception:
+            # What cannot begin leaves no run behind: once the configuration is mended, the same command works.
+            if not resume and not (folder / METRICS).stat().st_size and not (folder / "checkpoints").exists():
+                (folder / CONFIG).unlink()
+            raise

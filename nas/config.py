@@ -1,0 +1,136 @@
+"""The configuration of a run: one YAML file, and `key.path=value` overrides."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from nas.errors import ConfigError, InvalidFileError, UnknownNameError
+from nas.files import convert, dump_yaml, parse_yaml, read_text
+from nas.levels import Level
+from nas.space import find_space, spaces
+from nas.task import Task, find_task
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to search."""
+
+    steps: Count
+    levels: dict[str, Level]
+    """By name, from the lowest to the highest."""
+    relaxation: str = "softmax"
+    epochs: Count = 10
+    """How often the run records the genotype it would derive, and saves a checkpoint."""
+
+
+class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One stage of retraining: one level for a number of steps."""
+
+    steps: Count
+    level: Level
+
+
+class RetrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to train a derived network: stages by name, in order."""
+
+    stages: dict[str, Stage]
+    epochs: Count = 10
+    """How often a checkpoint is saved, over all stages."""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole configuration. `task` holds the task's `name` and the fields of that task's own struct."""
+
+    space: str
+    task: dict[str, Any]
+    search: SearchConfig
+    retrain: RetrainConfig
+    options: dict[str, Any] = {}
+    seed: int = 0
+
+    def dump(self) -> str:
+        """The YAML text, complete with all defaults of the structs."""
+        return dump_yaml(msgspec.to_builtins(self))
+
+    def build_task(self) -> Task:
+        """The task with its configuration and the run's seed; raises `InvalidFileError` for a field it has not."""
+        cls = self.task_class()
+        fields = {key: value for key, value in self.task.items() if key != "name"}
+        built: Task = cls(convert(fields, cls.Config, "task"), seed=self.seed)
+        return built
+
+    def task_class(self) -> Any:
+        """The class of the task; raises `UnknownNameError`."""
+        if "name" not in self.task:
+            raise ConfigError("task: missing the field 'name'")
+        return find_task(str(self.task["name"]))
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration, a file or the name of one that a search space ships, with `key.path=value` overrides.
+
+    Raises `InvalidFileError` (file, field, found, expected), `ConfigError` for an override that fits nowhere.
+    """
+    path = find_config(str(source))
+    data = parse_yaml(read_text(path), str(path))
+    if not isinstance(data, dict):
+        raise InvalidFileError(f"{path}: expected a mapping with 'space', 'task', 'search' and 'retrain'")
+    return parse_config(data, overrides, str(path))
+
+
+def parse_config(data: dict[str, Any], overrides: Sequence[str] = (), where: str = "configuration") -> Config:
+    """The configuration in plain data, with overrides applied."""
+    data = _copy(data)
+    for override in overrides:
+        _override(data, override)
+    config = convert(data, Config, where + ("".join(f" {o}" for o in overrides)))
+    find_space(config.space).options(**config.options)
+    return config
+
+
+def find_config(source: str) -> Path:
+    """The path of a configuration: `source` itself where it is a file, else that of a shipped one by this name."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    known = shipped_configs()
+    if source not in known:
+        if path.suffix in (".yaml", ".yml"):
+            raise InvalidFileError(f"{path}: no such file; shipped configurations: {', '.join(known) or 'none'}")
+        raise UnknownNameError("configuration", source, known, "or give the path of a YAML file")
+    return known[source]
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The configurations in the folder `configs` beside the module of each known search space, by name."""
+    found: dict[str, Path] = {}
+    for name in spaces():
+        folder = Path(inspect.getfile(find_space(name).function)).parent / "configs"
+        found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
+    return found
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"'{override}' is not an override: expected key.path=value, such as search.steps=100")
+    *parents, last = key.split(".")
+    place: Any = data
+    for i, name in enumerate(parents):
+        place = place.setdefault(name, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"'{override}': '{'.'.join(parents[: i + 1])}' is not a mapping in the configuration")
+    place[last] = parse_yaml(text, override)
+
+
+def _copy(data: Any) -> Any:
+    """A copy without shared parts, so that an override changes one place (`copy.deepcopy` would keep them shared)."""
+    if isinstance(data, Mapping):
+        return {key: _copy(value) for key, value in data.items()}
+    return [_copy(item) for item in data] if isinstance(data, list) else data

@@ -1,0 +1,91 @@
+"""Derivation: from mixing weights to the choices of a genotype. Edges are ranked by mixing weight, not by raw logit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from nas.genotype import NONE, Choice, Decision
+
+
+def choose_strongest(
+    decisions: Mapping[str, Decision],
+    weights: Mapping[str, Tensor],
+    costs: Mapping[str, Sequence[float]] | None = None,
+) -> tuple[dict[str, Choice], dict[str, float]]:
+    """The strongest candidate of every decision, and its margin: its mixing weight less the runner-up's.
+
+    A node that keeps k of its in-edges keeps those whose strongest candidate besides `none` has the largest mixing
+    weight (DARTS, sec. 2.4), and never derives `none` on them. Ties go to the cheaper candidate, then to the first.
+
+    Args:
+        decisions: the decisions of a space, by label.
+        weights: the mixing weights `(candidates,)` of each decision that has arch parameters.
+        costs: what each candidate of a decision costs, to settle ties.
+    """
+    choices: dict[str, Choice] = {}
+    margins: dict[str, float] = {}
+    values: dict[str, list[float]] = {label: weight.double().tolist() for label, weight in weights.items()}
+    edges = _edges(decisions)
+    pruned = {edge for label, decision in decisions.items() if decision.pruned for edge in edges[label].values()}
+
+    def allowed(label: str) -> list[int]:
+        names = decisions[label].candidates
+        return [i for i, name in enumerate(names) if name != NONE or label not in pruned]
+
+    def strength(edge: str | None) -> float:
+        """The largest mixing weight on an edge; one without a decision is as strong as can be."""
+        return 1.0 if edge is None else max((values[edge][i] for i in allowed(edge)), default=0.0)
+
+    for label, decision in _existing(decisions, choices):
+        if decision.kind == "inputs":
+            strengths = [strength(edges[label].get(int(source))) for source in decision.candidates]
+            order = sorted(range(len(strengths)), key=lambda i: (-strengths[i], i))
+            choices[label] = tuple(sorted(int(decision.candidates[i]) for i in order[: decision.keep]))
+            margins[label] = _lead(order, strengths, decision.keep)
+        else:
+            price = (costs or {}).get(label, [0.0] * len(values[label]))
+            options = allowed(label) or range(len(price))
+            order = sorted(options, key=lambda i: (-values[label][i], price[i], i))
+            choices[label] = decision.candidates[order[0]]
+            margins[label] = _lead(order, values[label])
+    return choices, margins
+
+
+def choose_randomly(decisions: Mapping[str, Decision], generator: torch.Generator) -> dict[str, Choice]:
+    """Choices drawn uniformly, decision by decision; those inside candidates that were not drawn are absent."""
+    choices: dict[str, Choice] = {}
+    for label, decision in _existing(decisions, choices):
+        order = torch.randperm(len(decision.candidates), generator=generator).tolist()
+        if decision.kind == "inputs":
+            choices[label] = tuple(sorted(int(decision.candidates[i]) for i in order[: decision.keep]))
+        else:
+            choices[label] = decision.candidates[order[0]]
+    return choices
+
+
+def _existing(decisions: Mapping[str, Decision], choices: Mapping[str, Choice]) -> Iterator[tuple[str, Decision]]:
+    """The decisions that exist given `choices`, which the caller completes on the way.
+
+    Not simply in the order of `decisions`: a label shared by two candidates can stand before the second one's decision.
+    """
+    waiting = dict(decisions)
+    while label := next((label for label, decision in waiting.items() if decision.active(choices)), None):
+        yield label, waiting.pop(label)
+
+
+def _edges(decisions: Mapping[str, Decision]) -> dict[str, dict[int, str]]:
+    """For each `inputs` decision the label of the operation decision on the edge from each source."""
+    found: dict[str, dict[int, str]] = {d.label: {} for d in decisions.values() if d.kind == "inputs"}
+    for decision in decisions.values():
+        for parent, source in decision.conditions:
+            if parent in found and decision.kind == "operation":
+                found[parent].setdefault(int(source), decision.label)
+    return found
+
+
+def _lead(order: Sequence[int], values: Sequence[float], keep: int = 1) -> float:
+    """By how much the last one kept leads the first one dropped."""
+    return values[order[keep - 1]] - values[order[keep]] if len(order) > keep else 1.0

@@ -1,0 +1,65 @@
+"""DOT text from a graph, and what Graphviz' program `dot` makes of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from nas.draw.groups import members
+from nas.draw.style import INK, LINE, edge_look, families, look, title, wrap
+from nas.errors import ConfigError
+from nas.graph import Graph
+
+
+def dot(graph: Graph) -> str:
+    """The graph in the DOT language, with groups as clusters and the colours of the SVG picture."""
+    inside, colours = members(graph), families(graph)
+    lines = [
+        f"digraph {quote(graph.graph['space'])} {{",
+        '  graph [rankdir=LR, fontname="Helvetica", fontsize=12, nodesep=0.25, ranksep=0.35];',
+        '  node [shape=box, style="rounded,filled", fontname="Helvetica", fontsize=12, height=0.3];',
+        f'  edge [color="{LINE}", fontname="Helvetica", fontsize=11, arrowsize=0.6];',
+    ]
+
+    def add(group: str, indent: str) -> None:
+        for name in inside[group]:
+            node = graph.nodes[name]
+            if name not in inside:
+                drawn = look(node, colours)
+                text = "\n".join(line.text for line in drawn.lines)
+                paint = f'fillcolor="{drawn.fill}", color="{drawn.stroke}", fontcolor="{INK}"'
+                lines.append(f"{indent}{quote(name)} [label={quote(text)}, {paint}, tooltip={quote(drawn.tooltip)}];")
+                continue
+            text = "\n".join([title(node), *wrap(node["caption"], 360, 11)])
+            lines.append(f"{indent}subgraph {quote(f'cluster {name}')} {{")
+            lines.append(f'{indent}  label={quote(text)}; labeljust=l; style="rounded,dashed"; color="{LINE}";')
+            add(name, f"{indent}  ")
+            lines.append(f"{indent}}}")
+
+    add("", "  ")
+    for source, target, attributes in graph.edges(data=True):
+        drawn = edge_look(attributes, colours)
+        label = "" if drawn is None else f' [label={quote(drawn.lines[0].text)}, color="{drawn.stroke}"]'
+        lines.append(f"  {quote(source)} -> {quote(target)}{label};")
+    return "\n".join([*lines, "}", ""])
+
+
+def quote(text: str) -> str:
+    """A quoted DOT string that shows exactly `text`."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def drawn_by_dot(graph: Graph, format: Literal["png", "pdf"]) -> bytes:
+    """The picture that the program `dot` draws; raises `ConfigError` where it is not installed or fails."""
+    import graphviz
+
+    try:
+        picture: bytes = graphviz.Source(dot(graph), engine="dot").pipe(format=format)
+    except graphviz.ExecutableNotFound as error:
+        raise ConfigError(
+            f"{format.upper()} pictures need the program 'dot', which was not found: install it (Debian package"
+            " 'graphviz'), or draw SVG, which needs no program"
+        ) from error
+    except graphviz.CalledProcessError as error:
+        raise ConfigError(f"'dot' could not draw the {format.upper()} picture: {error}") from error
+    return picture

@@ -1,0 +1,207 @@
+"""Layered layout, left to right (Sugiyama, Tagawa and Toda, 1981): where boxes, edge labels and edges go.
+
+No edge crosses a box: within a column an edge runs level, in a lane of its own, and changes its height between columns
+only. The label of an edge is a box of its own lane.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from nas.draw.layers import LANE, SWEEPS, Edge, Item, Size, layers
+
+NODES, LANES = 18.0, 8.0
+"""Pixels between two nodes of a column, and between anything and a lane."""
+SLACK = 3.0
+"""Pixels of `LANES` that a lane may use up to be level."""
+
+Pulls = dict[Item, list[tuple[Item, float, float]]]
+"""For each item its neighbours, how much lower than they it wants to be, and how strongly."""
+
+
+class Rect(NamedTuple):
+    """A box: the left upper corner and the extent, in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+Point = tuple[float, float]
+
+
+class Layout(NamedTuple):
+    """Boxes of the nodes, boxes of the edge labels, and the points of each edge: level where two have one height, else
+    a curve that starts and ends level. `gaps` are the starts and ends of the spaces between columns."""
+
+    width: float
+    height: float
+    boxes: dict[str, Rect]
+    labels: dict[Edge, Rect]
+    paths: dict[Edge, tuple[Point, ...]]
+    gaps: tuple[tuple[float, float], ...]
+
+
+def layered(
+    nodes: Mapping[str, Size], edges: Mapping[Edge, Size | None], first: str | None = None, last: str | None = None
+) -> Layout:
+    """Lay out an acyclic graph.
+
+    Args:
+        nodes: sizes by node; among equally good orders, that of this mapping is kept.
+        edges: the size of each edge's label, None where it has none.
+        first: a node that is to have the first column for itself.
+        last: a node that is to have the last column for itself.
+    """
+    columns, chains, sizes = layers(nodes, edges, first, last)
+    middle = _heights(columns, chains, sizes)
+    for _ in range(4):  # one edge made level makes room for the next
+        _straighten(columns, chains, sizes, middle)
+    return _placed(columns, chains, sizes, middle, edges)
+
+
+def _heights(
+    columns: Sequence[Sequence[Item]], chains: Mapping[Edge, list[Item]], sizes: Mapping[Item, Size]
+) -> dict[Item, float]:
+    """The middle of each item: as level as can be (weighted least squares), without overlap, in the order given."""
+    before: Pulls = {item: [] for column in columns for item in column}
+    after: Pulls = {item: [] for item in before}
+    for chain in chains.values():
+        for a, b in itertools.pairwise(chain):
+            weight = (1.0, 3.0, 8.0)[isinstance(a, tuple) + isinstance(b, tuple)]
+            drop = sizes[a].outlet - sizes[b].inlet
+            before[b].append((a, drop, weight))
+            after[a].append((b, -drop, weight))
+    both = {item: before[item] + after[item] for item in before}
+    middle: dict[Item, float] = {}
+    spaced = [(column, _gaps(column, sizes)) for column in columns]
+    for column, gaps in spaced:
+        middle.update(zip(column, itertools.accumulate(gaps, initial=-sum(gaps) / 2), strict=True))
+    for sweep in range(4 * SWEEPS):
+        old = middle.copy()
+        pulls = both if sweep >= 8 else after if sweep % 2 else before  # one side alone levels a long row at once
+        for column, gaps in spaced[::-1] if sweep % 2 else spaced:
+            weights = [sum(weight for *_, weight in pulls[item]) + 1e-3 for item in column]
+            wanted = [
+                (sum(w * (middle[other] + drop) for other, drop, w in pulls[item]) + 1e-3 * middle[item]) / weight
+                for item, weight in zip(column, weights, strict=True)
+            ]
+            middle.update(zip(column, apart(wanted, weights, gaps), strict=True))
+        if sweep >= 8 and max(abs(middle[item] - y) for item, y in old.items()) < 0.002:
+            break
+    return middle
+
+
+def _straighten(
+    columns: Sequence[Sequence[Item]],
+    chains: Mapping[Edge, list[Item]],
+    sizes: Mapping[Item, Size],
+    middle: dict[Item, float],
+) -> None:
+    """Give the lanes of an edge one height as far as their neighbours let them: best that of one of its ends."""
+    reach: dict[Item, tuple[Item | None, float, Item | None, float]] = {}
+    for column in columns:
+        around: list[Item | None] = [None, *column, None]
+        gaps = [0.0, *_gaps(column, sizes), 0.0]
+        for i, item in enumerate(column):
+            reach[item] = (around[i], gaps[i], around[i + 2], gaps[i + 1])
+
+    def room(item: Item) -> tuple[float, float]:
+        above, up, below, down = reach[item]
+        low = -math.inf if above is None else middle[above] + up - SLACK
+        return low, math.inf if below is None else middle[below] - down + SLACK
+
+    for chain in sorted(chains.values(), key=len, reverse=True):
+        inside: list[Item | None] = [*chain[1:-1], None]
+        ends = [middle[chain[0]] + sizes[chain[0]].outlet, middle[chain[-1]] + sizes[chain[-1]].inlet]
+        run: list[Item] = []
+        low, high = -math.inf, math.inf
+        for lane in inside:
+            above, below = (math.inf, -math.inf) if lane is None else room(lane)
+            if run and max(low, above) > min(high, below):
+                mean = sum(middle[item] for item in run) / len(run)
+                label = len(run) == 1 and sizes[run[0]].width > 0  # best where it is: amid its like
+                level = [y for y in ends if low <= y <= high and (not label or abs(y - mean) < 2 * LANE)]
+                middle.update(dict.fromkeys(run, level[0] if level else min(max(mean, low), high)))
+                run, low, high = [], -math.inf, math.inf
+            if lane is not None:
+                run, low, high = [*run, lane], max(low, above), min(high, below)
+
+
+def _gaps(column: Sequence[Item], sizes: Mapping[Item, Size]) -> list[float]:
+    return [
+        (sizes[a].height + sizes[b].height) / 2 + (NODES if isinstance(a, str) and isinstance(b, str) else LANES)
+        for a, b in itertools.pairwise(column)
+    ]
+
+
+def apart(wanted: Sequence[float], weights: Sequence[float], gaps: Sequence[float]) -> list[float]:
+    """The positions nearest to `wanted` (weighted least squares) each at least its gap after the one before.
+
+    Pools adjacent violators (Ayer et al., 1955).
+    """
+    offsets = list(itertools.accumulate(gaps, initial=0.0))
+    blocks: list[tuple[float, float, int]] = []
+    for want, weight, offset in zip(wanted, weights, offsets, strict=True):
+        block = (want - offset, weight, 1)
+        while blocks and blocks[-1][0] > block[0]:
+            mean, mass, count = blocks.pop()
+            total = mass + block[1]
+            block = ((mean * mass + block[0] * block[1]) / total, total, count + block[2])
+        blocks.append(block)
+    means = [mean for mean, _, count in blocks for _ in range(count)]
+    return [mean + offset for mean, offset in zip(means, offsets, strict=True)]
+
+
+def _placed(
+    columns: Sequence[Sequence[Item]],
+    chains: Mapping[Edge, list[Item]],
+    sizes: Mapping[Item, Size],
+    middle: Mapping[Item, float],
+    edges: Mapping[Edge, Size | None],
+) -> Layout:
+    """Columns side by side, farther apart where edges are steep."""
+    top = min(middle[item] - sizes[item].height / 2 for item in middle)
+    bottom = max(middle[item] + sizes[item].height / 2 for item in middle)
+    place = {item: i for i, column in enumerate(columns) for item in column}
+    steep = [0.0] * len(columns)
+    for chain in chains.values():
+        for a, b in itertools.pairwise(chain):
+            rise = abs(middle[a] + sizes[a].outlet - middle[b] - sizes[b].inlet)
+            steep[place[a]] = max(steep[place[a]], rise)
+    widths = [max(sizes[item].width for item in column) for column in columns]
+    lanes = [not any(isinstance(item, str) for item in column) for column in columns]
+    least = [16.0 if a or b else 30.0 for a, b in itertools.pairwise(lanes)]
+    gaps = [max(gap, min(70.0, 0.35 * rise)) for gap, rise in zip(least, steep, strict=False)]
+    left = list(itertools.accumulate((w + g for w, g in zip(widths, gaps, strict=False)), initial=0.0))
+    boxes: dict[Item, Rect] = {}
+    for item, i in place.items():
+        size = sizes[item]
+        x = left[i] + (widths[i] - size.width) / 2
+        boxes[item] = Rect(x, middle[item] - size.height / 2 - top, size.width, size.height)
+
+    def path(chain: Sequence[Item]) -> tuple[Point, ...]:
+        points: list[Point] = []
+        for i, item in enumerate(chain):
+            column, size = place[item], sizes[item]
+            start, end = left[column], left[column] + widths[column]
+            y = middle[item] - top
+            if i == 0:
+                points += [(boxes[item].x + size.width, y + size.outlet), (end, y + size.outlet)]
+            elif i == len(chain) - 1:
+                points += [(start, y + size.inlet), (boxes[item].x, y + size.inlet)]
+            else:
+                points += [(start, y), (end, y)]
+        return tuple(point for point, _ in itertools.groupby(points))
+
+    labels = {
+        edge: boxes[lane] for edge, chain in chains.items() for lane in chain[1:-1] if edges[edge] and sizes[lane].width
+    }
+    real = {item: box for item, box in boxes.items() if isinstance(item, str)}
+    paths = {edge: path(chain) for edge, chain in chains.items()}
+    between = tuple((x + width, end) for x, width, end in zip(left, widths, left[1:], strict=False))
+    return Layout(left[-1] + widths[-1], bottom - top, real, labels, paths, between)

@@ -1,0 +1,172 @@
+"""What a picture consists of, ready to be rendered: boxes, frames and edges at their places.
+
+A group is laid out on its own and then stands as one box in the group around it, so that nothing foreign enters its
+frame; edges pass its border at one inlet and one outlet. Parts without any edge between them stand side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from nas.draw.fold import fold
+from nas.draw.groups import IN, OUT, Attributes, levels, members, parts
+from nas.draw.layers import Edge, Size
+from nas.draw.layout import Point, Rect, layered
+from nas.draw.style import DECISION, FAINT, INK, LINE, Look, Text, edge_look, families, look, title, tooltip, wrap
+from nas.graph import Graph
+
+PAD = 16.0
+"""Pixels between a frame and what it surrounds."""
+WIDEST = 1100.0
+"""Pixels that a row of separate parts may fill."""
+STACK = 4.0
+"""Pixels by which the sheets of a stacked box are shifted."""
+
+
+class Box(NamedTuple):
+    """A node, or the label of an edge."""
+
+    name: str
+    rect: Rect
+    look: Look
+    label: bool = False
+
+
+class Frame(NamedTuple):
+    """A group: its rectangle, and the lines of text at its left upper corner."""
+
+    name: str
+    rect: Rect
+    lines: tuple[Text, ...]
+    stroke: str
+    tooltip: str
+
+
+class Line(NamedTuple):
+    """A piece of an edge; `arrow` where it ends at a box. Between points of unequal height it is a curve."""
+
+    points: tuple[Point, ...]
+    colour: str
+    arrow: bool
+    source: str
+    target: str
+
+
+class Picture(NamedTuple):
+    """Everything to draw, in pixels; frames contain what comes after them."""
+
+    title: str
+    width: float
+    height: float
+    frames: tuple[Frame, ...] = ()
+    lines: tuple[Line, ...] = ()
+    boxes: tuple[Box, ...] = ()
+
+    def moved(self, x: float, y: float) -> Picture:
+        """The same, its items moved by (x, y)."""
+        return self._replace(
+            frames=tuple(frame._replace(rect=_moved(frame.rect, x, y)) for frame in self.frames),
+            lines=tuple(line._replace(points=tuple((a + x, b + y) for a, b in line.points)) for line in self.lines),
+            boxes=tuple(box._replace(rect=_moved(box.rect, x, y)) for box in self.boxes),
+        )
+
+
+def picture(graph: Graph) -> Picture:
+    """Lay out the graph of a space or genotype (`nas.graph.graph`)."""
+    drawing = _Drawing(graph)
+    top = drawing.levels.get("", {})
+    pictures = [drawing.part(names, top) for names in parts(drawing.members[""], top)]
+    limit = max([WIDEST, *(part.width for part in pictures)])
+    x = y = row = 0.0
+    whole = Picture(graph.graph["space"], 0.0, 0.0)
+    for part in pictures:
+        if x and x + part.width > limit:
+            x, y, row = 0.0, y + row + 2 * PAD, 0.0
+        whole = _merged(whole, part.moved(x + PAD, y + PAD))
+        x, row = x + part.width + 2 * PAD, max(row, part.height)
+        whole = whole._replace(width=max(whole.width, x), height=y + row + 2 * PAD)
+    return whole
+
+
+class _Drawing:
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.colours = graph, families(graph)
+        self.members, self.levels = members(graph), levels(graph)
+
+    def part(self, names: Sequence[str], edges: Mapping[Edge, Attributes]) -> Picture:
+        """Some nodes of one group and the edges between them; what is outside the group is `IN` and `OUT`."""
+        nodes = self.graph.nodes
+        inner = {name: self.group(name) for name in names if name in self.members}
+        looks = {name: look(nodes[name], self.colours) for name in names if name in nodes and name not in inner}
+        sizes = dict.fromkeys(names, Size(0.0, 0.0))
+        sizes |= {name: size for name, (_, size) in inner.items()}
+        sizes |= {name: _size(drawn) for name, drawn in looks.items()}
+        labels = {
+            (source, target): edge_look(attributes, self.colours) if attributes else None
+            for (source, target), attributes in edges.items()
+            if source in sizes and target in sizes
+        }
+        first, last = (end if end in sizes else None for end in (IN, OUT))
+        layout = layered(sizes, {edge: label and _size(label) for edge, label in labels.items()}, first, last)
+        if not first and not last:
+            layout = fold(layout, WIDEST * 1.25)
+        lines, boxes = [], [Box(name, layout.boxes[name], drawn) for name, drawn in looks.items()]
+        for edge, label in labels.items():
+            lines.append(Line(layout.paths[edge], label.stroke if label else LINE, edge[1] in looks, *edge))
+            if label:
+                boxes.append(Box(" ".join(edge), layout.labels[edge], label, label=True))
+        done = Picture("", layout.width, layout.height, (), tuple(lines), tuple(boxes))
+        for name, (picture, _) in inner.items():
+            done = _merged(done, picture.moved(layout.boxes[name].x, layout.boxes[name].y))
+        return done
+
+    def group(self, name: str) -> tuple[Picture, Size]:
+        """A group with its frame, and the size it takes in the group around it."""
+        edges = self.levels.get(name, {})
+        ends = {end for edge in edges for end in edge if end in (IN, OUT)}
+        inside = self.part([*self.members[name], *sorted(ends)], edges)
+        lines = _heading(self.graph.nodes[name], max(360.0, inside.width))
+        left, right = (0.0 if end in ends else PAD for end in (IN, OUT))
+        width = max(left + inside.width + right, max((line.width for line in lines), default=0.0) + 2 * PAD)
+        top = 0.75 * PAD + sum(line.height for line in lines)
+        height = top + inside.height + PAD
+        shift = left + (width - left - inside.width - right) / 2
+        inside = inside.moved(shift, top)
+        ports = {IN: 0.0, OUT: 0.0}
+        pieces = []
+        for line in inside.lines:
+            (_, start), (_, end) = line.points[0], line.points[-1]
+            if line.source == IN:
+                line, ports[IN] = line._replace(points=((0.0, start), *line.points), source=name), start - height / 2
+            if line.target == OUT:
+                line, ports[OUT] = line._replace(points=(*line.points, (width, end)), target=name), end - height / 2
+            pieces.append(line)
+        attributes = self.graph.nodes[name]
+        stroke = DECISION[1] if attributes["decision"] else "#8c8c8c"
+        frame = Frame(name, Rect(0.0, 0.0, width, height), lines, stroke, tooltip(attributes))
+        framed = inside._replace(width=width, height=height, frames=(frame, *inside.frames), lines=tuple(pieces))
+        return framed, Size(width, height, ports[IN], ports[OUT])
+
+
+def _size(look: Look) -> Size:
+    width = max((line.width for line in look.lines), default=0.0)
+    height = sum(line.height for line in look.lines)
+    extra, drop = (2 * STACK, STACK) if look.stacked else (0.0, 0.0)  # the front sheet lies lower
+    return Size(max(30.0, width + 18) + extra, height + 2 * look.pad + extra, drop, drop)
+
+
+def _heading(attributes: Attributes, width: float) -> tuple[Text, ...]:
+    colour = DECISION[1] if attributes["decision"] else INK
+    lines = [Text(line, 12.5, True, colour) for line in wrap(title(attributes), width, 14)]
+    return (*lines, *(Text(line, 11, colour=FAINT) for line in wrap(attributes["caption"], width, 11)))
+
+
+def _merged(outer: Picture, inner: Picture) -> Picture:
+    return outer._replace(
+        frames=outer.frames + inner.frames, lines=outer.lines + inner.lines, boxes=outer.boxes + inner.boxes
+    )
+
+
+def _moved(rect: Rect, x: float, y: float) -> Rect:
+    return rect._replace(x=rect.x + x, y=rect.y + y)

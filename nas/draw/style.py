@@ -1,0 +1,181 @@
+"""How each kind of node looks: its lines of text, its size, its colours."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from nas.draw.groups import Attributes
+from nas.graph import Graph
+
+FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
+INK, FAINT, LINE, PLAIN = "#1a1a1a", "#5c5c5c", "#6b6b6b", "#f2f2f2"
+
+DECISION = ("#e2e4f3", "#332288")
+SIZE = ("#f1dde7", "#882255")
+"""(fill, stroke) of macro decisions, and of widths and depths; indigo and wine of P. Tol's colour-blind safe scheme."""
+
+PALETTE = (
+    ("#d9eefb", "#4a94d8"),
+    ("#f7dda9", "#8a5200"),
+    ("#bfe6d3", "#0a6b4f"),
+    ("#f8cfb6", "#d4703f"),
+    ("#f3dcec", "#a0478a"),
+    ("#f8f4b4", "#8f7f00"),
+    ("#bcd3ef", "#0a4fa8"),
+    ("#e9e9e9", "#858585"),
+)
+"""(fill, stroke) of operation families: about the hues of Okabe and Ito, in lightnesses that colour-blind readers, too,
+tell apart; strokes have 3:1 contrast on white, texts 7:1 on fills."""
+
+_WIDE = dict.fromkeys("mMWw@%", 0.98) | dict.fromkeys("ijlI.,:;'|!/\\ ", 0.36) | dict.fromkeys("frt()[]-", 0.42)
+
+
+class Text(NamedTuple):
+    """One line of text of `size` pixels; on a chip of colour `chip`, if any."""
+
+    text: str
+    size: float = 13.0
+    bold: bool = False
+    colour: str = INK
+    chip: str = ""
+
+    @property
+    def width(self) -> float:
+        """Pixels this takes in the widest of the usual sans-serif fonts (DejaVu Sans), so others fit too."""
+        return text_width(self.text, self.size, self.bold)
+
+    @property
+    def height(self) -> float:
+        """Pixels from this line to the next."""
+        return (1.5 if self.chip else 1.3) * self.size
+
+
+class Look(NamedTuple):
+    """How to draw one node or edge label: its centred lines, and its outline `pad` pixels above and below them."""
+
+    lines: tuple[Text, ...]
+    fill: str = "#ffffff"
+    stroke: str = LINE
+    radius: float = 5.0
+    pad: float = 6.0
+    stacked: bool = False
+    tooltip: str = ""
+
+
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """An upper estimate of the width in pixels of one line of text set at `size` pixels in a sans-serif font."""
+    return size * (1.1 if bold else 1.0) * sum(map(_em, text))
+
+
+def _em(char: str) -> float:
+    if unicodedata.combining(char):
+        return 0.0
+    if unicodedata.east_asian_width(char) in "WF":
+        return 1.0
+    if char in _WIDE:
+        return _WIDE[char]
+    return 0.75 if char.isupper() else 0.64 if char.isascii() and (char.isalnum() or char == "_") else 0.84
+
+
+def wrap(text: str, width: float, size: float) -> list[str]:
+    """The text in lines no wider than `width` pixels, broken at spaces."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def family(operation: str) -> str:
+    """What an operation's name says besides its sizes: `sep_conv` of `sep_conv_3x3`, `DilConv` of `DilConv_3_2`."""
+    return re.split(r"_?\d", operation, maxsplit=1)[0] or operation
+
+
+def families(graph: Graph) -> dict[str, tuple[str, str]]:
+    """(fill, stroke) of every operation of the space, equal for equal families, whatever a genotype chose."""
+    names = [name for name in graph.graph["operations"].split(", ") if name]
+    order = list(dict.fromkeys(map(family, names)))
+    return {name: PALETTE[order.index(family(name)) % len(PALETTE)] for name in names}
+
+
+def times(attributes: Attributes) -> str:
+    """` ×4` for what is there four times, nothing for what is there once."""
+    return f" ×{attributes['multiplicity']}" if attributes.get("multiplicity", 1) > 1 else ""
+
+
+def chosen(attributes: Attributes) -> str:
+    """What the genotype took, with its unit; empty where nothing is chosen."""
+    unit = {"width": "channel", "depth": "block"}.get(attributes.get("kind", ""))
+    value = str(attributes["chosen"])
+    return f"{value} {unit}{'' if value == '1' else 's'}" if unit and value else value
+
+
+def title(attributes: Attributes) -> str:
+    """One line that says what a node or group is, and what it took or could take."""
+    name = str(attributes["label"]) + times(attributes)
+    if attributes["kind"] == "cell":
+        return f"{name}: cell {attributes['cell']}"
+    if attributes["decision"]:
+        return f"{name}: {chosen(attributes) or 'one of ' + attributes['candidates']}"
+    return name.strip()
+
+
+def look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look:
+    """How to draw a node."""
+    kind, label, repeat = attributes["kind"], attributes["label"], times(attributes)
+    if attributes["decision"]:
+        return _decision(attributes, colours)
+    if kind == "cell":
+        lines = [Text(label + repeat, bold=True)]
+        if label != attributes["cell"]:
+            lines.append(Text(attributes["cell"], 11, colour=FAINT))
+        tooltip = f"cell {attributes['cell']}{repeat}"
+        return Look(tuple(lines), "#ffffff", INK, stacked=bool(repeat), tooltip=tooltip)
+    fill = PLAIN if kind in ("input", "output") else "#ffffff"
+    radius = 5.0 if kind == "module" else 14.0
+    return Look((Text(label + repeat),), fill, LINE, radius, stacked=bool(repeat))
+
+
+def edge_look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look | None:
+    """How to draw the label of an edge, if it has one."""
+    if not attributes["label"]:
+        return None
+    fill, stroke = colours.get(attributes["label"], PALETTE[-1])
+    return Look((Text(attributes["label"], 11.5),), fill, stroke, radius=9.0, pad=3.0, tooltip=tooltip(attributes))
+
+
+def tooltip(attributes: Attributes) -> str:
+    """The decision behind a node or an edge, for who points at it."""
+    if not attributes["decision"]:
+        return ""
+    taken = f"{attributes['chosen']}, " if attributes["chosen"] else ""
+    return f"{attributes['decision']}: {taken}one of {attributes['candidates']}"
+
+
+def _decision(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look:
+    kind, taken, repeat = attributes["kind"], chosen(attributes), times(attributes)
+    name = attributes["decision"] + repeat
+    if kind == "operation":
+        fill, stroke = colours.get(taken, ("#ffffff", LINE))
+        lines = (Text(taken),) if taken else (Text(name, 11, colour=FAINT), *_rows(attributes, colours))
+    else:
+        fill, stroke = DECISION if kind == "decision" else SIZE
+        small, large = Text(name, 11, colour=FAINT), Text(taken or name, bold=True)
+        lines = (small, large) if taken else (large, *_rows(attributes, colours))
+    return Look(lines, fill, stroke, stacked=bool(repeat), tooltip=tooltip(attributes))
+
+
+def _rows(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> tuple[Text, ...]:
+    """The candidates of a decision that nothing is chosen for."""
+    names = attributes["candidates"].split(", ")
+    if attributes["kind"] in ("width", "depth"):
+        unit = "channels" if attributes["kind"] == "width" else "blocks"
+        return (Text(f"{', '.join(names)} {unit}", 11.5),)
+    micro = attributes["kind"] == "operation"
+    return tuple(Text(name, 11.5, chip=colours[name][0] if micro else "#ffffff") for name in names)

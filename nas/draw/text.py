@@ -1,0 +1,51 @@
+"""A text tree from a graph, for terminals and logs."""
+
+from __future__ import annotations
+
+from nas.draw.groups import levels, members, parts, path
+from nas.draw.style import title
+from nas.graph import Graph
+
+
+def text(graph: Graph) -> str:
+    """One line a node, groups as branches.
+
+    `c ← a, op(b)` says where the input of `c` comes from and by which operation, unless it is what the line before is.
+    """
+    inside = members(graph)
+    lines: list[str] = []
+    before = candidates = ""
+
+    def add(names: list[str], indent: str) -> None:
+        nonlocal before, candidates
+        for i, name in enumerate(names):
+            end = i == len(names) - 1
+            node = graph.nodes[name]
+            same = node["candidates"] == candidates and not node["chosen"] and "," in candidates
+            said = title(node).replace(f"one of {candidates}", "one of the same") if same else title(node)
+            candidates = node["candidates"]
+            lines.append(f"{indent}{'└─' if end else '├─'} {said}")
+            if name in inside:
+                add(inside[name], indent + ("   " if end else "│  "))
+                continue
+            sources = [_source(graph, source, name) for source in graph.pred[name]]
+            if sources and ([*graph.pred[name]] != [before] or graph.edges[before, name]["label"]):
+                lines[-1] += f" ← {', '.join(sources)}"
+            before = name
+
+    top = parts(inside[""], levels(graph).get("", {}))
+    for names in top:
+        alone = len(names) == 1 and names[0] in inside  # the inside of a cell
+        node = graph.nodes[names[0]]
+        heading = f"{title(node)} ({node['caption']})" if node["caption"] else title(node)
+        lines += ["", f"cell {heading}"] if alone else [graph.graph["space"]]
+        add(inside[names[0]] if alone else names, "")
+    return "\n".join([*lines, ""])
+
+
+def _source(graph: Graph, source: str, target: str) -> str:
+    """A node by its label, within the labels of the groups around it that are not around the target as well."""
+    around = path(graph, target)
+    name = "/".join(graph.nodes[node]["label"] for node in path(graph, source) if node not in around)
+    operation = graph.edges[source, target]["label"]
+    return f"{operation}({name})" if operation else name

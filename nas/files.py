@@ -1,0 +1,194 @@
+"""Strict YAML in, atomic files out: every reader and writer of the package's own files goes through here."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import msgspec
+import yaml
+
+from nas.errors import InvalidFileError, nearest
+
+T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads `1e-3` as a number, `16:16` and `010` as text, and refuses aliases and a key given twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # they can nest a value in itself, or make a short file huge
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML has no type for it
+            raise yaml.composer.ComposerError(None, None, "aliases are not supported", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' is given twice", node.value[i][0].start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[1] not in ("int", "float", "timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The YAML document in `text`; raises `InvalidFileError` that starts with `where` and names the line."""
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InvalidFileError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise InvalidFileError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise InvalidFileError(f"{where}: nested too deeply") from error
+    except (ValueError, KeyError, AttributeError) as error:  # how PyYAML answers `!!int x`, `!!bool x`, `!!timestamp x`
+        raise InvalidFileError(f"{where}: not valid YAML: a value does not fit its tag ({error})") from error
+
+
+def dump_yaml(data: Any) -> str:
+    """`data` (plain containers) as block YAML in the order given; short lists stay on one line."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes exactly the texts that the loader would read as something else."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # Bare or in single quotes U+0085 would be read as a line feed.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+def _sequence(dumper: yaml.SafeDumper, data: Any) -> yaml.Node:
+    flat = all(not isinstance(item, (list, tuple, dict)) for item in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=flat)
+
+
+_Dumper.add_representer(str, _text)
+_Dumper.add_representer(list, _sequence)
+_Dumper.add_representer(tuple, _sequence)
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file; raises `InvalidFileError` where it is missing, unreadable or not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidFileError(f"{path}: not a text file: {error.reason} at byte {error.start}") from error
+
+
+def convert(data: Any, kind: type[T], where: str) -> T:
+    """`data` as a `kind` (a msgspec struct); raises `InvalidFileError` with the field, what was found and expected."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidFileError(f"{where}: {_explain(data, kind, str(error))}") from error
+
+
+def _explain(data: Any, kind: Any, message: str) -> str:
+    what, _, place = message.partition(" - at `")
+    key, _, path = place.rstrip("`").partition("$")
+    field, kinds, known = _follow(data, msgspec.inspect.type_info(kind), path)
+    unknown = re.search(r"unknown field `(.+?)`", what)
+    if unknown:
+        fields = dict.fromkeys(each.encode_name for kind in kinds for each in getattr(kind, "fields", ()))
+        what = f"unknown field '{unknown[1]}'{nearest(unknown[1], fields)}; known: {', '.join(fields)}"
+    elif invalid := re.search(r"Invalid (?:enum )?value '(.*)'", what):
+        what = f"unknown value '{invalid[1]}'{nearest(invalid[1], known)}; known: {', '.join(known)}"
+    what = what.replace("Object missing required", "missing the required")
+    what = what.replace("`object", "`mapping").replace("array`", "list`").replace("`", "'") + (
+        " as a key" if key else ""
+    )
+    return f"{field}: {what}" if field else what
+
+
+def _follow(data: Any, kind: Any, path: str) -> tuple[str, list[Any], list[str]]:
+    """Where a path of msgspec leads: the path with the keys of mappings, the types there, and the values they know."""
+    kinds, known, place = _members(kind), list[str](), ""
+    for step in re.findall(r"\.\w+|\[.*?\]", path):
+        if step == "[...]":  # msgspec does not say which key
+            kinds = [each.value_type for each in kinds if isinstance(each, msgspec.inspect.DictType)]
+            step = next((f".{key}" for key, value in data.items() if any(_fails(value, k) for k in kinds)), step)
+            data = data.get(step[1:])
+        elif step.startswith("["):
+            kinds = [
+                k for each in kinds for k in getattr(each, "item_types", ()) or [getattr(each, "item_type", None)] if k
+            ]
+            data = data[int(step[1:-1])]
+        else:
+            structs = [each for each in kinds if isinstance(each, msgspec.inspect.StructType)]
+            known = [str(each.tag) for each in structs if each.tag_field == step[1:]]
+            kinds = [field.type for each in structs for field in each.fields if field.encode_name == step[1:]]
+            data = data.get(step[1:])
+        place += step
+        kinds = [member for each in kinds for member in _members(each)]
+    literals = [str(value) for each in kinds if isinstance(each, msgspec.inspect.LiteralType) for value in each.values]
+    return place.lstrip("."), kinds, known + literals
+
+
+def _members(kind: Any) -> list[Any]:
+    return list(kind.types) if isinstance(kind, msgspec.inspect.UnionType) else [kind]
+
+
+def _fails(data: Any, kind: Any) -> bool:
+    if not isinstance(kind, msgspec.inspect.StructType):
+        return False
+    try:
+        msgspec.convert(data, kind.cls)
+    except msgspec.ValidationError:
+        return True
+    return False
+
+
+def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write` on a temporary file, sync it to disk, then rename it to `path`: readers see the old file or the new.
+
+    Raises `InvalidFileError` where the file cannot be written; the old file then stands unchanged.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically (see `write_atomic`)."""
+    write_atomic(path, lambda file: file.write(text.encode("utf-8")))

@@ -1,0 +1,148 @@
+"""Decisions of a search space, and the genotype: which candidate each one took, as a strict, versioned YAML file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from nas.errors import InvalidFileError, UnknownNameError
+from nas.files import convert, dump_yaml, parse_yaml, read_text, write_text
+
+SCHEMA = 1
+
+Choice = str | int | tuple[int, ...]
+"""What one decision took: a candidate's name, a width or depth, or the sources of a node's in-edges."""
+
+Kind = Literal["operation", "inputs", "width", "depth"]
+Condition = tuple[str, str | int]
+"""A label and the candidate that it must have chosen."""
+
+NONE = "none"
+"""The name of the candidate that is no connection; a node that keeps only its strongest in-edges never derives it."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a search space.
+
+    `candidates` are names (kind `operation`), source numbers (`inputs`), channels (`width`) or block counts (`depth`).
+    `keep` is the number of sources an `inputs` decision takes; with `pruned` the space asked for that number, and no
+    edge that stays derives `none`, also where all stay. A decision with `conditions` exists only where one of
+    these (label, candidate) pairs is chosen.
+    """
+
+    label: str
+    kind: Kind
+    candidates: tuple[str, ...] | tuple[int, ...]
+    keep: int = 1
+    pruned: bool = False
+    conditions: tuple[Condition, ...] = ()
+
+    def accepts(self, choice: Choice) -> bool:
+        """Whether `choice` is a valid outcome of this decision."""
+        if self.kind == "inputs":
+            return (
+                isinstance(choice, tuple)
+                and len(set(choice)) == len(choice) == self.keep
+                and set(choice) <= set(self.candidates)
+            )
+        return not isinstance(choice, tuple) and choice in self.candidates
+
+    def active(self, choices: Mapping[str, Choice]) -> bool:
+        """Whether the decision exists in a network with these choices."""
+        return not self.conditions or any(
+            label in choices and (candidate in c if isinstance(c := choices[label], tuple) else candidate == c)
+            for label, candidate in self.conditions
+        )
+
+
+class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a genotype comes from; optional, and without any effect on the network."""
+
+    package: str = ""
+    """Name and version of the package that derived it."""
+    seed: int | None = None
+    config: str = ""
+    """Hash of the merged configuration of the search."""
+    source: str = ""
+    """Publication or file a genotype was taken from."""
+    scores: dict[str, float] = {}
+    margins: dict[str, float] = {}
+    """For each decision the lead of the chosen candidate: its mixing weight minus the runner-up's, in [0, 1]."""
+
+
+class Genotype(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The choices of one network of a search space, and the options of the space they belong to.
+
+    `Genotype.load(path)` and `genotype.save(path)` are inverse to each other. Labels declared inside a candidate that
+    was not chosen are absent.
+    """
+
+    space: str
+    choices: dict[str, Choice]
+    options: dict[str, Any] = {}
+    provenance: Provenance | None = None
+
+    @classmethod
+    def load(cls, source: str | Path) -> Genotype:
+        """Read a genotype from a file, or by the name of one that the package ships (`tmics-heavy`).
+
+        Raises `InvalidFileError` (file, field, found, expected) for anything but a valid genotype of a known schema
+        version, and `UnknownNameError` for a name that is neither a file nor shipped.
+        """
+        path = Path(source)
+        if not os.path.isfile(path):  # a run's folder may have the name of a shipped genotype
+            shipped_ = shipped()
+            if str(source) not in shipped_ and path.suffix not in (".yaml", ".yml"):
+                raise UnknownNameError("genotype", source, shipped_, "or give the path of a file")
+            path = shipped_.get(str(source), path)
+        return cls.parse(read_text(path), str(path))
+
+    @classmethod
+    def parse(cls, text: str, where: str = "genotype") -> Genotype:
+        """The genotype in a YAML text; errors start with `where`."""
+        data = parse_yaml(text, where)
+        if not isinstance(data, dict):
+            raise InvalidFileError(f"{where}: expected a mapping with 'schema', 'space' and 'choices'")
+        version = data.pop("schema", None)
+        if type(version) is not int or version != SCHEMA:
+            found = "has no 'schema' field" if version is None else f"has schema version {version!r}"
+            raise InvalidFileError(f"{where}: {found}; this package reads version {SCHEMA}")
+        if isinstance(data.get("choices"), dict):
+            for label, choice in data["choices"].items():
+                convert(choice, Choice, f"{where}: choices.{label}")  # type: ignore[arg-type]  # a union is a type here
+        return convert(data, cls, where)
+
+    def dump(self) -> str:
+        """The YAML text."""
+        data: dict[str, Any] = {"schema": SCHEMA, "space": self.space, "options": self.options}
+        data["choices"] = self.choices
+        if self.provenance is not None:
+            data["provenance"] = self.provenance
+        return dump_yaml(msgspec.to_builtins(data))
+
+    def save(self, path: str | Path) -> None:
+        """Write the genotype to a file, atomically; raises `InvalidFileError` where it cannot be written."""
+        write_text(path, self.dump())
+
+
+def shipped() -> dict[str, Path]:
+    """The genotype files that come with the package, by name."""
+    inside = Path(str(resources.files("nas"))) / "genotypes"
+    folder = inside if inside.is_dir() else inside.parent.parent / "genotypes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of genotype files, for editors and other programs."""
+    schema = msgspec.json.schema(Genotype)
+    body = schema["$defs"]["Genotype"]
+    body["properties"] = {"schema": {"const": SCHEMA}, **body["properties"]}
+    body["required"] = ["schema", *body["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

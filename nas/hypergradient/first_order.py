@@ -1,0 +1,12 @@
+"""The first-order approximation (Liu et al., DARTS, ICLR 2019, sec. 2.3 with xi = 0)."""
+
+from __future__ import annotations
+
+from nas.hypergradient.protocol import Loss, Parameters, Step
+
+
+class FirstOrder:
+    """The level does not respond: `d upper / d a = F_a(a, w)`."""
+
+    def __call__(self, loss: Loss, parameters: Parameters, step: Step) -> Parameters:
+        return parameters

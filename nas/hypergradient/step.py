@@ -1,0 +1,90 @@
+"""The step that an optimizer would really take, as a differentiable function: for unrolled hypergradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from nas.errors import ConfigError
+from nas.hypergradient.protocol import Parameters, Step
+
+State = dict[str, Any]
+
+
+def virtual_step(
+    optimizer: Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    clip: float | None = None,
+    lr: float | None = None,
+) -> Step:
+    """The next step of `optimizer` (SGD with momentum, Adam or AdamW, each with weight decay) from its present state.
+
+    Neither the optimizer nor its parameters change. With `clip` the gradients are first scaled to at most that norm;
+    `lr` is for a learning rate that the optimizer has not been given yet. Several steps in a row each start from the
+    state that the last one left. Raises `ConfigError` for other optimizers.
+    """
+    rules: dict[type, Callable[[Tensor, Tensor, State, State], tuple[Tensor, State]]]
+    rules = {SGD: _sgd, Adam: _adam, AdamW: _adam}
+    variants = [flag for flag in ("amsgrad", "maximize") if any(group.get(flag) for group in optimizer.param_groups)]
+    if type(optimizer) not in rules or variants:
+        found = " with ".join([type(optimizer).__name__, *variants])
+        raise ConfigError(f"hypergradient 'unrolled' knows the optimizers sgd, adam and adamw, found {found}")
+    rule = rules[type(optimizer)]
+    ours: State = {"lr": lr} if lr is not None else {}
+    if isinstance(optimizer, AdamW):
+        ours["decoupled_weight_decay"] = True  # torch 2.6 does not say so itself
+    groups = {id(p): {**group, **ours} for group in optimizer.param_groups for p in group["params"]}
+    state = {name: dict(optimizer.state.get(p, {})) for name, p in parameters.items()}
+
+    def step(current: Parameters, gradients: Parameters) -> Parameters:
+        if clip is not None:
+            gradients = _clipped(gradients, clip)
+        following = {}
+        for name, value in current.items():
+            group = groups[id(parameters[name])]
+            following[name], state[name] = rule(value, gradients[name], state[name], group)
+        return following
+
+    return step
+
+
+def _sgd(p: Tensor, g: Tensor, state: State, group: State) -> tuple[Tensor, State]:
+    g = g + group["weight_decay"] * p
+    if group["momentum"]:
+        buffer = state.get("momentum_buffer")
+        momentum = g if buffer is None else group["momentum"] * buffer + (1 - group["dampening"]) * g
+        state = {"momentum_buffer": momentum}
+        g = g + group["momentum"] * momentum if group["nesterov"] else momentum
+    return p - group["lr"] * g, state
+
+
+def _adam(p: Tensor, g: Tensor, state: State, group: State) -> tuple[Tensor, State]:
+    beta1, beta2 = group["betas"]
+    if group.get("decoupled_weight_decay"):
+        p = p - group["lr"] * group["weight_decay"] * p
+    else:
+        g = g + group["weight_decay"] * p
+    count = int(state.get("step", 0)) + 1
+    zero = torch.zeros_like(p)
+    first = beta1 * state.get("exp_avg", zero) + (1 - beta1) * g
+    second = beta2 * state.get("exp_avg_sq", zero) + (1 - beta2) * g * g
+    denominator = _root(second) / (1 - beta2**count) ** 0.5 + group["eps"]
+    state = {"step": count, "exp_avg": first, "exp_avg_sq": second}
+    return p - group["lr"] / (1 - beta1**count) * first / denominator, state
+
+
+def _root(x: Tensor) -> Tensor:
+    """The square root with derivative 0 at 0, where that of `sqrt` is infinite."""
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
+
+
+def _clipped(gradients: Parameters, limit: float) -> Parameters:
+    """Gradients scaled to a total norm of at most `limit`, as `torch.nn.utils.clip_grad_norm_` does."""
+    norm = _root(torch.stack([g.square().sum() for g in gradients.values()]).sum())
+    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+    return {name: g * scale for name, g in gradients.items()}

@@ -1,0 +1,141 @@
+"""The progress of a search or training: live in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from rich import progress as bars
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+Leaders = Mapping[str, tuple[str, float]]
+"""The strongest candidate of each decision, by label, and its mixing weight in [0, 1]."""
+
+SHOWN = 8
+"""The decisions shown live; a line of text shows half as many."""
+
+
+class Progress:
+    """Shows how far a loop is, its speed, its metrics and the leading candidates.
+
+    In a terminal it redraws a few lines in place; elsewhere it writes a line every `interval` seconds and at the end.
+
+    Args:
+        title: what is going on ("search").
+        total_steps: steps of the whole loop.
+        start: steps that were done before (a resumed run).
+        quiet: show nothing.
+        interval: seconds between lines where there is no terminal.
+        console: where to write, standard output where None.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total_steps: int,
+        start: int = 0,
+        *,
+        quiet: bool = False,
+        interval: float = 10.0,
+        console: Console | None = None,
+    ) -> None:
+        self._console = console or Console()
+        self._title, self._total, self._start, self._step = title, total_steps, start, start
+        self._metrics: Mapping[str, float] = {}
+        self._leaders: Leaders = {}
+        self._interval, self._told_step = interval, start
+        self._live: Live | None = None
+        self._plain = not quiet
+        if self._plain and self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._plain = False
+            self._bar = _bar(title, total_steps, start, self._console)
+            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        self._began = self._told = time.monotonic()
+        if self._live:
+            self._live.start()
+        return self
+
+    def update(self, step: int, metrics: Mapping[str, float], leaders: Leaders | None = None) -> None:
+        """Tell that `step` steps are done, and the current metrics; leaders are kept where none are given."""
+        self._step, self._metrics = step, metrics
+        self._leaders = self._leaders if leaders is None else leaders
+        if self._live:
+            self._bar.update(self._bar.task_ids[0], completed=step)
+        elif self._plain and time.monotonic() - self._told >= self._interval:
+            self._tell()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        elif self._plain and self._step > self._told_step:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told, self._told_step = time.monotonic(), self._step
+        self._console.print(self._line(), highlight=False, markup=False, soft_wrap=True)
+
+    def _line(self) -> str:
+        speed = (self._step - self._start) / max(time.monotonic() - self._began, 1e-9)
+        left = timedelta(seconds=round((self._total - self._step) / speed)) if speed else "?"
+        parts = [f"{self._title} {self._step}/{self._total} ({self._step / max(self._total, 1):.0%})"]
+        parts += [f"{speed:.3g} steps/s", f"{left} left"]
+        parts += [f"{name} {value:.4g}" for name, value in self._metrics.items()]
+        parts += [f"{label}={name} {weight:.2f}" for label, (name, weight) in [*self._leaders.items()][: SHOWN // 2]]
+        return "  ".join(parts) + (f"  (+{more})" if (more := len(self._leaders) - SHOWN // 2) > 0 else "")
+
+    def _render(self) -> Group:
+        # No line wraps: what grows beyond the terminal's height is no longer redrawn in place.
+        parts: list[RenderableType] = [self._bar]
+        if self._metrics:
+            metrics = Text(no_wrap=True, overflow="ellipsis")
+            for name, value in self._metrics.items():
+                metrics.append(f"  {name} ", "dim").append(f"{value:.4g}")
+            parts.append(metrics)
+        if self._leaders:
+            parts.append(_gauges([*self._leaders.items()][:SHOWN]))
+        if len(self._leaders) > SHOWN:
+            parts.append(Text(f"  and {len(self._leaders) - SHOWN} more decisions", "dim"))
+        return Group(*parts)
+
+
+def _gauges(leaders: list[tuple[str, tuple[str, float]]]) -> Table:
+    rows = Table.grid(padding=(0, 2))
+    for width in (4, 4, 4, None):
+        rows.add_column(no_wrap=True, overflow="ellipsis", min_width=width)
+    for label, (name, weight) in leaders:
+        gauge = ProgressBar(total=1.0, completed=weight if math.isfinite(weight) else 0.0, width=20)
+        rows.add_row(Text(f"  {label}", "dim"), Text(name, "bold"), f"{weight:.2f}", gauge)
+    return rows
+
+
+class _Speed(bars.ProgressColumn):
+    def render(self, task: bars.Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.3g} steps/s", "dim")
+
+
+def _bar(title: str, total: int, start: int, console: Console) -> bars.Progress:
+    bar = bars.Progress(
+        bars.TextColumn("{task.description}", style="bold", markup=False),
+        bars.BarColumn(bar_width=30),
+        bars.MofNCompleteColumn(),
+        _Speed(Column(no_wrap=True)),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
+        console=console,
+        auto_refresh=False,
+    )
+    bar.add_task(title, total=total, completed=start)
+    return bar

@@ -1,0 +1,140 @@
+"""The search: train a supernet level by level, record what it would derive, and export a genotype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nas import checkpoint
+from nas.config import Config, load_config
+from nas.cost import costs
+from nas.draw import save as save_picture
+from nas.errors import ConfigError, InvalidFileError
+from nas.genotype import Genotype, Provenance
+from nas.multilevel import Moved, Multilevel
+from nas.retrain import channels_last
+from nas.run import CONFIG, Run, config_hash, package_version
+from nas.space import Description, find_space
+from nas.supernet import Supernet
+
+OnStep = Callable[[int, dict[str, Moved], Supernet], None]
+"""Called where the search begins and after each of its steps: (steps done, what each level did, the supernet)."""
+
+
+def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
+    """Search in the configured space; goes on from the run's last checkpoint where there is one.
+
+    Equal configurations give equal genotypes, and a run that was killed and resumed equals the uninterrupted one, bit
+    for bit on one machine. The run folder receives metrics, checkpoints, the genotype and picture of each epoch, and
+    `genotype.yaml`. Raises `ConfigError` before anything is recorded, where the configuration cannot work, and
+    `DivergedError` where the losses stop being finite.
+    """
+    task = config.build_task()
+    description = _describe(config)
+    cost = costs(description)
+    provenance = _provenance(config)
+    supernet = build_supernet(config)
+    steps = config.search.steps
+    terms = {"expected_cost": {"cost": cost}}
+    levels = Multilevel(supernet, config.search.levels, task.losses, task.batch, steps, terms)
+    every = max(steps // config.search.epochs, 1)
+
+    def export(step: int | None = None) -> Genotype:
+        genotype = supernet.derive(provenance, cost.candidates)
+        path = run.save_genotype(genotype, step)
+        save_picture(path.with_suffix(".svg"), description, genotype)
+        return genotype
+
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        state = run.resume()
+        start = 0 if state is None else int(state["step"])
+        if state is None:
+            candidates = {label: list(supernet.decisions[label].candidates) for label in supernet.arch}
+            run.record("decisions", 0, decisions=candidates)
+            _record_weights(run, 0, supernet)
+        else:
+            _load(supernet, state, run.path)
+            levels.load_state_dict(state["levels"])
+            checkpoint.set_random_state(state["random"])
+        if on_step is not None:
+            on_step(start, {}, supernet)
+        for k in range(start, steps):
+            moved = levels.step(k)
+            for name, move in moved.items():
+                run.record("train", k + 1, level=name, loss=move.loss, gradient=move.gradient, **move.terms)
+            if on_step is not None:
+                on_step(k + 1, moved, supernet)
+            if (k + 1) % every == 0 or k + 1 == steps:
+                _record_weights(run, k + 1, supernet)
+                export(k + 1)
+                run.save_checkpoint(
+                    {
+                        "step": k + 1,
+                        "supernet": supernet.state_dict(),
+                        "levels": levels.state_dict(),
+                        "random": checkpoint.random_state(),
+                    }
+                )
+    return export()
+
+
+def build_supernet(config: Config) -> Supernet:
+    """The supernet of a configuration, at its initial weights."""
+    space = find_space(config.space)
+    supernet = Supernet(space, relaxation=config.search.relaxation, seed=config.seed, **config.options)
+    channels_last(supernet)
+    return supernet
+
+
+def derive_from(run: str | Path) -> Genotype:
+    """The genotype that a search, finished or not, derives at its last checkpoint.
+
+    Raises `ConfigError` before the first one, and `InvalidFileError` where the folder holds no search.
+    """
+    config, supernet = _searched(Path(run))
+    return supernet.derive(_provenance(config), costs(_describe(config)).candidates)
+
+
+def inherit_from(run: str | Path, genotype: Genotype) -> nn.Module:
+    """The derived network of `genotype`, with the operation weights that a search had at its last checkpoint.
+
+    Raises what `derive_from` and `Supernet.derived` do.
+    """
+    return _searched(Path(run))[1].derived(genotype)
+
+
+def _searched(run: Path) -> tuple[Config, Supernet]:
+    """The configuration of a search, and its supernet at the last checkpoint."""
+    if not (run / CONFIG).is_file():
+        raise InvalidFileError(f"{run}: not the folder of a search (it has no {CONFIG})")
+    path = run / "checkpoints" / "last.pt"
+    if not path.exists():
+        raise ConfigError(f"{run}: no checkpoint yet, so nothing to derive from; wait for the first epoch to end")
+    config = load_config(run / CONFIG)
+    supernet = build_supernet(config)
+    _load(supernet, checkpoint.load(path).get("state"), run)
+    return config, supernet
+
+
+def _load(supernet: Supernet, state: object, run: Path) -> None:
+    if not isinstance(state, dict) or "supernet" not in state:
+        raise ConfigError(f"{run}: not the folder of a search, but of a retraining")
+    checkpoint.load_into(supernet, state["supernet"], run / "checkpoints" / "last.pt")
+
+
+def _describe(config: Config) -> Description:
+    return find_space(config.space).describe(**config.options)
+
+
+def _provenance(config: Config) -> Provenance:
+    return Provenance(package=package_version(), seed=config.seed, config=config_hash(config.dump()))
+
+
+def _record_weights(run: Run, step: int, supernet: Supernet) -> None:
+    with torch.no_grad():
+        weights = {label: weight.tolist() for label, weight in supernet.mixing_weights().items()}
+    run.record("mixing", step, weights=weights)

@@ -1,0 +1,161 @@
+"""The supernet: operation weights and arch parameters side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from nas.choose import Relaxed
+from nas.derive import choose_strongest
+from nas.errors import ConfigError, SpaceError
+from nas.genotype import Choice, Decision, Genotype, Provenance
+from nas.mixed import Node
+from nas.relaxation import relaxation
+from nas.space import SearchSpace
+
+
+class Supernet(nn.Module):
+    """A search space with a mixed operation at every decision.
+
+    Its parameters are `network.*` (operation weights) and `arch.LABEL` (arch parameters: the logits of one decision,
+    shape `(candidates,)`, zero at first, so that mixing starts uniform). Takes and returns what the network does.
+
+    Args:
+        space: the search space.
+        relaxation: name of the relaxation, or a module that maps logits to mixing weights.
+        seed: initial operation weights are a function of (seed, label, candidate) alone.
+        options: options of the space; raises `ConfigError` for one that it does not have.
+    """
+
+    def __init__(
+        self, space: SearchSpace, *, relaxation: str | nn.Module = "softmax", seed: int = 0, **options: Any
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.options = space.options(**options)
+        choose = Relaxed(_Reader(self), seed)
+        self.network = space(choose, **options)
+        self.decisions: dict[str, Decision] = choose.decisions
+        self.relaxation = _relaxation(relaxation)
+        self.arch = nn.ParameterDict(
+            {
+                label: nn.Parameter(torch.zeros(len(decision.candidates)))
+                for label, decision in self.decisions.items()
+                if decision.kind != "inputs"
+            }
+        )
+        self._weights: dict[str, Tensor] | None = None
+        self._fixed: dict[str, Tensor] | None = None
+
+    def forward(self, *inputs: Any) -> Any:
+        self._weights = self.mixing_weights()
+        try:
+            return self.network(*inputs)
+        finally:
+            self._weights = None
+
+    def mixing_weights(self) -> dict[str, Tensor]:
+        """The mixing weights of every decision that has arch parameters: shape `(candidates,)`, in [0, 1], by label."""
+        if self._fixed is not None:
+            return self._fixed
+        return {label: self.relaxation(logits) for label, logits in self.arch.items()}
+
+    @contextmanager
+    def fixed(self, genotype: Genotype) -> Iterator[None]:
+        """In this context the supernet computes what the network derived from `genotype` does.
+
+        Mixing weights are one for what the genotype chose and zero for all else, and nodes sum the in-edges it kept.
+        Raises `ConfigError` and `SpaceError` as `derived` does.
+        """
+        self._check(genotype)
+        chosen = {label: _chosen(decision, genotype.choices) for label, decision in self.decisions.items()}
+        nodes = [(module, module.kept) for module in self.network.modules() if isinstance(module, Node)]
+        outer, self._fixed = self._fixed, {label: self._one_hot(label, chosen[label]) for label in self.arch}
+        for node, kept in nodes:
+            sources = chosen[node.label]
+            node.kept = sources if isinstance(sources, tuple) else kept
+        try:
+            yield
+        finally:
+            self._fixed = outer
+            for node, kept in nodes:
+                node.kept = kept
+
+    def derive(
+        self, provenance: Provenance | None = None, costs: Mapping[str, Sequence[float]] | None = None
+    ) -> Genotype:
+        """The genotype of the strongest candidates; `costs` settle ties (see `nas.derive.choose_strongest`)."""
+        weights = {label: weight.detach() for label, weight in self.mixing_weights().items()}
+        choices, margins = choose_strongest(self.decisions, weights, costs)
+        record = msgspec.structs.replace(provenance or Provenance(), margins=margins)
+        return Genotype(space=self.space.name, options=self.options, choices=choices, provenance=record)
+
+    def derived(self, genotype: Genotype, *, seed: int = 0) -> nn.Module:
+        """The derived network of `genotype`, with the operation weights, dtype, device and mode of this supernet.
+
+        Raises `ConfigError` where the genotype was made with other options of the space, naming them, and `SpaceError`
+        where it does not fit the space.
+        """
+        self._check(genotype)
+        network = self.space.derived(genotype, seed=seed)
+        like = next(self.network.parameters(), None)
+        if like is not None:
+            network.to(like)
+        mine, theirs = self.network.state_dict(), network.state_dict()
+        if lacking := theirs.keys() - mine.keys():
+            raise SpaceError(
+                f"space '{self.space.name}' gives derived networks weights that its supernet lacks, so nothing can be"
+                f" inherited: {', '.join(sorted(lacking))}"
+            )
+        network.load_state_dict({key: _leading(mine[key], value) for key, value in theirs.items()})
+        return network.train(self.training)
+
+    def _check(self, genotype: Genotype) -> None:
+        if genotype.space != self.space.name:
+            raise SpaceError(f"the genotype is of space '{genotype.space}', expected '{self.space.name}'")
+        theirs = self.space.options(**genotype.options)
+        other = [name for name in theirs if theirs[name] != self.options[name]]
+        if other:
+            found = ", ".join(f"{name}={theirs[name]!r}, supernet {self.options[name]!r}" for name in other)
+            raise ConfigError(f"operation weights cannot be inherited across other options: genotype {found}")
+
+    def _one_hot(self, label: str, choice: Choice | None) -> Tensor:
+        chosen = [candidate == choice for candidate in self.decisions[label].candidates]
+        return torch.tensor(chosen).to(self.arch[label])
+
+
+class _Reader:
+    """Hands mixed operations their mixing weights: those of the running forward pass, else fresh ones."""
+
+    def __init__(self, supernet: Supernet) -> None:
+        self.supernet = supernet
+
+    def __call__(self, label: str) -> Tensor:
+        weights = self.supernet._weights
+        if weights is not None:
+            return weights[label]
+        return self.supernet.mixing_weights()[label]
+
+
+def _relaxation(chosen: str | nn.Module) -> nn.Module:
+    return relaxation(chosen) if isinstance(chosen, str) else chosen
+
+
+def _leading(tensor: Tensor, like: Tensor) -> Tensor:
+    """The leading part of `tensor` of the shape of `like`: a chosen width keeps the first channels."""
+    return tensor[tuple(slice(size) for size in like.shape)]
+
+
+def _chosen(decision: Decision, choices: Mapping[str, Choice]) -> Choice | None:
+    """What a decision took; None where it does not exist."""
+    if not decision.active(choices):
+        return None
+    if decision.label not in choices or not decision.accepts(choices[decision.label]):
+        found = choices.get(decision.label)
+        raise SpaceError(f"the genotype has no valid choice for '{decision.label}', found {found!r}")
+    return choices[decision.label]

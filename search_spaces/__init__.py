@@ -1,0 +1,1 @@
+"""The built-in search spaces, registered exactly as a third party's."""

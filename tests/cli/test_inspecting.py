@@ -1,0 +1,237 @@
+"""Commands that look, on the toy space and on TMICS."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import toy
+
+from nas import operations
+from nas.config import find_config, load_config, shipped_configs
+from nas.files import write_text
+from nas.genotype import Genotype
+from nas.space import find_space
+
+GENOTYPE = Genotype(space="toy", options={"channels": 4}, choices=toy.DEAREST)
+
+Nas = Callable[..., Any]
+
+
+@pytest.fixture
+def genotype(tmp_path: Path) -> Path:
+    GENOTYPE.save(tmp_path / "toy.yaml")
+    return tmp_path / "toy.yaml"
+
+
+def parameters(genotype: Genotype) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in find_space(genotype.space).derived(genotype).parameters())
+
+
+# nas spaces, ops, config
+
+
+def test_spaces(nas: Nas) -> None:
+    result = nas("spaces")
+    assert result.code == 0
+    assert re.search(r"^tmics +6 +Video deraining .* tmics_space\.space:tmics( \(entry point\))?$", result.out, re.M)
+    assert re.search(r"^toy +2 +Two decisions for tests\. +toy:toy$", result.out, re.M)
+
+
+def test_ops(nas: Nas) -> None:
+    result = nas("ops")
+    assert result.code == 0
+    assert re.search(r"^tmics +residual_3x3, residual_5x5, dense_3x3,", result.out, re.M)
+    for name in ("darts", "nas-bench-201", "sep_conv", "spatial_attention"):
+        assert re.search(rf"^{name} +\S", result.out, re.M)
+    assert re.search(r"^dilated_5x5 +ReLU, dilated depthwise", nas("ops", "tmics").out, re.M)
+
+
+def test_ops_of_a_file(nas: Nas, refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("operations:\n  sep_7x7: {factory: sep_conv, kernel: 7}\n")
+    assert re.search(r"^sep_7x7 +Twice ReLU, depthwise", nas("ops", tmp_path / "mine.yaml").out, re.M)
+    (tmp_path / "mine.yaml").write_text("operations:\n  sep_7x7: {factory: sepconv}\n")
+    assert re.search(
+        r"mine\.yaml: operations\.sep_7x7: unknown operation 'sepconv' \(did you mean 'sep_conv'\?\)",
+        refused("ops", tmp_path / "mine.yaml"),
+    )
+    assert "unknown operation set 'dats' (did you mean 'darts'?)" in refused("ops", "dats")
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda: operations.OperationSet.of("darts"),
+        lambda: operations.factory("sep_conv"),
+        lambda: operations.operations()["sep_conv"],
+        lambda: operations.sets()["nas-bench-201"],
+        lambda: operations.OperationSet.of({"sep": {"factory": "sep_conv"}}),
+    ],
+)
+def test_primitives_are_known_at_once(look: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "_factories", {})
+    monkeypatch.setattr(operations, "_sets", {})
+    monkeypatch.delitem(sys.modules, "nas.primitives", raising=False)
+    assert look()
+
+
+def test_config_lists_and_prints(nas: Nas, refused: Callable[..., str]) -> None:
+    assert {"demo", "toy"} <= set(nas("config").out.split())
+    assert nas("config").out.split() == list(shipped_configs())
+    message = refused("config", "demos")
+    assert "unknown configuration 'demos' (did you mean 'demo'?)" in message
+
+
+def test_a_printed_configuration_can_be_read(nas: Nas, tmp_path: Path) -> None:
+    for name in shipped_configs():
+        result = nas("config", name)
+        assert result.code == 0
+        write_text(tmp_path / f"{name}.yaml", result.out)
+        assert load_config(tmp_path / f"{name}.yaml") == load_config(name)
+        assert result.out == find_config(name).read_text(encoding="utf-8"), "comments included"
+
+
+# nas show
+
+
+def test_show_a_space(nas: Nas) -> None:
+    result = nas("show", "toy", "channels=6")
+    assert result.code == 0
+    assert result.out.startswith("toy: channels=6\n")
+    assert re.search(r"^first +operation +conv, depthwise, scale *$", result.out, re.M)
+    everything = sum(p.numel() for p in find_space("toy").describe(channels=6).network.parameters())
+    outside = parameters(Genotype(space="toy", options={"channels": 6}, choices=toy.CHEAPEST)) - 6  # of `scale`
+    assert result.out.endswith(f"of the supernet: {everything:,}; outside every decision: {outside:,}\n")
+
+
+@pytest.mark.parametrize("name", ["tmics-light", "tmics-heavy"])
+def test_show_a_shipped_genotype(name: str, nas: Nas) -> None:
+    result = nas("show", name)
+    assert result.code == 0
+    genotype = Genotype.load(name)
+    for label, choice in genotype.choices.items():
+        assert re.search(rf"^{label} +operation +{choice} ", result.out, re.M)
+    assert result.out.endswith(f"parameters: {parameters(genotype):,}\n")
+
+
+def test_show_a_file_and_a_run(nas: Nas, genotype: Path, searched: Path) -> None:
+    assert re.search(r"^second +operation +linear +linear, tanh *$", nas("show", genotype).out, re.M)
+    found = Genotype.load(searched / "genotype.yaml")
+    assert nas("show", searched).out.endswith(f"parameters: {parameters(found):,}\n")
+
+
+def test_a_folder_named_like_a_shipped_genotype(nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    GENOTYPE.save(tmp_path / "tmics-light" / "genotype.yaml")
+    assert nas("show", "tmics-light").out.startswith("toy: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tiy"], "unknown search space or genotype 'tiy' (did you mean 'toy'?)"),
+        (["tmics-ligth"], "'tmics-ligth' (did you mean 'tmics-light'?)"),
+        (["nowhere:space"], "unknown search space 'nowhere:space'"),
+        (["toy", "chanels=3"], "unknown option of space 'toy' 'chanels' (did you mean 'channels'?)"),
+        (["toy", "channels=many"], "option 'channels' of space 'toy'"),
+        (["toy", "channels"], "'channels' is not an option: expected name=value"),
+        (["tmics-light", "channels=8"], "tmics-light: a genotype has its own options; leave channels=8 out"),
+    ],
+)
+@pytest.mark.parametrize("command", ["show", "draw"])
+def test_what_cannot_be_described(
+    command: str, arguments: list[str], message: str, refused: Callable[..., str]
+) -> None:
+    assert message in refused(command, *arguments)
+
+
+# nas draw
+
+
+def test_draw_to_the_terminal(nas: Nas, genotype: Path, searched: Path) -> None:
+    assert re.search(r"first: conv\b", nas("draw", genotype).out)
+    assert "tanh" in nas("draw", "toy").out
+    found = Genotype.load(searched / "genotype.yaml")
+    assert f"first: {found.choices['first']}" in nas("draw", searched).out
+    light = nas("draw", "tmics-light").out
+    assert "cell/1: residual_5x5" in light
+    assert light.endswith("\n")
+    assert not light.endswith("\n\n")
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".dot", ".txt"])
+def test_draw_to_a_file(suffix: str, nas: Nas, genotype: Path, searched: Path, tmp_path: Path) -> None:
+    begin = {".svg": "<svg", ".dot": "digraph", ".txt": "toy"}[suffix]
+    for number, target in enumerate((genotype, searched, "toy")):
+        path = tmp_path / f"picture-{number}{suffix}"
+        assert nas("draw", target, "--out", path) == (0, "", "")
+        assert path.read_text().startswith(begin)
+        assert "depthwise" in path.read_text() or target != "toy"
+
+
+def test_draw_where_it_cannot(
+    refused: Callable[..., str], genotype: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    message = refused("draw", genotype, "--out", tmp_path / "a.png")
+    assert "dot" in message
+    assert "raphviz" in message
+    assert "unknown suffix of a picture '.jpg'" in refused("draw", genotype, "--out", tmp_path / "a.jpg")
+    (tmp_path / "file").touch()
+    assert "file/a.svg: cannot be written" in refused("draw", genotype, "--out", tmp_path / "file" / "a.svg")
+    assert not list(tmp_path.glob("a.*"))
+
+
+# Genotypes that are none
+
+BAD: dict[str, tuple[str | bytes, str]] = {
+    "garbled": ("schema: 1\nspace: [toy\n", r"bad\.yaml:3: not valid YAML"),
+    "binary": (b"\x80\x81", r"bad\.yaml: not a text file"),
+    "empty": ("", r"bad\.yaml: expected a mapping with 'schema', 'space' and 'choices'"),
+    "version": ("schema: 99\nspace: toy\nchoices: {}\n", r"bad\.yaml: has schema version 99; this package reads"),
+    "field": ("schema: 1\nspace: toy\nchoises: {}\n", r"bad\.yaml: .*'choises' \(did you mean 'choices'\?\)"),
+    "space": (
+        "schema: 1\nspace: tiy\nchoices: {}\n",
+        r"bad\.yaml: unknown search space 'tiy' \(did you mean 'toy'\?\)",
+    ),
+    "operation": (
+        "schema: 1\nspace: toy\nchoices: {first: cov, second: tanh}\n",
+        r"bad\.yaml: unknown candidate of 'first' 'cov' \(did you mean 'conv'\?\)",
+    ),
+    "label": (
+        "schema: 1\nspace: toy\nchoices: {first: conv, second: tanh, third: tanh}\n",
+        r"bad\.yaml: unknown decision .*'third'",
+    ),
+    "missing": ("schema: 1\nspace: toy\nchoices: {first: conv}\n", r"bad\.yaml: .*no choice for 'second'"),
+    "option": (
+        "schema: 1\nspace: toy\noptions: {chanels: 3}\nchoices: {first: conv, second: tanh}\n",
+        r"bad\.yaml: unknown option of space 'toy' 'chanels' \(did you mean 'channels'\?\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_genotype_that_cannot_be_used(kind: str, refused: Callable[..., str], tmp_path: Path) -> None:
+    text, message = BAD[kind]
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for command in (["show", path], ["draw", path], ["retrain", path, "--config", "toy", "--out", tmp_path / "run"]):
+        assert re.search(message, refused(*command))
+    assert os.listdir(tmp_path) == ["bad.yaml"]
+
+
+def test_a_folder_without_a_genotype(refused: Callable[..., str], tmp_path: Path) -> None:
+    for command in (["show", tmp_path], ["draw", tmp_path], ["retrain", tmp_path, "--out", tmp_path / "run"]):
+        assert "no genotype.yaml in this folder; `nas derive`" in refused(*command)
+
+
+def test_version(nas: Nas) -> None:
+    assert nas("--version").out == f"{importlib.metadata.version('tmics-nas')}\n"

@@ -1,0 +1,245 @@
+"""Commands that run, on the toy space: each one's work, and what is left where it goes wrong."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import toy
+
+from nas import checkpoint
+from nas.config import load_config
+from nas.genotype import Genotype
+from nas.retrain import load_network
+from nas.run import Run, read_records
+
+SHORT = ("search.steps=12", "search.epochs=4")
+BRIEF = ("retrain.stages.backbone.steps=3", "retrain.stages.averaging.steps=2")
+STILL = [f"retrain.stages.{stage}.level.optimizer.lr=0" for stage in ("backbone", "averaging")]
+
+Nas = Callable[..., Any]
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def genotype(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("genotype") / "mine.yaml"
+    Genotype(space="toy", options={"channels": 4}, choices=toy.DEAREST).save(path)
+    return path
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_whole_path(nas: Nas, tmp_path: Path) -> None:
+    run, net = tmp_path / "search", tmp_path / "net"
+    result = nas("search", "toy", *SHORT, "--out", run)
+    assert (result.code, result.err) == (0, "")
+    genotype = Genotype.load(run / "genotype.yaml")
+    assert "search 12/12 (100%)" in result.out
+    for label, choice in genotype.choices.items():
+        assert re.search(rf"^{label} +{choice} +0\.\d+$", result.out, re.M)
+    assert result.out.endswith(f"genotype: {run}/genotype.yaml\nreport: {run}/report.md\n")
+    assert "| `first` |" in (run / "report.md").read_text()
+    assert load_config(run / "config.yaml") == toy.config(*SHORT)
+
+    assert nas("derive", run) == (0, (run / "genotype.yaml").read_text(), "")
+    assert nas("derive", run, "--out", tmp_path / "derived.yaml") == (0, "", "")
+    assert Genotype.load(tmp_path / "derived.yaml") == genotype
+
+    result = nas("retrain", run, *BRIEF, "--out", net)
+    assert (result.code, result.err) == (0, "")
+    assert "retrain 5/5 (100%)" in result.out
+    assert result.out.endswith(f"report: {net}/report.md\n")
+    assert load_config(net / "config.yaml") == toy.config(*SHORT, *BRIEF), "that of the search, with the overrides"
+    assert Genotype.load(net / "genotype.yaml") == genotype
+    (evaluated,) = [record for record in read_records(net) if record["kind"] == "evaluate"]
+    assert re.search(rf"^score +{evaluated['score']:.4g}$", result.out, re.M)
+
+    result = nas("evaluate", net)
+    assert (result.code, result.err) == (0, "")
+    assert re.search(rf"^score +{evaluated['score']:.4g}$", result.out, re.M)
+    assert nas("evaluate", net, "seed=5").out != result.out, "other data"
+
+    x = torch.randn(3, 2, 5, 5)
+    (tmp_path / "in.txt").write_text(" ".join(map(str, x.flatten().tolist())))
+    result = nas("predict", tmp_path / "in.txt", tmp_path / "out.txt", "--model", net)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == f"{tmp_path}/out.txt: pictures 3, seed 0\n"
+    y = torch.tensor([float(number) for number in (tmp_path / "out.txt").read_text().split()])
+    torch.testing.assert_close(y, load_network(net)(x).flatten())
+
+
+def test_quiet_shows_no_progress(nas: Nas, tmp_path: Path) -> None:
+    assert "12/12" not in nas("search", "toy", *SHORT, "--out", tmp_path / "s", "--quiet").out
+    assert "5/5" not in nas("retrain", tmp_path / "s", *BRIEF, "--out", tmp_path / "n", "--quiet").out
+
+
+def test_overrides_reach_the_run(nas: Nas, tmp_path: Path) -> None:
+    nas("search", "toy", *SHORT, "search.levels.upper.optimizer.lr=0", "seed=9", "--out", tmp_path / "run")
+    found = load_config(tmp_path / "run" / "config.yaml")
+    assert (found.seed, found.search.levels["upper"].optimizer.lr) == (9, 0)
+    mixing = [record["weights"] for record in read_records(tmp_path / "run") if record["kind"] == "mixing"]
+    assert mixing[0] == mixing[-1]
+
+
+def test_derive_from_an_unfinished_search(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
+    shutil.copytree(searched, tmp_path / "run")
+    (tmp_path / "run" / "genotype.yaml").unlink()
+    assert nas("derive", tmp_path / "run").out == (searched / "genotype.yaml").read_text()
+    message = refused("draw", tmp_path / "run")
+    assert message.endswith("`nas derive` writes that of an unfinished search")
+    (tmp_path / "run" / "checkpoints" / "last.pt").unlink()
+    assert "no checkpoint yet" in refused("derive", tmp_path / "run")
+    assert "nowhere: not the folder of a search" in refused("derive", tmp_path / "nowhere")
+
+
+# Where a retraining begins
+
+
+def test_a_genotype_file_takes_the_configuration_named_as_its_space(nas: Nas, genotype: Path, tmp_path: Path) -> None:
+    assert nas("retrain", genotype, *BRIEF, "--out", tmp_path / "net").code == 0
+    assert load_config(tmp_path / "net" / "config.yaml") == toy.config(*BRIEF)
+    other = tmp_path / "other.yaml"
+    other.write_text(toy.CONFIG.read_text() + "seed: 4\n")
+    assert nas("retrain", genotype, *BRIEF, "--config", other, "--out", tmp_path / "other").code == 0
+    assert load_config(tmp_path / "other" / "config.yaml").seed == 4
+
+
+def test_inherited_weights_are_those_of_the_search(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
+    assert nas("retrain", searched, "--inherit", *BRIEF, *STILL, "--out", tmp_path / "net").code == 0
+    weights = checkpoint.load(searched / "checkpoints" / "last.pt")["state"]["supernet"]
+    for name, value in load_network(tmp_path / "net").named_parameters():
+        assert torch.equal(value, weights[f"network.{name}"])
+    assert nas("retrain", searched, *BRIEF, *STILL, "--out", tmp_path / "new").code == 0
+    assert not torch.equal(load_network(tmp_path / "new").get_parameter("head.weight"), weights["network.head.weight"])
+    message = refused("retrain", searched / "genotype.yaml", "--inherit", "--out", tmp_path / "file")
+    assert "--inherit takes weights from the folder of a search, found" in message
+
+
+def test_inheriting_from_a_retraining(nas: Nas, refused: Refused, genotype: Path, tmp_path: Path) -> None:
+    nas("retrain", genotype, *BRIEF, "--out", tmp_path / "net")
+    message = refused("retrain", tmp_path / "net", "--inherit", "--out", tmp_path / "other")
+    assert "net: not the folder of a search, but of a retraining" in message
+    assert not (tmp_path / "other").exists()
+
+
+# Folders
+
+
+@pytest.mark.parametrize("command", ["search", "retrain"])
+def test_a_folder_that_is_not_empty_stays_untouched(
+    command: str, refused: Refused, searched: Path, genotype: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(searched, tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("chapter 1")
+    before = contents(tmp_path)
+    what = "toy" if command == "search" else genotype
+    assert "run: not empty; continue the run in it with --resume" in refused(command, what, "--out", tmp_path / "run")
+    assert "mine: not empty" in refused(command, what, "--out", tmp_path / "mine")
+    assert contents(tmp_path) == before
+
+
+def test_resume_names_what_is_nowhere_or_another(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
+    assert "no run to resume" in refused("search", "toy", "--out", tmp_path / "new", "--resume")
+    shutil.copytree(searched, tmp_path / "run")
+    before = contents(tmp_path)
+    message = refused("search", "toy", *SHORT, "seed=3", "task.batch=2", "--out", tmp_path / "run", "--resume")
+    assert "seed (was 0, now 3)" in message
+    assert "task.batch (was not set, now 2)" in message
+    assert "search.steps" not in message
+    assert contents(tmp_path) == before
+    assert nas("search", "toy", *SHORT, "--out", tmp_path / "run", "--resume").code == 0
+    message = refused("retrain", searched, "--out", tmp_path / "run", "--resume")
+    assert "run: not the folder of a retraining, but of a search" in message
+
+
+def test_a_run_of_another_process(refused: Refused, searched: Path, tmp_path: Path) -> None:
+    shutil.copytree(searched, tmp_path / "run")
+    with Run.open(tmp_path / "run"):
+        message = refused("search", "toy", *SHORT, "--out", tmp_path / "run", "--resume")
+    assert "another process is using it" in message
+
+
+def test_a_damaged_checkpoint(refused: Refused, searched: Path, tmp_path: Path) -> None:
+    shutil.copytree(searched, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "last.pt").write_bytes(b"PK garbage")
+    before = contents(tmp_path)
+    for command in (["search", "toy", *SHORT, "--resume", "--out"], ["derive"]):
+        assert "last.pt: damaged, or no checkpoint" in refused(*command, tmp_path / "run")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_what_cannot_begin_leaves_no_run(
+    existing: bool, nas: Nas, refused: Refused, genotype: Path, tmp_path: Path
+) -> None:
+    """Once the mistake is mended, the same command works."""
+    for command, mistake in (
+        (["search", "toy", *SHORT], "search.levels.upper.loss=fusd"),
+        (["search", "toy", *SHORT], "task.batsh=1"),
+        (["retrain", str(genotype), *BRIEF], "retrain.stages.averaging.level.split=none"),
+    ):
+        out = tmp_path / mistake
+        if existing:
+            out.mkdir(parents=True)
+        assert "unknown" in refused(*command, mistake, "--out", out)
+        assert "no run to resume" in refused(*command, mistake, "--out", out, "--resume")
+        assert nas(*command, "--out", out).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["toi"], "unknown configuration 'toi' (did you mean 'toy'?)"),
+        (["nowhere.yaml"], "nowhere.yaml: no such file; shipped configurations: "),
+        (["toy", "serch.steps=5"], "unknown field 'serch' (did you mean 'search'?)"),
+        (["toy", "search.steps=many"], "toy.yaml search.steps=many: search.steps: Expected 'int', got 'str'"),
+        (["toy", "search.steps"], "'search.steps' is not an override: expected key.path=value"),
+        (["toy", "options.chanels=2"], "unknown option of space 'toy' 'chanels' (did you mean 'channels'?)"),
+        (["toy", "space=tiy"], "unknown search space 'tiy' (did you mean 'toy'?)"),
+        (["toy", "search.levels.upper.optimizer.name=adan"], "adan"),
+    ],
+)
+def test_configurations_that_are_wrong(arguments: list[str], message: str, refused: Refused, tmp_path: Path) -> None:
+    assert message in refused("search", *arguments, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# On the way
+
+
+def test_losses_that_are_not_numbers(nas: Nas, refused: Refused, genotype: Path, tmp_path: Path) -> None:
+    command = ["search", "toy", "task.broken=3", "--out", tmp_path / "run", "--quiet"]
+    message = refused(*command)
+    assert re.search(
+        r"level 'lower' at step 12: loss nan, .* 10 times in a row; try a learning rate below 0\.1", message
+    )
+    assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")["state"]["step"] == 10
+    assert refused(*command, "--resume") == message
+    assert nas("derive", tmp_path / "run").code == 0
+    command = ["retrain", genotype, "task.broken=3", "--out", tmp_path / "net", "--quiet"]
+    assert "level 'backbone' at step 12" in refused(*command)
+    assert "net: no retrained network" in refused("evaluate", tmp_path / "net")
+
+
+def test_models_that_are_none(refused: Refused, searched: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("0")
+    predict = ["predict", tmp_path / "in.txt", tmp_path / "out.txt", "--model"]
+    for command in (["evaluate"], predict):
+        assert "nowhere: not the folder of a run (it has no config.yaml)" in refused(*command, tmp_path / "nowhere")
+        assert "search: no retrained network (it has no weights.safetensors)" in refused(*command, searched)
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_a_genotype_that_cannot_be_written(refused: Refused, searched: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    message = refused("derive", searched, "--out", tmp_path / "file" / "a.yaml")
+    assert "file/a.yaml: cannot be written: " in message

@@ -1,0 +1,45 @@
+"""Groups: their members, the pieces of edges that cross borders, parts without connection."""
+
+from __future__ import annotations
+
+from nas.draw.groups import IN, OUT, levels, members, parts, path
+from nas.graph import Graph
+
+
+def nested() -> Graph:
+    """a -> (group g: b, (group h: c)) -> d, and e alone; in g, b -> c."""
+    drawn = Graph()
+    for name, group in {"a": "", "g": "", "b": "g", "h": "g", "c": "h", "d": "", "e": ""}.items():
+        drawn.add_node(name, group=group)
+    for edge in (("a", "b"), ("b", "c"), ("c", "d")):
+        drawn.add_edge(*edge, label="-".join(edge))
+    return drawn
+
+
+def test_members() -> None:
+    assert members(nested()) == {"": ["a", "g", "d", "e"], "g": ["b", "h"], "h": ["c"]}
+
+
+def test_path() -> None:
+    assert path(nested(), "c") == ["g", "h", "c"]
+    assert path(nested(), "a") == ["a"]
+
+
+def test_edges_have_a_piece_in_every_group_they_pass() -> None:
+    found = levels(nested())
+    assert {group: set(edges) for group, edges in found.items()} == {
+        "": {("a", "g"), ("g", "d")},
+        "g": {(IN, "b"), ("b", "h"), ("h", OUT)},
+        "h": {(IN, "c"), ("c", OUT)},
+    }
+
+
+def test_only_edges_within_one_group_keep_their_attributes() -> None:
+    drawn = nested()
+    drawn.add_node("f", group="")
+    drawn.add_edge("d", "f", label="kept")
+    assert levels(drawn)[""] == {("a", "g"): {}, ("g", "d"): {}, ("d", "f"): {"label": "kept"}}
+
+
+def test_parts_are_in_the_order_of_their_first_names() -> None:
+    assert parts("abcdef", [("e", "a"), ("d", "b"), ("f", "d")]) == [["a", "e"], ["b", "d", "f"], ["c"]]

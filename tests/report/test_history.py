@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from nas.errors import InvalidFileError
+from nas.report import history
+from nas.run import read_records
+
+
+def test_mixing_weights_by_decision(folder: Path) -> None:
+    mixing = history.mixing(read_records(folder))
+    assert list(mixing) == ["alignment", "dna/0", "cell/2<-0"]
+    assert mixing["alignment"].candidates == ["ofm", "tgm"]
+    assert mixing["alignment"].steps == [10, 20, 30, 40]
+    assert [round(first, 6) for first, _ in mixing["alignment"].weights] == [0.6, 0.7, 0.8, 0.9]
+    assert mixing["cell/2<-0"].candidates == ["4", "8"]
+
+
+def test_losses_by_level_and_every_scalar(folder: Path) -> None:
+    records = read_records(folder)
+    losses = history.losses(records)
+    assert list(losses) == ["lower", "upper"]
+    assert losses["lower"] == (list(range(1, 41)), [1.0 / step for step in range(1, 41)])
+    assert list(history.scalars(records, "train")) == ["lower/loss", "lower/norm", "upper/loss"]
+    assert [math.isnan(value) for value in history.scalars(records, "train")["lower/norm"].values].index(True) == 6
+    assert list(history.scalars(records, "evaluate")) == ["psnr_y"]
+
+
+def test_a_decision_without_weights_is_left_out() -> None:
+    assert history.mixing([{"kind": "decisions", "decisions": {"a": ["x", "y"]}}]) == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({}, r"'a' has 2 mixing weights at step 3, expected one for each of its candidates \(none recorded\)"),
+        ({"a": ["x", "y", "z"]}, r"'a' has 2 mixing weights at step 3, .* \(x, y, z\)"),
+    ],
+)
+def test_weights_that_fit_no_candidates_are_named(names: dict[str, list[str]], message: str) -> None:
+    records = [{"kind": "decisions", "decisions": names}, {"kind": "mixing", "step": 3, "weights": {"a": [0.5, 0.5]}}]
+    with pytest.raises(InvalidFileError, match=message):
+        history.mixing(records)

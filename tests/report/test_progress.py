@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import io
+import re
+import time
+
+import pytest
+from rich.console import Console
+
+from nas.report.progress import SHOWN, Progress
+
+LEADERS = {"alignment": ("ofm", 0.75), **{f"dna/{i}": ("channel_attention", 0.2) for i in range(9)}}
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+
+def run(console: Console, steps: int = 10, **options: object) -> str:
+    with Progress("search", 10, console=console, **options) as progress:  # type: ignore[arg-type]
+        for step in range(1, steps + 1):
+            progress.update(step, {"lower": 1 / step, "upper": 0.5}, LEADERS)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_file_gets_plain_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, out = Clock(monkeypatch), io.StringIO()
+    with Progress("search", 120, start=20, interval=10.0, console=Console(file=out)) as progress:
+        for step in range(21, 101):
+            clock.now += 0.5
+            progress.update(step, {"lower": 1 / step, "upper": float("nan")}, LEADERS if step == 21 else None)
+    lines = out.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["40/120", "60/120", "80/120", "100/120"]
+    assert lines[0] == (
+        "search 40/120 (33%)  2 steps/s  0:00:40 left  lower 0.025  upper nan"
+        "  alignment=ofm 0.75  dna/0=channel_attention 0.20  dna/1=channel_attention 0.20"
+        "  dna/2=channel_attention 0.20  (+6)"
+    )
+
+
+def test_the_last_step_is_always_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    assert run(Console(file=io.StringIO())).splitlines()[-1].startswith("search 10/10 (100%)")
+    assert run(Console(file=io.StringIO()), steps=4).startswith("search 4/10 (40%)")
+    assert run(Console(file=io.StringIO()), steps=0) == ""
+
+
+def test_what_stopped_the_loop_passes() -> None:
+    out = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), Progress("search", 10, console=Console(file=out)) as progress:  # noqa: PT012
+        progress.update(3, {})
+        raise KeyboardInterrupt
+    assert out.getvalue().startswith("search 3/10 (30%)")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_quiet(terminal: bool) -> None:
+    assert run(Console(file=io.StringIO(), force_terminal=terminal), quiet=True) == ""
+
+
+def test_a_file_and_a_dumb_terminal_get_no_control_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b" not in run(Console(file=io.StringIO(), width=40))
+    monkeypatch.setenv("TERM", "dumb")
+    assert "\x1b" not in run(Console(file=io.StringIO(), force_terminal=True))
+
+
+def test_a_terminal_shows_bar_metrics_and_leaders_in_place() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=30, color_system=None)
+    with Progress("search", 10, console=console) as progress:
+        for step in (4, 10):
+            progress.update(step, {"lower": 1 / step, "upper": 0.5}, LEADERS)
+            time.sleep(0.4)  # it redraws four times a second
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b[1A" in told, "goes up to draw in place"
+    assert told.endswith("\x1b[?25h"), "shows the cursor again"
+    last = re.sub(r"\x1b\[[?0-9]*[a-zA-Z]", "", told.rsplit("\x1b[2K", 1)[-1]).splitlines()
+    assert last[0].startswith("search ━")
+    assert "10/10" in last[0]
+    assert last[1].split() == ["lower", "0.1", "upper", "0.5"]
+    assert last[2].split() == ["alignment", "ofm", "0.75", "━" * 15]
+    assert len(last) == 2 + SHOWN + 1
+    assert last[-1].strip() == "and 2 more decisions"
+
+
+def test_no_line_wraps_in_a_narrow_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=40, height=30, color_system=None)
+    told = run(console)
+    last = re.sub(r"\x1b\[[?0-9]*[a-zA-Z]", "", told.rsplit("\x1b[2K", 1)[-1]).splitlines()
+    assert len(last) == 2 + SHOWN + 1
+    assert max(map(len, last)) <= 40
+    assert all("0.20" in line for line in last[3:-1])
+
+
+def test_names_are_no_markup() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    with Progress("[red]search", 2, console=console) as progress:
+        progress.update(1, {"[bold]loss": 1.0}, {"[a]": ("[b]", float("nan"))})
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(name in told for name in ("[red]search", "[bold]loss", "[a]", "[b]"))

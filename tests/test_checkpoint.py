@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import errno
+import io
+import os
+import resource
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from torch import nn
+
+from nas import checkpoint
+from nas.errors import InvalidFileError
+
+
+def state(seed: int = 0) -> dict[str, Any]:
+    """What a search keeps: weights, an optimizer's state, a random state, nested plain values."""
+    torch.manual_seed(seed)
+    network = nn.Linear(8, 4)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.randn(2, 8)).sum().backward()
+    optimizer.step()
+    return {
+        "step": seed,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": checkpoint.random_state(),
+        "order": [3, 1, 2],
+        "best": (0.5, None, "dna", True),
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+def test_load_returns_what_was_saved(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "new folder" / "last.pt", state(3))
+    assert same(checkpoint.load(tmp_path / "new folder" / "last.pt"), state(3))
+    assert os.listdir(tmp_path / "new folder") == ["last.pt"]
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [(np.float64(1.0), "numpy"), (nn.Linear(1, 1), "torch.nn.modules.linear.Linear"), (Path("x"), "pathlib")],
+)
+def test_state_that_could_not_be_loaded_is_not_saved(tmp_path: Path, value: object, named: str) -> None:
+    checkpoint.save(tmp_path / "last.pt", state())
+    with pytest.raises(TypeError, match=f"only plain state can be saved, found {named}"):
+        checkpoint.save(tmp_path / "last.pt", {"value": value})
+    assert same(checkpoint.load(tmp_path / "last.pt"), state())
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError, match=r"last\.pt: cannot be read: No such file"):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+def test_what_to_do_about_a_damaged_file(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(InvalidFileError, match=r"last\.pt: damaged, or no checkpoint .*start the run anew"):
+        checkpoint.load(tmp_path / "last.pt")
+    checkpoint.save(tmp_path / "best.pt", state())
+    with pytest.raises(InvalidFileError, match=r"best\.pt lies beside it: copy it over this file"):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("saved") / "last.pt"
+    checkpoint.save(path, state())
+    return path.read_bytes()
+
+
+@given(data=st.data())
+def test_every_truncated_file_is_refused(
+    saved: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("truncated") / "last.pt"
+    path.write_bytes(saved[: data.draw(st.integers(0, len(saved) - 1))])
+    with pytest.raises(InvalidFileError, match=r"last\.pt: damaged, or no checkpoint"):
+        checkpoint.load(path)
+
+
+@given(data=st.data())
+def test_a_flipped_bit_is_refused_or_harmless(
+    saved: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("flipped") / "last.pt"
+    damaged = bytearray(saved)
+    damaged[data.draw(st.integers(0, len(saved) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(damaged)
+    try:
+        loaded = checkpoint.load(path)
+    except InvalidFileError:
+        return
+    assert same(loaded, state())
+
+
+def test_a_flipped_bit_in_a_tensor_is_refused(saved: bytes, tmp_path: Path) -> None:
+    weight = state()["network"]["weight"].numpy().tobytes()
+    assert saved.count(weight) == 1
+    (tmp_path / "last.pt").write_bytes(saved.replace(weight, bytes([weight[0] ^ 1]) + weight[1:]))
+    with pytest.raises(InvalidFileError, match="wrong checksum"):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("sprung"),)
+
+
+def test_no_code_is_run_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": checkpoint.FORMAT, "state": {"x": Trap()}}, tmp_path / "last.pt")
+    with pytest.raises(InvalidFileError, match="no checkpoint"):
+        checkpoint.load(tmp_path / "last.pt")
+    assert not Path("sprung").exists()
+
+
+def foreign() -> dict[str, bytes]:
+    weights, newer, archive = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    torch.save({"weight": torch.zeros(2)}, weights)
+    torch.save({"format": 99, "state": {}}, newer)
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("readme.txt", "not a checkpoint")
+    return {
+        "text": b"genotype: 1\n",
+        "weights": weights.getvalue(),
+        "newer": newer.getvalue(),
+        "archive": archive.getvalue(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("text", "no checkpoint"),
+        ("weights", "no checkpoint of this package, expected format 1"),
+        ("newer", "a checkpoint of format 99, expected format 1"),
+        ("archive", "no checkpoint"),
+    ],
+)
+def test_a_foreign_file_is_refused(tmp_path: Path, kind: str, message: str) -> None:
+    (tmp_path / "last.pt").write_bytes(foreign()[kind])
+    with pytest.raises(InvalidFileError, match=message):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, state(1))
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InvalidFileError, match=r"last\.pt: cannot be written: No space left on device"):
+        checkpoint.save(path, state(2))
+    assert same(checkpoint.load(path), state(1))
+    assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, state(1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # the system refuses more, as a full disk does
+    try:
+        with pytest.raises(InvalidFileError, match=r"last\.pt: cannot be written: File too large"):
+            checkpoint.save(path, {"weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert same(checkpoint.load(path), state(1))
+    assert os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidFileError, match=r"file/last\.pt: cannot be written"):
+        checkpoint.save(tmp_path / "file" / "last.pt", state())
+
+
+def test_killed_while_saving_the_file_is_whole(tmp_path: Path) -> None:
+    """A process saves again and again and is killed, twelve times over, at moments spread over a save."""
+    program = """
+import itertools, os, signal, sys, time
+from pathlib import Path
+import torch
+from nas import checkpoint
+
+path = Path(sys.argv[1])
+began, interrupted = 0, 0
+for kill in range(12):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        for step in itertools.count(began):
+            checkpoint.save(path, {"step": step, "weights": torch.full((300_000,), float(step))})
+            os.write(writer, b".")
+    os.close(writer)
+    os.read(reader, 1)
+    time.sleep(0.0015 * kill)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    saved = began + len(os.read(reader, 10_000))  # besides the first, read above
+    state = checkpoint.load(path)
+    if not saved <= state["step"] <= saved + 1:
+        sys.exit(f"step {state['step']} after {saved}")
+    if not torch.equal(state["weights"], torch.full((300_000,), float(state["step"]))):
+        sys.exit("mixed state")
+    began = state["step"] + 1
+sys.stdout.write(str(len(list(path.parent.glob(".last.pt.*")))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "last.pt"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0, "no kill came in the middle of a save"
+
+
+def test_a_random_state_repeats_the_numbers() -> None:
+    before = checkpoint.random_state()
+    first = torch.randn(5)
+    checkpoint.set_random_state(before)
+    assert torch.equal(torch.randn(5), first)
+    checkpoint.set_random_state({**before, "cuda": [before["cpu"]] * 9})  # of a machine with more devices
+    assert torch.equal(torch.randn(5), first)
+
+
+def test_weights_are_kept_tied_and_strided(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1))
+    network[2].weight = network[0].weight
+    weights = {**network.state_dict(), "turned": torch.randn(4, 6).T}
+    checkpoint.save_weights(tmp_path / "weights.safetensors", weights)
+    assert same(
+        dict(sorted(checkpoint.load_weights(tmp_path / "weights.safetensors").items())), dict(sorted(weights.items()))
+    )
+    with safe_open(tmp_path / "weights.safetensors", framework="numpy") as other:  # as another program reads it
+        assert np.array_equal(other.get_tensor("turned"), weights["turned"].numpy())
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\xff" * 100, b"\x08" + bytes(7) + b"{}      "[:4]])
+def test_damaged_weights_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(content)
+    with pytest.raises(InvalidFileError, match=r"weights\.safetensors: damaged, or no safetensors file"):
+        checkpoint.load_weights(tmp_path / "weights.safetensors")
+    with pytest.raises(InvalidFileError, match="cannot be read"):
+        checkpoint.load_weights(tmp_path / "other.safetensors")

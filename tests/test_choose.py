@@ -1,0 +1,376 @@
+"""`choose`: labels, conditions, seeds, and what each chooser builds and refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.choose import Building, Chooser, Derived, Described, Relaxed
+from nas.errors import SpaceError, UnknownNameError
+from nas.genotype import Genotype
+from nas.mixed import ChosenDepth, ChosenWidth, Decided, MixedDepth, MixedOperation, MixedWidth, Node
+
+Function = Callable[[Building], nn.Module]
+
+
+def linear() -> nn.Module:
+    return nn.Linear(2, 2)
+
+
+PAIR = {"x": linear, "y": linear}
+
+
+def uniform(label: str) -> Tensor:
+    return torch.tensor([0.5, 0.5])
+
+
+def relaxed(function: Function, seed: int = 0) -> nn.Module:
+    return Relaxed(uniform, seed).build(function, {})
+
+
+def derived(function: Function, seed: int = 0, **choices: Any) -> nn.Module:
+    return Derived(Genotype(space="t", choices=choices), seed).build(function, {})
+
+
+def decisions(function: Function) -> dict[str, Any]:
+    choose = Described()
+    choose.build(function, {})
+    return choose.decisions
+
+
+def both(*modules: nn.Module) -> nn.Module:
+    return nn.Sequential(*modules)
+
+
+class Apart(nn.Module):
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+
+CHOOSERS = [
+    lambda: Relaxed(uniform),
+    lambda: Described(),
+    lambda: Derived(Genotype(space="t", choices={"a": "x", "w": 4, "d": 1, "n": (0,)})),
+]
+
+
+# Labels and candidates
+
+
+@pytest.mark.parametrize("choose", CHOOSERS)
+@pytest.mark.parametrize("label", ["", "a b", "a.b", "a\n", "a:b", "keys", "values", "training", "type", "forward"])
+def test_labels_that_cannot_be(choose: Callable[[], Building], label: str) -> None:
+    with pytest.raises(SpaceError, match="is not a usable label: expected letters, digits"):
+        choose().build(lambda choose: choose(label, PAIR), {})
+
+
+@pytest.mark.parametrize("label", ["a", "A_1-2", "cell/1", "n/3<-0", "größe", "1", "weight"])
+def test_labels_that_can_be(label: str) -> None:
+    assert list(decisions(lambda choose: choose(label, PAIR))) == [label]
+
+
+@pytest.mark.parametrize("choose", CHOOSERS)
+@pytest.mark.parametrize("name", ["", "1x", "a-b", "a.b", "forward", "label", "training", "half", "parameters"])
+def test_candidates_that_cannot_be(choose: Callable[[], Building], name: str) -> None:
+    with pytest.raises(SpaceError, match=f"'{name}', a candidate of 'a', is not a usable name"):
+        choose().build(lambda choose: choose("a", {name: linear}), {})
+
+
+@pytest.mark.parametrize("choose", CHOOSERS)
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda choose: choose("a", {}), "'a' has no candidates"),
+        (lambda choose: choose.inputs("n", {}), "'n' has no candidates"),
+        (lambda choose: choose.inputs("n", {0: linear}, keep=0), "'n' keeps 0 in-edges, expected at least 1"),
+        (lambda choose: choose.width("w", ()), "'w' has no candidates"),
+        (lambda choose: choose.width("w", (4, 8, 4)), "'w' names a candidate twice: 4, 8, 4"),
+        (lambda choose: choose.width("w", (0, 4)), r"'w' expects positive integers, found \(0, 4\)"),
+        (lambda choose: choose.width("w", (4, 1.5)), r"'w' expects positive integers, found \(4, 1\.5\)"),
+        (lambda choose: choose.depth("d", (1, -1), lambda i: linear()), "'d' expects positive integers"),
+        (lambda choose: choose("a", {"x": lambda: 3}), "candidate 'x' of 'a' is a function that returns int"),
+        (lambda choose: choose.depth("d", (1,), lambda i: None), "candidate '0' of 'd' .* returns NoneType"),
+        (lambda choose: (choose("a", PAIR),), "a search space returns an nn.Module, this one returned tuple"),
+    ],
+)
+def test_decisions_that_cannot_be(choose: Callable[[], Building], function: Any, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        choose().build(function, {})
+
+
+@pytest.mark.parametrize(
+    ("second", "found"),
+    [
+        (lambda choose: choose("a", {"x": linear, "z": linear}), "x, y, then x, z"),
+        (lambda choose: choose("a", {"y": linear, "x": linear}), "x, y, then y, x"),
+        (lambda choose: choose("a", {"x": linear}), "x, y, then x"),
+        (lambda choose: choose.width("a", (4, 8)), "x, y, then a width of 4, 8"),
+        (lambda choose: choose.inputs("a", {0: linear}), "x, y, then 1 different of the sources 0"),
+    ],
+)
+@pytest.mark.parametrize("choose", CHOOSERS)
+def test_one_label_is_one_decision(choose: Callable[[], Building], second: Any, found: str) -> None:
+    message = f"'a' is declared twice with different candidates: {found}$"
+    with pytest.raises(SpaceError, match=message):
+        choose().build(lambda choose: both(choose("a", PAIR), second(choose)), {})
+
+
+def test_one_label_keeps_as_many_in_edges() -> None:
+    edges = {0: linear, 1: linear}
+    with pytest.raises(SpaceError, match="1 different of the sources 0, 1, then 2 different of the sources 0, 1"):
+        decisions(lambda choose: both(choose.inputs("n", edges, keep=1), choose.inputs("n", edges)))
+
+
+def test_keep_is_at_most_all() -> None:
+    assert decisions(lambda choose: choose.inputs("n", {0: linear, 1: linear}, keep=5))["n"].keep == 2
+
+
+# Conditions
+
+
+def test_decisions_outside_candidates_have_no_conditions() -> None:
+    assert decisions(lambda choose: choose("a", PAIR))["a"].conditions == ()
+
+
+def test_decisions_inside_candidates_are_conditional() -> None:
+    def inner(choose: Chooser) -> nn.Module:
+        return both(choose("b", {"p": lambda: choose("c", PAIR), "q": linear}), choose.width("w", (1, 2)))
+
+    found = decisions(lambda choose: choose("a", {"x": lambda: inner(choose), "y": linear}))
+    assert list(found) == ["a", "b", "c", "w"]
+    assert found["b"].conditions == (("a", "x"),)
+    assert found["c"].conditions == (("b", "p"),)
+    assert found["w"].conditions == (("a", "x"),)
+
+
+def test_decisions_on_edges_are_conditional_on_their_source() -> None:
+    found = decisions(lambda choose: choose.inputs("n", {s: lambda s=s: choose(f"e{s}", PAIR) for s in (0, 1)}, keep=1))
+    assert found["e1"].conditions == (("n", 1),)
+
+
+def test_decisions_in_blocks_are_conditional_on_the_counts_that_reach_them() -> None:
+    found = decisions(lambda choose: choose.depth("d", (3, 1), lambda i: choose(f"b{i}", PAIR)))
+    assert found["b0"].conditions == (("d", 3), ("d", 1))
+    assert found["b1"].conditions == found["b2"].conditions == (("d", 3),)
+
+
+def test_a_label_inside_two_candidates_needs_either() -> None:
+    def shared(choose: Chooser) -> nn.Module:
+        return choose("s", PAIR)
+
+    def function(choose: Building) -> nn.Module:
+        return both(
+            choose("a", {"x": lambda: shared(choose), "y": linear}),
+            choose("b", {"x": linear, "y": lambda: shared(choose)}),
+        )
+
+    assert decisions(function)["s"].conditions == (("a", "x"), ("b", "y"))
+    for first, second, needed in [("x", "x", True), ("y", "y", True), ("x", "y", True), ("y", "x", False)]:
+        choices = {"a": first, "b": second, **({"s": "x"} if needed else {})}
+        derived(function, **choices)
+        assert decisions(function)["s"].active(choices) is needed
+
+
+def test_a_label_also_outside_candidates_needs_nothing() -> None:
+    for inside_first in (True, False):
+
+        def function(choose: Building, inside_first: bool = inside_first) -> nn.Module:
+            parts = [lambda: choose("a", {"x": lambda: choose("s", PAIR), "y": linear}), lambda: choose("s", PAIR)]
+            return both(*(part() for part in (parts if inside_first else reversed(parts))))
+
+        assert decisions(function)["s"].conditions == ()
+
+
+# What each chooser builds
+
+
+def everything(choose: Building) -> nn.Module:
+    return Apart(
+        choose("a", PAIR),
+        choose.inputs("n", {0: linear, 1: linear}, keep=1),
+        choose.width("w", (1, 2)),
+        choose.depth("d", (1, 2), lambda i: linear()),
+    )
+
+
+def test_relaxed_builds_all_candidates() -> None:
+    a, n, w, d = relaxed(everything).parts
+    assert [type(part) for part in (a, n, w, d)] == [MixedOperation, Node, MixedWidth, MixedDepth]
+    assert [[name for name, _ in part.named_children()] for part in (a, n, w, d)] == [
+        ["x", "y"],
+        ["0", "1"],
+        [],
+        ["0", "1"],
+    ]
+    assert w.channels == 2
+
+
+def test_derived_builds_what_was_chosen() -> None:
+    a, n, w, d = derived(everything, a="y", n=(1,), w=1, d=1).parts
+    assert [type(part) for part in (a, n, w, d)] == [Decided, Node, ChosenWidth, ChosenDepth]
+    assert [[name for name, _ in part.named_children()] for part in (a, n, w, d)] == [["y"], ["1"], [], ["0"]]
+    assert w.channels == 1
+
+
+def test_described_allocates_nothing_and_does_not_run() -> None:
+    network = Described().build(everything, {})
+    assert all(parameter.is_meta for parameter in network.parameters())
+    with pytest.raises(SpaceError, match="a described network is not for running: 'a' has no arch parameters"):
+        network.parts[0](torch.ones(1, 2))
+
+
+def test_candidates_not_chosen_are_not_built() -> None:
+    def fail() -> nn.Module:
+        raise AssertionError("built")
+
+    derived(lambda choose: choose("a", {"x": linear, "y": fail}), a="x")
+
+
+GOOD: Mapping[str, Any] = {"a": "x", "n": (1,), "w": 1, "d": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"a": None}, SpaceError, "the genotype of space 't' has no choice for 'a', expected x, y"),
+        ({"n": None}, SpaceError, "no choice for 'n', expected 1 different of the sources 0, 1"),
+        ({"w": None}, SpaceError, "no choice for 'w', expected a width of 1, 2"),
+        ({"a": "xx"}, UnknownNameError, r"unknown candidate of 'a' 'xx' \(did you mean 'x'\?\); known: x, y"),
+        ({"a": 1}, UnknownNameError, "unknown candidate of 'a' '1'"),
+        ({"a": (0,)}, UnknownNameError, "unknown candidate of 'a'"),
+        ({"n": (0, 1)}, SpaceError, r"'n' cannot be \[0, 1\], expected 1 different of the sources 0, 1"),
+        ({"n": (7,)}, SpaceError, r"'n' cannot be \[7\]"),
+        ({"n": "x"}, SpaceError, "'n' cannot be 'x'"),
+        ({"w": 3}, SpaceError, "'w' cannot be 3, expected a width of 1, 2"),
+        ({"w": "1"}, SpaceError, "'w' cannot be '1'"),
+        ({"d": 5}, SpaceError, "'d' cannot be 5, expected a depth of 1, 2"),
+        ({"aa": "x"}, SpaceError, r"unknown decision in the genotype of space 't' 'aa' \(did you mean 'a'\?\)"),
+    ],
+)
+def test_choices_that_do_not_fit(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    derived(everything, **GOOD)
+    choices = {label: choice for label, choice in {**GOOD, **change}.items() if choice is not None}
+    with pytest.raises(error, match=message):
+        derived(everything, **choices)
+
+
+def test_a_choice_inside_a_candidate_not_chosen_is_superfluous() -> None:
+    def function(choose: Building) -> nn.Module:
+        return choose("a", {"x": lambda: choose("b", PAIR), "y": linear})
+
+    derived(function, a="x", b="x")
+    derived(function, a="y")
+    with pytest.raises(SpaceError, match=r"'b'.*with these options and choices the space does not ask for it"):
+        derived(function, a="y", b="x")
+
+
+@pytest.mark.parametrize("choose", CHOOSERS)
+def test_a_space_cannot_branch_on_what_it_chose(choose: Callable[[], Building]) -> None:
+    def condition(choose: Building) -> nn.Module:
+        return nn.Identity() if choose("a", PAIR) else nn.Tanh()
+
+    def comparison(choose: Building) -> nn.Module:
+        return nn.Identity() if choose("a", PAIR) == "x" else nn.Tanh()
+
+    def width(choose: Building) -> nn.Module:
+        return nn.Identity() if choose.width("w", (4,)) == 4 else nn.Tanh()
+
+    def depth(choose: Building) -> nn.Module:
+        return nn.Identity() if choose.depth("d", (1, 2), lambda i: linear()) else nn.Tanh()
+
+    def node(choose: Building) -> nn.Module:
+        return nn.Identity() if choose.inputs("n", {0: linear}) in [(0,)] else nn.Tanh()
+
+    for function in (condition, comparison, width, depth, node):
+        with pytest.raises(SpaceError, match="must not branch on what it chose"):
+            choose().build(function, {})
+
+
+# Seeds
+
+
+def states(function: Function, seed: int = 0, build: Callable[..., nn.Module] = relaxed, **choices: Any) -> Any:
+    return build(function, seed, **choices).state_dict()
+
+
+def assert_equal(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_the_seed_gives_the_initial_weights() -> None:
+    torch.manual_seed(1)
+    first = states(everything)
+    torch.manual_seed(2)
+    assert_equal(first, states(everything))
+    other = states(everything, seed=1)
+    assert not any(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_every_candidate_and_occurrence_has_weights_of_its_own() -> None:
+    found = states(lambda choose: both(choose("a", PAIR), choose("a", PAIR), choose("b", PAIR), linear(), linear()))
+    weights = [value for key, value in found.items() if key.endswith("weight")]
+    assert len(weights) == 8
+    assert len({tuple(weight.flatten().tolist()) for weight in weights}) == 8
+
+
+def test_a_label_in_two_places_has_weights_of_its_own_in_each() -> None:
+    def function(choose: Building) -> nn.Module:
+        return choose("a", {"x": lambda: choose("s", {"p": linear}), "y": lambda: choose("s", {"p": linear})})
+
+    found = states(function)
+    assert not torch.equal(found["x.p.weight"], found["y.p.weight"])
+
+
+def test_weights_do_not_depend_on_neighbours() -> None:
+    alone = states(lambda choose: Apart(choose("a", {"x": linear})))
+    wide = {"z": lambda: nn.Linear(50, 50), "x": linear}
+    among = states(
+        lambda choose: Apart(choose("a", wide), choose("c", wide), choose.depth("d", (2,), lambda i: linear()))
+    )
+    later = states(lambda choose: both(choose("c", wide), choose("a", {"x": linear})))
+    assert torch.equal(alone["parts.0.x.weight"], among["parts.0.x.weight"])
+    assert torch.equal(alone["parts.0.x.weight"], later["1.x.weight"])
+
+
+def test_weights_outside_decisions_do_not_depend_on_candidates() -> None:
+    with_many = states(lambda choose: both(choose("a", {"x": lambda: nn.Linear(50, 50), "y": linear}), linear()))
+    without = states(lambda choose: both(nn.Identity(), linear()))
+    assert torch.equal(with_many["1.weight"], without["1.weight"])
+
+
+def test_a_derived_network_begins_with_the_weights_of_the_supernet() -> None:
+    def nested(choose: Building) -> nn.Module:
+        twice = {"x": lambda: both(choose("b", PAIR), choose("b", PAIR)), "y": linear}
+        return both(choose("a", twice), linear(), choose("a", twice))
+
+    supernet = states(nested, 3)
+    network = states(nested, 3, derived, a="x", b="y")
+    assert len(network) == 10
+    assert_equal({key: supernet[key] for key in network}, network)
+
+
+@pytest.mark.parametrize("choose", CHOOSERS)
+def test_building_leaves_the_callers_random_state(choose: Callable[[], Building]) -> None:
+    def function(choose: Building) -> nn.Module:
+        torch.manual_seed(5)
+        return choose("a", {"x": lambda: nn.Sequential(linear(), nn.Dropout()), "y": linear})
+
+    def failing(choose: Building) -> nn.Module:
+        return choose("a", {"x": lambda: linear().no_such_method()})
+
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    building = choose()
+    if isinstance(building, Derived):
+        building = Derived(Genotype(space="t", choices={"a": "x"}))
+    building.build(function, {})
+    with pytest.raises(AttributeError):
+        choose().build(failing, {})
+    assert torch.equal(torch.rand(3), expected)

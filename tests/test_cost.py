@@ -1,0 +1,231 @@
+"""Costs of candidates against the parameters and FLOPs of derived networks, on random spaces."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas.cell import Cell, Chain
+from nas.choose import Chooser
+from nas.cost import costs, measure
+from nas.derive import choose_randomly
+from nas.errors import ConfigError, SpaceError, UnknownNameError
+from nas.genotype import Genotype
+from nas.operations import OperationSet
+from nas.primitives import DARTS, NAS_BENCH_201, relu_conv_bn
+from nas.space import SearchSpace, search_space
+from nas.supernet import Supernet
+
+C = 4
+INPUTS = (torch.randn(2, C, 6, 5),)
+
+
+@search_space("random-for-costs")
+def random_space(choose: Chooser, /, *, variant: int = 0) -> nn.Module:
+    """Chains, cells, depths and decisions inside candidates, some labels in several places; a function of `variant`."""
+
+    def part(path: str, level: int) -> nn.Module:
+        draw = random.Random(f"{variant}/{path}")  # of the path alone, whatever else has been built
+        kind = draw.choice(["plain", "shared", "chain", "cell", "depth", "nested"] if level else ["plain", "shared"])
+        if kind == "plain":
+            return relu_conv_bn(C, kernel=draw.choice([1, 3]))
+        if kind == "shared":
+            return choose("shared", {"plain": nn.Identity, "nested": lambda: Chain(choose, "deep", OPS, length=2)})
+        if kind == "chain":
+            return Chain(choose, "chain", OPS, length=draw.choice([1, 2]))
+        if kind == "cell":
+            return Cell(choose, f"cell{draw.choice('ab')}", OPS, nodes=2, inputs=1, keep=1, output="last")
+        if kind == "depth":
+            return choose.depth(f"depth{path}", [1, 3], lambda i: part(f"{path}/{i}", level - 1))
+        names = ["none", "left", "right"][draw.choice([0, 1]) :]
+        return choose(f"nested{path}", {name: partial(part, f"{path}/{name}", level - 1) for name in names})
+
+    return nn.Sequential(nn.Conv2d(C, C, 3, padding=1), *(part(str(i), 2) for i in range(2)))
+
+
+OPS = NAS_BENCH_201.without("nor_conv_3x3").bind(C) | {"conv": partial(nn.Conv2d, C, C, 3, padding=1)}
+
+
+def drawn(space: SearchSpace, supernet: Supernet, seed: int) -> Genotype:
+    choices = choose_randomly(supernet.decisions, torch.Generator().manual_seed(seed))
+    return Genotype(space=space.name, options=supernet.options, choices=choices)
+
+
+def count(network: nn.Module, unit: str) -> float:
+    """Independent of `nas.cost`: on real values, with real weights."""
+    if unit == "parameters":
+        return sum(p.numel() for p in network.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(*INPUTS)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("unit", ["parameters", "flops"])
+@settings(max_examples=6)
+@given(variant=st.integers(0, 10**6), seed=st.integers(0, 10**6))
+def test_costs_of_genotypes_are_those_of_derived_networks(unit: str, variant: int, seed: int) -> None:
+    supernet = Supernet(random_space, variant=variant)
+    cost = costs(random_space.describe(variant=variant), unit, INPUTS)
+    genotype = drawn(random_space, supernet, seed)
+    network = random_space.derived(genotype)
+    expected = count(network, unit)
+    assert cost.of(genotype.choices) == measure(genotype, unit, INPUTS) == expected
+    with supernet.fixed(genotype):
+        assert cost.expected(supernet.mixing_weights()).item() == expected
+
+
+def test_expected_cost_is_the_mean_over_drawn_networks() -> None:
+    """Each decision drawn by its mixing weights: enumerated in full, for a space with decisions inside candidates."""
+
+    @search_space("nested-for-costs")
+    def nested(choose: Chooser, /) -> nn.Module:
+        def inner() -> nn.Module:
+            return choose("inner", {"a": lambda: nn.Conv2d(1, 1, 1), "b": lambda: nn.Conv2d(1, 1, 3, padding=1)})
+
+        inside = {"x": lambda: nn.Sequential(inner(), nn.Conv2d(1, 1, 1, bias=False)), "y": nn.Identity}
+        blocks = choose.depth("depth", [1, 3], lambda i: nn.Sequential(nn.Conv2d(1, 1, 5, padding=2), inner()))
+        return nn.Sequential(choose("outer", inside), blocks)
+
+    cost = costs(nested.describe())
+    chances = {"outer": [0.3, 0.7], "inner": [0.4, 0.6], "depth": [0.9, 0.1]}
+    mean = 0.0
+    for i, outer in enumerate("xy"):
+        for j, inner in enumerate("ab"):
+            for k, depth in enumerate((1, 3)):
+                chance = chances["outer"][i] * chances["inner"][j] * chances["depth"][k]
+                mean += chance * cost.of({"outer": outer, "inner": inner, "depth": depth})
+    weights = {label: torch.tensor(values, dtype=torch.double) for label, values in chances.items()}
+    assert cost.expected(weights).item() == pytest.approx(mean, rel=1e-12)
+    # By hand: depth has 1 or 3 blocks of 26 + inner; x adds inner + 1.
+    inner = 0.4 * 2 + 0.6 * 10
+    assert mean == pytest.approx((0.9 * 1 + 0.1 * 3) * (26 + inner) + 0.3 * (inner + 1))
+
+
+def test_expected_cost_is_differentiable() -> None:
+    supernet = Supernet(random_space, variant=3).double()
+    cost = costs(random_space.describe(variant=3))
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        label: torch.rand(len(w), generator=generator, dtype=torch.double, requires_grad=True)
+        for label, w in supernet.mixing_weights().items()
+    }
+    labels = list(weights)
+    assert len(labels) > 3
+    assert torch.autograd.gradcheck(
+        lambda *values: cost.expected(dict(zip(labels, values, strict=True))) / 100, tuple(weights.values())
+    )
+
+
+def test_costs_of_candidates_and_base() -> None:
+    @search_space("flat-for-costs")
+    def flat(choose: Chooser, /, *, operations: OperationSet = DARTS) -> nn.Module:
+        edges = [choose("edge", operations.bind(C)) for _ in range(3)]
+        return nn.Sequential(
+            nn.Conv2d(C, C, 1), *edges, choose.depth("depth", [1, 2], lambda i: nn.Conv2d(C, C, 3, padding=1))
+        )
+
+    parameters = costs(flat.describe())
+    assert parameters.base == C * C + C
+    sep3, sep5 = (2 * (C * C + k * k * C) + 4 * C for k in (3, 5))
+    dil3, dil5 = (C * C + k * k * C + 2 * C for k in (3, 5))
+    assert parameters.candidates == {
+        "edge": tuple(3.0 * c for c in (0, 0, 0, 0, sep3, sep5, dil3, dil5)),  # the label is at three places
+        "depth": (9 * C * C + C, 2 * (9 * C * C + C)),
+    }
+    flops = costs(flat.describe(), "flops", INPUTS)
+    pixels = INPUTS[0].numel() // C
+    assert flops.base == 2 * pixels * C * C
+    assert flops.candidates["edge"][4:6] == tuple(3.0 * 2 * pixels * 2 * (C * C + k * k * C) for k in (3, 5))
+    assert flops.uniform == pytest.approx(flops.base + sum(flops.candidates["edge"]) / 8 + 1.5 * 2 * pixels * 9 * C * C)
+
+
+@search_space("widths-for-costs")
+def widths(choose: Chooser, /, *, second: bool = False) -> nn.Module:
+    def block(label: str) -> nn.Module:
+        width = choose.width(label, [2, 6, 4])
+        return nn.Sequential(nn.Conv2d(C, width.channels, 3, padding=1), width, nn.Conv2d(width.channels, C, 1))
+
+    inside = choose("op", {"skip": nn.Identity, "block": lambda: block("inside")})
+    return nn.Sequential(
+        inside, block("outside") if second else nn.Identity(), choose.depth("d", [1, 2], lambda _: nn.ReLU())
+    )
+
+
+@pytest.mark.parametrize("unit", ["parameters", "flops"])
+@pytest.mark.parametrize("second", [False, True])
+def test_widths_of_separate_layers_are_exact(unit: str, second: bool) -> None:
+    cost = costs(widths.describe(second=second), unit, INPUTS)
+    supernet = Supernet(widths, second=second)
+    for seed in range(8):
+        genotype = drawn(widths, supernet, seed)
+        assert cost.of(genotype.choices) == measure(genotype, unit, INPUTS)
+        with supernet.fixed(genotype):
+            assert cost.expected(supernet.mixing_weights()) == measure(genotype, unit, INPUTS)
+    assert cost.candidates["inside"][1] == 0
+    if unit == "parameters":
+        assert cost.candidates["inside"] == (-4 * (9 * C + 1 + C), 0, -2 * (9 * C + 1 + C))
+
+
+def test_shared_parts_count_once_at_the_outermost_place() -> None:
+    class Net(nn.Module):
+        def __init__(self, choose: Chooser) -> None:
+            super().__init__()
+            stem = nn.Conv2d(C, C, 1)
+            tied = nn.Conv2d(C, C, 1)
+            tied.weight = stem.weight
+            self.op = choose("op", {"module": lambda: nn.Sequential(stem, tied), "skip": nn.Identity})
+            self.stem = stem  # registered after the decision that uses it
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.op(self.stem(x))
+
+    @search_space("sharing-for-costs")
+    def sharing(choose: Chooser, /) -> nn.Module:
+        return Net(choose)
+
+    cost = costs(sharing.describe())
+    for name in ("module", "skip"):
+        genotype = Genotype(space="sharing-for-costs", choices={"op": name})
+        assert cost.of(genotype.choices) == measure(genotype)
+
+
+def test_measuring_leaves_the_network_as_it_was() -> None:
+    network = nn.Sequential(nn.Conv2d(C, C, 1), nn.BatchNorm2d(C))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert measure(network, "flops", INPUTS) == 2 * INPUTS[0].numel() * C
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert measure(nn.BatchNorm1d(2), "flops", [torch.zeros(1, 2)]) == 0  # which fails in training mode
+
+
+def test_bad_requests_are_errors() -> None:
+    description = widths.describe()
+    with pytest.raises(UnknownNameError, match="did you mean 'flops'"):
+        costs(description, "flop")  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match="parameters, flops"):
+        measure(nn.Identity(), "seconds")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="give example inputs"):
+        costs(description, "flops")
+    with pytest.raises(ConfigError, match="meta device, where this network fails: Invalid channel"):
+        costs(description, "flops", [torch.zeros(1, C + 1, 4, 4)])
+    cost = costs(description)
+    with pytest.raises(SpaceError, match="'inside' cannot be None"):
+        cost.of({"op": "block", "d": 1})
+    with pytest.raises(SpaceError, match="'op' cannot be 'blocks'"):
+        cost.of({"op": "blocks", "d": 1})
+
+
+def test_a_space_without_decisions_costs_its_base() -> None:
+    @search_space("fixed-for-costs")
+    def fixed(choose: Chooser, /) -> nn.Module:
+        return nn.Linear(3, 2)
+
+    cost = costs(fixed.describe())
+    assert cost.base == cost.of({}) == cost.expected({}) == cost.uniform == 8

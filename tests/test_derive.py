@@ -1,0 +1,209 @@
+"""Derivation: mixing weights rank candidates and edges."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nas.derive import choose_randomly, choose_strongest
+from nas.genotype import NONE, Choice, Decision
+
+OPERATIONS = ("conv", "pool", NONE)
+
+
+def operation(label: str, candidates: tuple[str, ...] = OPERATIONS, *conditions: Any) -> Decision:
+    return Decision(label, "operation", candidates, conditions=conditions)
+
+
+def node(count: int, keep: int | None, candidates: tuple[str, ...] = OPERATIONS) -> dict[str, Decision]:
+    """A node `n` with an operation on each in-edge, `e0`, `e1`, ..."""
+    edges = [operation(f"e{s}", candidates, ("n", s)) for s in range(count)]
+    kept = count if keep is None else min(keep, count)
+    return {d.label: d for d in [Decision("n", "inputs", tuple(range(count)), kept, keep is not None), *edges]}
+
+
+def listed(*decisions: Decision) -> dict[str, Decision]:
+    return {decision.label: decision for decision in decisions}
+
+
+def tensors(**weights: list[float]) -> dict[str, Tensor]:
+    return {label: torch.tensor(values) for label, values in weights.items()}
+
+
+def softmax(**logits: list[float]) -> dict[str, Tensor]:
+    return {label: torch.tensor(values).softmax(0) for label, values in logits.items()}
+
+
+def choices(
+    decisions: Mapping[str, Decision], weights: Mapping[str, Tensor], **costs: list[float]
+) -> dict[str, Choice]:
+    return choose_strongest(decisions, weights, costs)[0]
+
+
+def test_the_largest_mixing_weight_wins() -> None:
+    decisions = listed(
+        operation("a"), Decision("w", "width", (4, 8, 16)), Decision("d", "depth", (1, 3)), operation("b", (NONE, "x"))
+    )
+    weights = tensors(a=[0.2, 0.5, 0.3], w=[0.1, 0.2, 0.7], d=[0.6, 0.4], b=[0.9, 0.1])
+    found, margins = choose_strongest(decisions, weights)
+    assert found == {"a": "pool", "w": 16, "d": 1, "b": NONE}
+    assert margins == pytest.approx({"a": 0.2, "w": 0.5, "d": 0.2, "b": 0.8})
+
+
+def test_a_single_candidate_leads_by_all() -> None:
+    assert choose_strongest(listed(operation("a", ("x",))), tensors(a=[1.0])) == ({"a": "x"}, {"a": 1.0})
+
+
+def test_edges_are_ranked_by_mixing_weight_where_logits_say_otherwise() -> None:
+    # e0 has the larger logits, but they are as large for all its candidates; e1 is the more decided edge.
+    weights = softmax(e0=[3.0, 2.9, -9.0], e1=[1.0, -2.0, -9.0])
+    found = choices(node(2, 1), weights)
+    assert found == {"n": (1,), "e1": "conv"}
+
+
+def test_none_takes_its_share_though_it_is_never_derived() -> None:
+    # By logits besides `none`, e0 is stronger (5 > 1); its mixing weight, exp(5) of exp(10), is the smaller.
+    found = choices(node(2, 1), softmax(e0=[5.0, 0.0, 10.0], e1=[1.0, 0.0, 0.0]))
+    assert found == {"n": (1,), "e1": "conv"}
+
+
+def test_edges_with_fewer_candidates_are_compared_by_mixing_weight() -> None:
+    decisions = {**node(1, 1), **node(2, 1)}
+    decisions["e1"] = operation("e1", ("conv", "pool"), ("n", 1))
+    weights = softmax(e0=[1.0, 0.9, 0.9], e1=[0.5, 0.0])
+    assert weights["e1"].max() > weights["e0"].max()
+    assert choices(decisions, weights) == {"n": (1,), "e1": "conv"}
+
+
+@given(st.lists(st.floats(-20, 20), min_size=3, max_size=3), st.integers(0, 2))
+def test_an_offset_of_all_logits_of_an_edge_changes_nothing(offsets: list[float], keep: int) -> None:
+    logits = {"e0": [0.3, -0.8, 0.4], "e1": [1.3, 0.2, 0.1], "e2": [-0.5, 0.6, -0.4]}
+    moved = {
+        label: [x + offset for x in values] for (label, values), offset in zip(logits.items(), offsets, strict=True)
+    }
+    decisions = node(3, keep + 1)
+    assert choices(decisions, softmax(**moved)) == choices(decisions, softmax(**logits))
+
+
+weight_lists = st.lists(st.floats(0.0, 1.0, width=16), min_size=3, max_size=3)
+
+
+@given(st.lists(weight_lists, min_size=1, max_size=5), st.data())
+def test_a_node_keeps_its_strongest_edges(values: list[list[float]], data: st.DataObject) -> None:
+    asked = data.draw(st.none() | st.integers(1, len(values)))
+    keep, pruned = asked or len(values), asked is not None
+    decisions = node(len(values), asked)
+    found, margins = choose_strongest(decisions, tensors(**{f"e{i}": v for i, v in enumerate(values)}))
+    strength = [max(v[:2] if pruned else v) for v in values]
+    kept = found["n"]
+    assert isinstance(kept, tuple)
+    assert decisions["n"].accepts(kept)
+    assert list(kept) == sorted(kept)
+    assert sum(strength[s] for s in kept) == max(
+        sum(strength[s] for s in some) for some in itertools.combinations(range(len(values)), keep)
+    )
+    assert found.keys() == {"n", *(f"e{s}" for s in kept)}
+    assert margins.keys() == found.keys()
+    for source in kept:
+        chosen = found[f"e{source}"]
+        assert values[source][OPERATIONS.index(str(chosen))] == strength[source]
+        assert not (pruned and chosen == NONE)
+    rest = [strength[s] for s in range(len(values)) if s not in kept]
+    assert margins["n"] == (min(strength[s] for s in kept) - max(rest) if rest else 1.0)
+
+
+def test_a_node_that_keeps_all_edges_may_derive_none() -> None:
+    weights = tensors(e0=[0.1, 0.1, 0.8], e1=[0.5, 0.3, 0.2])
+    assert choices(node(2, None), weights) == {"n": (0, 1), "e0": NONE, "e1": "conv"}
+    assert choices(node(2, 1), weights) == {"n": (1,), "e1": "conv"}
+
+
+def test_the_first_node_of_a_pruned_cell_never_derives_none_though_all_its_edges_stay() -> None:
+    found = choices(node(2, 2), tensors(e0=[0.1, 0.2, 0.7], e1=[0.3, 0.1, 0.6]))
+    assert found == {"n": (0, 1), "e0": "pool", "e1": "conv"}
+
+
+def test_the_margin_of_a_pruned_edge_leaves_none_out() -> None:
+    _, margins = choose_strongest(node(2, 1), tensors(e0=[0.3, 0.2, 0.5], e1=[0.1, 0.1, 0.8]))
+    assert margins == pytest.approx({"n": 0.2, "e0": 0.1})
+
+
+def test_an_edge_that_can_only_be_none_is_the_weakest() -> None:
+    decisions = node(3, 1)
+    decisions["e0"] = operation("e0", (NONE,), ("n", 0))
+    weights = tensors(e0=[1.0], e1=[0.1, 0.1, 0.8], e2=[0.2, 0.1, 0.7])
+    assert choices(decisions, weights) == {"n": (2,), "e2": "conv"}
+    assert choices({**decisions, "n": Decision("n", "inputs", (0,), 1)}, weights) == {"n": (0,), "e0": NONE}
+
+
+def test_an_edge_without_a_decision_stays() -> None:
+    decisions = node(3, 2)
+    del decisions["e1"]
+    weights = tensors(e0=[0.9, 0.1, 0.0], e2=[0.8, 0.2, 0.0])
+    assert choices(decisions, weights) == {"n": (0, 1), "e0": "conv"}
+
+
+def test_ties_go_to_the_cheaper_then_to_the_first() -> None:
+    decisions = listed(operation("a", ("x", "y", "z")))
+    tied = tensors(a=[0.4, 0.4, 0.2])
+    assert choices(decisions, tied) == {"a": "x"}
+    assert choices(decisions, tied, a=[3.0, 2.0, 1.0]) == {"a": "y"}
+    assert choices(decisions, tied, a=[2.0, 2.0, 1.0]) == {"a": "x"}
+    assert choices(decisions, tied, b=[2.0, 1.0, 1.0]) == {"a": "x"}
+    assert choices(decisions, tensors(a=[0.41, 0.39, 0.2]), a=[3.0, 2.0, 1.0]) == {"a": "x"}
+    assert choose_strongest(decisions, tied)[1] == {"a": 0.0}
+
+
+def test_tied_edges_go_to_the_first() -> None:
+    assert choices(node(3, 2), tensors(**{f"e{s}": [0.4, 0.3, 0.3] for s in range(3)}))["n"] == (0, 1)
+
+
+def test_labels_inside_candidates_not_chosen_are_absent() -> None:
+    decisions = listed(
+        operation("a", ("x", "y")), operation("b", ("p", "q"), ("a", "x")), operation("c", ("p", "q"), ("b", "p"))
+    )
+    weights = tensors(a=[0.9, 0.1], b=[0.8, 0.2], c=[0.3, 0.7])
+    assert choices(decisions, weights) == {"a": "x", "b": "p", "c": "q"}
+    assert choices(decisions, {**weights, "a": torch.tensor([0.1, 0.9])}) == {"a": "y"}
+    found, margins = choose_strongest(decisions, {**weights, "b": torch.tensor([0.2, 0.8])})
+    assert found.keys() == margins.keys() == {"a", "b"}
+
+
+def test_a_shared_label_may_stand_before_a_decision_it_depends_on() -> None:
+    decisions = listed(
+        operation("a", ("x", "y")), operation("s", ("p", "q"), ("a", "x"), ("b", "y")), operation("b", ("x", "y"))
+    )
+    weights = tensors(a=[0.1, 0.9], s=[0.1, 0.9], b=[0.1, 0.9])
+    assert choices(decisions, weights) == {"a": "y", "b": "y", "s": "q"}
+    drawn = [choose_randomly(decisions, torch.Generator().manual_seed(i)) for i in range(20)]
+    assert all(("s" in found) == (found["a"] == "x" or found["b"] == "y") for found in drawn)
+
+
+def test_random_choices_are_uniform_and_valid() -> None:
+    decisions = {
+        **node(3, 2),
+        **listed(operation("a", ("x", "y")), Decision("w", "width", (4, 8), conditions=(("a", "x"),))),
+    }
+    generator = torch.Generator().manual_seed(0)
+    drawn = [choose_randomly(decisions, generator) for _ in range(600)]
+    assert all(("w" in found) == (found["a"] == "x") for found in drawn)
+    assert all(decisions[label].accepts(choice) for found in drawn for label, choice in found.items())
+    for label, count in [("a", 2), ("n", 3), ("e0", 3), ("w", 2)]:
+        taken = Counter(found[label] for found in drawn if label in found)
+        assert len(taken) == count
+        expected = taken.total() / count
+        assert all(abs(times - expected) < 5 * expected**0.5 for times in taken.values())
+
+
+def test_random_choices_are_a_function_of_the_generator() -> None:
+    decisions = node(4, 2)
+    first, second = (choose_randomly(decisions, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert first == second

@@ -1,0 +1,322 @@
+"""The graph of a space or genotype: flows, cells, decisions, multiplicities, and what a `wiring` may say."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import networkx as nx
+import pytest
+import torch
+from torch import nn
+
+from nas.cell import Cell, Chain
+from nas.choose import Chooser
+from nas.derive import choose_randomly
+from nas.errors import NASError, SpaceError
+from nas.genotype import Genotype
+from nas.graph import Graph, graph
+from nas.operations import OperationSet
+from nas.space import Description, SearchSpace
+
+OPERATIONS = OperationSet({n: lambda c: nn.Identity() for n in ("conv_3x3", "conv_5x5", "none")}).register("graph-test")
+TWO: dict[str, Callable[[], nn.Module]] = {"a": nn.Identity, "b": nn.Identity}
+
+
+def described(build: Callable[..., nn.Module]) -> Description:
+    return SearchSpace("toy", build).describe()
+
+
+def edges(drawn: Graph) -> set[tuple[str, str]]:
+    """Edges by the labels of their ends."""
+    label = dict(drawn.nodes(data="label"))
+    return {(label[a], label[b]) for a, b in drawn.edges}
+
+
+def flow(drawn: Graph, group: str = "") -> list[str]:
+    """The labels of a group's nodes that stand in one row, in order."""
+    members = [name for name, n in drawn.nodes(data=True) if n["group"] == group and n["kind"] != "group"]
+    order = list(nx.topological_sort(drawn.subgraph(members)))
+    assert all(drawn.has_edge(a, b) for a, b in itertools.pairwise(order))
+    return [drawn.nodes[name]["label"] for name in order]
+
+
+class Wired(nn.Module):
+    def __init__(self, wiring: tuple[tuple[str, str], ...], **children: nn.Module | None) -> None:
+        super().__init__()
+        self.wiring = wiring
+        for name, child in children.items():
+            setattr(self, name, child)
+
+
+TWO_ROUTES = (
+    ("frames", "start"),
+    ("start", "upper"),
+    ("upper", "more"),
+    ("start", "lower"),
+    ("more", "sum"),
+    ("lower", "sum"),
+    ("sum", "output"),
+)
+
+
+def test_wiring_is_the_flow() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        parts = {name: nn.Identity() for name in ("upper", "more", "lower", "sum")}
+        return Wired(TWO_ROUTES, start=choose("start", TWO), **parts)
+
+    drawn = graph(described(build))
+    assert edges(drawn) == {
+        ("frames", "start"),
+        ("start", "upper"),
+        ("upper", "more"),
+        ("start", "lower"),
+        ("more", "sum"),
+        ("lower", "sum"),
+        ("sum", "output"),
+    }
+    assert drawn.nodes["start"]["kind"] == "decision"
+    assert drawn.nodes["upper"]["kind"] == "module"
+
+
+def test_edges_pass_through_absent_children() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        return Wired(TWO_ROUTES, start=choose("start", TWO), upper=None, lower=nn.Identity(), sum=nn.Identity())
+
+    assert edges(graph(described(build))) == {
+        ("frames", "start"),
+        ("start", "sum"),
+        ("start", "lower"),
+        ("lower", "sum"),
+        ("sum", "output"),
+    }
+
+
+def test_wiring_within_wiring_is_a_group_with_its_own_ends() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        wiring = (("input", "x"), ("x", "output"), ("input", "output"))
+        inner = Wired(wiring, x=choose("x", TWO))
+        return Wired((("input", "inner"), ("inner", "last"), ("last", "output")), inner=inner, last=nn.Identity())
+
+    drawn = graph(described(build))
+    assert edges(drawn) == {("input", "x"), ("x", "last"), ("input", "last"), ("last", "output")}
+    assert drawn.nodes["inner"]["kind"] == "group"
+    assert drawn.nodes["inner/x"]["group"] == "inner"
+    assert drawn.degree("inner") == 0
+
+
+def test_wiring_must_name_every_decision() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        return Wired((("input", "x"), ("x", "output")), x=nn.Identity(), forgotten=choose("d", TWO))
+
+    with pytest.raises(SpaceError, match="the wiring of Wired leaves out 'forgotten', which has decisions; it names x"):
+        graph(described(build))
+
+
+def test_wiring_must_not_have_a_cycle() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        wiring = (("input", "x"), ("x", "y"), ("y", "x"), ("y", "output"))
+        return Wired(wiring, x=choose("d", TWO), y=nn.Identity())
+
+    with pytest.raises(SpaceError, match="the wiring of Wired has a cycle"):
+        graph(described(build))
+
+
+def test_without_wiring_sequentials_show_all_and_modules_what_decides() -> None:
+    class Plain(nn.Module):
+        def __init__(self, choose: Chooser) -> None:
+            super().__init__()
+            self.hidden = nn.Identity()
+            self.first = choose("first", TWO)
+            self.rest = nn.Sequential(nn.ReLU(), choose("second", TWO), nn.Conv2d(1, 1, 1))
+
+    assert flow(graph(described(lambda choose, /: Plain(choose)))) == [
+        "input",
+        "first",
+        "ReLU",
+        "second",
+        "Conv2d",
+        "output",
+    ]
+
+
+def test_repeated_neighbours_are_one_box_with_a_multiplicity() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        labels = ("normal", "normal", "reduction", "normal", "normal", "normal")
+        return nn.Sequential(*(Chain(choose, label, OPERATIONS.bind(1), length=2) for label in labels))
+
+    drawn = graph(described(build))
+    assert flow(drawn) == ["input", "normal", "reduction", "normal", "output"]
+    cells = [(n["cell"], n["multiplicity"]) for _, n in drawn.nodes(data=True) if n["kind"] == "cell"]
+    assert cells == [("normal", 2), ("reduction", 1), ("normal", 3)]
+    assert flow(drawn, "cell normal") == ["input", "normal/1", "normal/2", "output"]
+
+
+def test_a_repeated_group_has_a_multiplicity() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        block = lambda: nn.Sequential(choose("op", TWO), nn.ReLU())  # noqa: E731 - two lines more say no more
+        return nn.Sequential(block(), block(), block())
+
+    drawn = graph(described(build))
+    groups = {name: n["multiplicity"] for name, n in drawn.nodes(data=True) if n["kind"] == "group"}
+    assert list(groups.values()) == [3]
+    assert edges(drawn) == {("input", "op"), ("op", "ReLU"), ("ReLU", "output")}
+
+
+def test_a_row_with_residual_adds_its_input() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        return Chain(choose, "row", OPERATIONS.bind(1), length=2, residual=True)
+
+    drawn = graph(described(build), {"row/1": "conv_3x3", "row/2": "none"})
+    inside = drawn.subgraph([n for n in drawn if drawn.nodes[n]["group"] == "cell row"])
+    assert edges(inside) == {
+        ("input", "row/1"),
+        ("row/1", "row/2"),
+        ("row/2", "+"),
+        ("input", "+"),
+        ("+", "output"),
+    }
+    assert drawn.nodes["cell row/1"]["kind"] == "operation"
+    assert drawn.nodes["cell row/1"]["chosen"] == "conv_3x3"
+    assert drawn.nodes["cell row/1"]["candidates"] == "conv_3x3, conv_5x5, none"
+
+
+def dag(choose: Chooser, output: Any = "concat", keep: int | None = 2) -> nn.Module:
+    return Cell(choose, "dag", OPERATIONS.bind(1), nodes=2, output=output, keep=keep)
+
+
+def test_a_dag_cell_has_the_chosen_operations_on_its_edges() -> None:
+    choices = {"dag/2": (0, 1), "dag/2<-0": "conv_3x3", "dag/2<-1": "conv_5x5"}
+    choices |= {"dag/3": (0, 2), "dag/3<-0": "conv_5x5", "dag/3<-2": "conv_3x3"}
+    drawn = graph(described(lambda choose, /: dag(choose)), choices)
+    labels = {(a.split("/")[-1], b.split("/")[-1]): label for a, b, label in drawn.edges(data="label") if "cell" in a}
+    assert labels == {
+        ("0", "2"): "conv_3x3",
+        ("1", "2"): "conv_5x5",
+        ("0", "3"): "conv_5x5",
+        ("2", "3"): "conv_3x3",
+        ("2", "<output>"): "",
+        ("3", "<output>"): "",
+    }
+    assert drawn.edges["cell dag/0", "cell dag/2"]["decision"] == "dag/2<-0"
+    assert drawn.nodes["cell dag/<output>"]["label"] == "concat"
+
+
+def test_none_is_no_edge() -> None:
+    description = described(lambda choose, /: dag(choose, keep=None))
+    choices = {label: "none" for label, d in description.decisions.items() if d.kind == "operation"}
+    choices["dag/3<-2"] = "conv_3x3"
+    drawn = graph(description, choices | {"dag/2": (0, 1), "dag/3": (0, 1, 2)})
+    assert {a for a, b in drawn.edges if b == "cell dag/3"} == {"cell dag/2"}
+    assert not drawn.pred["cell dag/2"]
+
+
+def test_the_last_node_alone_may_be_the_output() -> None:
+    drawn = graph(described(lambda choose, /: dag(choose, "last")))
+    assert [*drawn.pred["cell dag/<output>"]] == ["cell dag/3"]
+
+
+def test_without_choices_a_dag_cell_has_every_edge() -> None:
+    drawn = graph(described(lambda choose, /: dag(choose)))
+    assert {a.rsplit("/", 1)[-1] for a in drawn.pred["cell dag/3"]} == {"0", "1", "2"}
+    assert drawn.nodes["cell dag"]["caption"] == (
+        "each edge one of conv_3x3, conv_5x5, none; each node keeps 2 of its in-edges"
+    )
+
+
+def deep(choose: Chooser, /) -> nn.Module:
+    row = lambda: Chain(choose, "row", OPERATIONS.bind(1), length=1)  # noqa: E731 - a candidate
+    edge = {"row": row, "skip": nn.Identity}
+    return nn.Sequential(
+        choose("outer", {"row": row, "plain": nn.Identity}), Cell(choose, "dag", edge, nodes=1, inputs=1, keep=1)
+    )
+
+
+def test_decisions_inside_candidates() -> None:
+    drawn = graph(described(deep))
+    assert drawn.nodes["0"]["kind"] == "group"
+    assert {n["label"] for _, n in drawn.nodes(data=True) if n["group"] == "0"} == {"row", "plain"}
+    assert {name for name in drawn if name.startswith("cell ") and "/" not in name} == {"cell row", "cell dag"}
+    assert flow(drawn, "cell row") == ["input", "row/1", "output"]
+
+
+def test_decisions_inside_the_operation_of_an_edge() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        inner = lambda: nn.Sequential(nn.ReLU(), choose("inner", TWO))  # noqa: E731 - a candidate
+        return Cell(choose, "dag", {"inner": inner, "skip": nn.Identity}, nodes=1, inputs=1, keep=1)
+
+    description = described(build)
+    assert flow(graph(description), "cell dag/1<-0: inner") == ["input", "ReLU", "inner", "output"]
+    skipped = graph(description, {"dag/1": (0,), "dag/1<-0": "skip"})
+    assert "cell dag/1<-0: inner" not in skipped
+
+
+def test_what_was_not_chosen_is_not_shown() -> None:
+    drawn = graph(described(deep), {"outer": "plain", "dag/1": (0,), "dag/1<-0": "skip"})
+    assert {name for name, n in drawn.nodes(data=True) if n["kind"] == "group"} == {"cell dag"}
+    assert drawn.nodes["0"]["chosen"] == "plain"
+    assert drawn.graph["operations"] == "conv_3x3, conv_5x5, none, row, skip"  # of the space, not of the genotype
+
+
+def test_widths_and_depths() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        blocks = choose.depth("deep", (1, 3), lambda i: choose(f"block/{i}", TWO))
+        return nn.Sequential(choose.width("wide", (4, 8)), choose.depth("plain", (1, 2), lambda i: nn.ReLU()), blocks)
+
+    description = described(build)
+    choices = {"wide": 8, "plain": 2, "deep": 1, "block/0": "a"}
+    boxes = {n["label"]: n for _, n in graph(description, choices).nodes(data=True)}
+    assert (boxes["wide"]["kind"], boxes["wide"]["chosen"], boxes["wide"]["candidates"]) == ("width", "8", "4, 8")
+    assert (boxes["plain"]["kind"], boxes["plain"]["chosen"]) == ("depth", "2")
+    assert boxes["deep"]["kind"] == "group"
+    assert "block/0" in boxes
+    assert "block/1" not in boxes
+    assert {"block/0", "block/1", "block/2"} <= {label for _, label in graph(description).nodes(data="label")}
+
+
+def test_nodes_outside_of_cells() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        sources = {0: lambda: choose("from/0", TWO), 1: nn.ReLU}
+        return nn.Sequential(choose.inputs("node", sources, keep=1))
+
+    description = described(build)
+    assert {n["label"] for _, n in graph(description).nodes(data=True) if n["group"]} == {"from/0", "1"}
+    assert graph(description, {"node": (1,)}).nodes["0"]["chosen"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({}, "no choice for 'outer'"),
+        ({"outer": "plan"}, r"unknown candidate of 'outer' 'plan' \(did you mean 'plain'\?\)"),
+        ({"outer": "plain", "dag/1": (3,), "dag/1<-0": "skip"}, r"'dag/1' cannot be \[3\]"),
+        ({"outer": "plain", "row/1": "none", "dag/1": (0,), "dag/1<-0": "skip"}, "'row/1'"),
+    ],
+)
+def test_choices_that_do_not_fit(choices: dict[str, Any], message: str) -> None:
+    with pytest.raises(NASError, match=message):
+        graph(described(deep), choices)
+
+
+def test_a_genotype_of_another_space() -> None:
+    with pytest.raises(SpaceError, match="of space 'other', expected 'toy'"):
+        graph(described(deep), Genotype(space="other", choices={}))
+
+
+def test_everything_is_plain_data() -> None:
+    description = described(deep)
+    for choices in (None, choose_randomly(description.decisions, torch.Generator().manual_seed(0))):
+        drawn = graph(description, choices)
+        assert nx.is_directed_acyclic_graph(drawn)
+        assert {type(v) for _, n in drawn.nodes(data=True) for v in n.values()} == {str, int}
+        file = io.BytesIO()
+        nx.write_graphml(drawn, file)
+        file.seek(0)
+        read = nx.read_graphml(file)
+        assert dict(read.nodes(data=True)) == dict(drawn.nodes(data=True))
+        assert [*read.edges(data=True)] == [*drawn.edges(data=True)]
+        data = json.loads(json.dumps(nx.node_link_data(drawn, edges="edges")))
+        assert nx.utils.graphs_equal(nx.node_link_graph(data, edges="edges"), drawn)

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from nas.errors import ConfigError, InvalidFileError
+from nas.files import convert
+from nas.levels import SGD, Adam, AdamW, Level, assign, matches
+
+NAMES = ["network.stem.weight", "network.stem.bias", "network.fuse.weight", "arch.alignment", "arch.cell-1"]
+
+
+def level(**fields: Any) -> Level:
+    return convert(
+        {"parameters": ["*"], "loss": "l", "split": "s", "optimizer": {"name": "sgd", "lr": 1}, **fields}, Level, "x"
+    )
+
+
+# --- when a level moves, and how fast ---
+
+
+@given(total=st.integers(1, 200), percent=st.integers(0, 99), period=st.integers(1, 12))
+def test_a_level_moves_once_in_every_period_after_the_warm_up(total: int, percent: int, period: int) -> None:
+    tested = level(warmup=percent / 100, period=period)
+    start = math.ceil(Fraction(percent, 100) * total)  # exact, where percent / 100 * total is not
+    assert tested.start(total) == start
+    assert [k for k in range(total) if tested.due(k, total)] == list(range(start + period - 1, total, period))
+
+
+def test_a_warm_up_is_not_one_step_longer_by_rounding() -> None:
+    assert 0.07 * 100 > 7
+    assert level(warmup=0.07).start(100) == 7
+
+
+def test_a_constant_rate_does_not_change() -> None:
+    tested = level(optimizer={"name": "sgd", "lr": 0.3}, warmup=0.5)
+    assert {tested.lr(k, 10) for k in range(10)} == {0.3}
+
+
+def test_a_cosine_goes_from_the_rate_after_the_warm_up_to_its_end() -> None:
+    tested = level(optimizer={"name": "sgd", "lr": 2}, schedule="cosine", final_lr=0.1, warmup=0.2)
+    rates = [tested.lr(k, 100) for k in range(101)]
+    assert rates[:21] == [2.0] * 21
+    assert rates[60] == pytest.approx((2 + 0.2) / 2)
+    assert rates[40] == pytest.approx(0.2 + 1.8 * (1 + math.sqrt(0.5)) / 2)
+    assert rates[100] == pytest.approx(0.2)
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_a_cosine_ends_at_zero_unless_told() -> None:
+    assert level(schedule="cosine").lr(8, 8) == pytest.approx(0)
+
+
+# --- optimizers ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "expected"),
+    [
+        ({"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "nesterov": True}, torch.optim.SGD, {}),
+        ({"name": "adam", "lr": 0.1, "betas": [0.5, 0.99], "weight_decay": 0.001}, torch.optim.Adam, {}),
+        ({"name": "adamw", "lr": 0.1}, torch.optim.AdamW, {"weight_decay": 1e-2, "betas": (0.9, 0.999)}),
+    ],
+)
+def test_optimizers_are_those_of_torch(
+    fields: dict[str, Any], kind: type[torch.optim.Optimizer], expected: dict[str, Any]
+) -> None:
+    built = level(optimizer=fields).optimizer.build([nn.Parameter(torch.zeros(1))])
+    assert type(built) is kind
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "name"}
+    assert {k: built.param_groups[0][k] for k in {**given, **expected}} == {**given, **expected}
+
+
+def test_defaults_are_those_of_torch() -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    for ours, theirs in ((SGD, torch.optim.SGD), (Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)):
+        assert ours(lr=0.1).build([parameter]).defaults == theirs([parameter], lr=0.1).defaults
+
+
+# --- bad values ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"period": 0}, "'period' is at least 1, found 0"),
+        ({"inner_steps": -1}, "'inner_steps' is at least 1, found -1"),
+        ({"warmup": 1}, r"'warmup' is a share in \[0, 1\), found 1.0"),
+        ({"warmup": -0.1}, r"'warmup' is a share in \[0, 1\), found -0.1"),
+        ({"final_lr": 2}, r"'final_lr' is a share in \[0, 1\], found 2.0"),
+        ({"clip": 0}, "'clip' is above 0, found 0.0"),
+        ({"regularizers": [{"name": "entropy", "weight": w} for w in (1, 2)]}, "'regularizers' is one of a name"),
+        ({"schedule": "cosin"}, "schedule: .*'cosin'"),
+        ({"mode": "test"}, "mode: .*'test'"),
+        ({"perod": 2}, r"unknown field 'perod' \(did you mean 'period'\?\)"),
+        ({"regularizers": [{"name": "entropy", "wieght": 1}]}, r"unknown field 'wieght' \(did you mean 'weight'\?\)"),
+        ({"optimizer": {"lr": 1}}, "optimizer: missing the required field 'name'"),
+        ({"optimizer": {"name": "sgd"}}, "optimizer: missing the required field 'lr'"),
+        ({"optimizer": {"name": "sdg", "lr": 1}}, "optimizer.name: .*'sdg'"),
+        ({"optimizer": {"name": "sgd", "lr": -1}}, "optimizer.lr: Expected 'float' >= 0"),
+        ({"optimizer": {"name": "sgd", "lr": 1, "betas": [0, 0]}}, "unknown field 'betas'"),
+        ({"optimizer": {"name": "sgd", "lr": 1, "momentum": 1}}, "optimizer.momentum: Expected 'float' < 1"),
+        ({"optimizer": {"name": "sgd", "lr": 1, "nesterov": True}}, "optimizer: 'nesterov' needs a 'momentum'"),
+        ({"optimizer": {"name": "adam", "lr": 1, "betas": [0.9, 1]}}, r"optimizer.betas\[1\]: Expected 'float' < 1"),
+        ({"optimizer": {"name": "adam", "lr": 1, "betas": [0.9]}}, "optimizer.betas: Expected .* of length 2"),
+    ],
+)
+def test_bad_values_name_the_field(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidFileError, match=message):
+        level(**fields)
+
+
+def test_levels_are_plain_data() -> None:
+    tested = level(optimizer={"name": "adam", "lr": 0.1}, hypergradient={"middle": {"name": "implicit", "damping": 0}})
+    assert msgspec.convert(msgspec.to_builtins(tested), Level) == tested
+
+
+# --- who owns what ---
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["arch.*"], [3, 4]),
+        (["network.*", "!network.fuse.*"], [0, 1]),
+        (["!*.bias", "network.*"], [0, 2]),
+        (["*"], [0, 1, 2, 3, 4]),
+        (["*.weight", "arch.cell-?"], [0, 2, 4]),
+        (["!arch.*"], []),
+        (["Arch.*"], []),
+        ([], []),
+    ],
+)
+def test_patterns(patterns: list[str], expected: list[int]) -> None:
+    assert [i for i, name in enumerate(NAMES) if matches(name, patterns)] == expected
+
+
+def test_parameters_are_assigned_in_the_order_of_the_model() -> None:
+    levels = {
+        "lower": level(parameters=["network.*", "!network.fuse.*"]),
+        "middle": level(parameters=["network.fuse.*"], hypergradient={"lower": {"name": "unrolled"}}),
+        "upper": level(parameters=["arch.*"], hypergradient={"middle": {"name": "implicit"}, "lower": {}}),
+    }
+    assert assign(levels, NAMES) == {"lower": NAMES[:2], "middle": NAMES[2:3], "upper": NAMES[3:]}
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ({}, "there are no levels"),
+        (
+            {"lower": level(parameters=["netwrok.*"])},
+            r"level 'lower' owns no parameters: none matches netwrok.\*;"
+            r" there are arch.alignment, arch.cell-1, network.fuse.\*, network.stem.\*",
+        ),
+        ({"lower": level(parameters=[])}, "level 'lower' owns no parameters: none matches an empty list"),
+        (
+            {"lower": level(), "upper": level(parameters=["arch.*"])},
+            "levels 'lower' and 'upper' both own the parameter 'arch.alignment'",
+        ),
+        (
+            {"lower": level(hypergradient={"lower": {}})},
+            "level 'lower': 'hypergradient' names 'lower', expected none, since no level is below it",
+        ),
+        (
+            {"a": level(parameters=["network.*"], hypergradient={"b": {}}), "b": level(parameters=["arch.*"])},
+            "level 'a': 'hypergradient' names 'b', expected none, since no level is below it",
+        ),
+        (
+            {
+                "middle": level(parameters=["network.*"]),
+                "upper": level(parameters=["arch.*"], hypergradient={"midle": {}}),
+            },
+            r"names 'midle' \(did you mean 'middle'\?\), expected a level below it: middle$",
+        ),
+    ],
+)
+def test_levels_that_cannot_work(levels: dict[str, Level], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        assign(levels, NAMES)

@@ -1,0 +1,657 @@
+"""Steps over one, two and three levels of a small network with batch norm, dropout and a mixture, in float64."""
+
+from __future__ import annotations
+
+import copy
+import io
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.choose import Chooser
+from nas.cost import costs
+from nas.errors import ConfigError, DivergedError, UnknownNameError
+from nas.files import convert
+from nas.levels import Level
+from nas.multilevel import PATIENCE, Moved, Multilevel
+from nas.regularize import entropy, expected_cost
+from nas.space import search_space
+from nas.supernet import Supernet
+
+
+class Net(nn.Module):
+    """A mixture of smooth operations with batch norm and dropout (the lower level), and an average with the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arch = nn.Parameter(torch.tensor([0.3, -0.5]))
+        self.inputs = nn.Linear(4, 5)
+        self.norm = nn.BatchNorm1d(5)
+        self.dropout = nn.Dropout(0.3)
+        self.outputs = nn.Linear(5, 4)
+        self.average = nn.Linear(4, 1)
+
+    def branch(self, x: Tensor) -> Tensor:
+        mixing = self.arch.softmax(-1)
+        hidden = self.dropout(self.norm(self.inputs(x)))
+        branch: Tensor = self.outputs(mixing[0] * nn.functional.silu(hidden) + mixing[1] * hidden.tanh())
+        return branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.branch(x)
+        share: Tensor = self.average(branch).sigmoid()
+        return share * branch + (1 - share) * x
+
+
+def lower(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.mse_loss(net.branch(batch[0]), batch[1])
+
+
+def middle(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return nn.functional.smooth_l1_loss(net(batch[0]), batch[1])
+
+
+def upper(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+    loss: Tensor = (net(batch[0]) - batch[1]).cosh().log().mean() + 0.1 * net.arch.square().sum()
+    return loss
+
+
+LOSSES = {"lower": lower, "middle": middle, "upper": upper}
+
+
+def batch(split: str, index: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1000 * index + len(split))
+    x, y = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
+    return x, y
+
+
+def level(**fields: Any) -> Level:
+    return convert(fields, Level, "level")
+
+
+def three(**changes: dict[str, Any]) -> dict[str, Level]:
+    levels: dict[str, dict[str, Any]] = {
+        "lower": {
+            "parameters": ["inputs.*", "norm.*", "outputs.*"],
+            "split": "train",
+            "optimizer": {"name": "adam", "lr": 0.05, "weight_decay": 0.01},
+        },
+        "middle": {
+            "parameters": ["average.*"],
+            "split": "middle",
+            "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9},
+        },
+        "upper": {
+            "parameters": ["arch"],
+            "split": "val",
+            "optimizer": {"name": "adamw", "lr": 0.02},
+            "hypergradient": {"lower": {"name": "unrolled"}, "middle": {"name": "implicit", "damping": 0.1}},
+        },
+    }
+    return {name: level(**{"loss": name, **fields, **changes.get(name, {})}) for name, fields in levels.items()}
+
+
+def build(levels: dict[str, Level] | None = None, steps: int = 20, **others: Any) -> Multilevel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Net().double()
+    return Multilevel(net, levels or three(), **{"losses": LOSSES, "batch": batch, **others}, steps=steps)
+
+
+def snapshot(levels: Multilevel) -> dict[str, Any]:
+    """Everything that a step could change."""
+    return copy.deepcopy(
+        {
+            "model": levels.model.state_dict(),
+            "gradients": {name: p.grad for name, p in levels.model.named_parameters()},
+            "requires_grad": {name: p.requires_grad for name, p in levels.model.named_parameters()},
+            "training": {name: module.training for name, module in levels.model.named_modules()},
+            "levels": levels.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+    )
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
+
+
+# --- who moves what ---
+
+
+@pytest.mark.parametrize("moving", ["lower", "middle", "upper"])
+def test_a_step_changes_its_own_level_and_nothing_else(moving: str) -> None:
+    levels = build(three(**{name: {"period": 1 if name == moving else 9} for name in LOSSES}))
+    for k in range(3):
+        before = snapshot(levels)
+        assert list(levels.step(k)) == [moving]
+        after = snapshot(levels)
+        buffers = {name for name, _ in levels.model.named_buffers()}
+        for name, value in after["model"].items():
+            changed = not torch.equal(value, before["model"][name])
+            if name in buffers:
+                assert changed == (moving == "lower"), name
+            else:
+                assert changed == (name in levels.owned[moving]), name
+        for name in LOSSES:
+            states = [s["levels"]["optimizers"][name] for s in (before, after)]
+            assert same(*states) == (name != moving)
+        for kept in ("gradients", "requires_grad", "training"):
+            assert same(before[kept], after[kept])
+
+
+def test_all_parameters_move_over_a_whole_step() -> None:
+    levels = build()
+    before = snapshot(levels)
+    assert list(levels.step(0)) == ["lower", "middle", "upper"]
+    changed = {name for name, p in levels.model.named_parameters() if not torch.equal(p, before["model"][name])}
+    assert changed == {name for owned in levels.owned.values() for name in owned}
+
+
+@pytest.mark.parametrize("name", ["lower", "middle", "upper"])
+def test_probing_changes_nothing(name: str) -> None:
+    levels = build()
+    for k in range(3):
+        levels.step(k)
+    before = snapshot(levels)
+    first = levels.gradient(name, 3)
+    assert same(before, snapshot(levels))
+    assert same(first, levels.gradient(name, 3))
+
+
+def test_responses_draw_no_random_numbers() -> None:
+    states = []
+    for hypergradient in ({}, {"lower": {"name": "unrolled", "steps": 2}, "middle": {"name": "implicit"}}):
+        levels = build(three(upper={"hypergradient": hypergradient}))
+        torch.manual_seed(5)
+        levels.step(0)
+        states.append(torch.get_rng_state())
+    torch.manual_seed(5)
+    assert torch.equal(*states)
+    assert not torch.equal(states[0], torch.get_rng_state())  # the dropout of the levels' own passes did
+
+
+@pytest.mark.parametrize("moving", ["lower", "middle", "upper"])
+def test_gradients_are_computed_for_the_moving_level_alone(moving: str) -> None:
+    attached = []
+
+    def seen(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def wrapped(net: nn.Module, batch: Any) -> Tensor:
+            attached.append({name for name, p in net.named_parameters() if p.requires_grad})
+            return loss(net, batch)
+
+        return wrapped
+
+    periods: dict[str, Any] = {name: {"period": 1 if name == moving else 9} for name in LOSSES}
+    periods["upper"]["hypergradient"] = {}
+    levels = build(three(**periods), losses={name: seen(loss) for name, loss in LOSSES.items()})
+    computed: list[str] = []
+    for name, p in levels.model.named_parameters():
+        hook: Any = p.register_hook
+        hook(lambda gradient, name=name: computed.append(name))
+    levels.step(0)
+    assert sorted(computed) == sorted(levels.owned[moving])
+    assert attached == [set(levels.owned[moving])]
+
+
+def test_frozen_parameters_belong_to_no_level() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Net().double()
+    net.inputs.requires_grad_(False)
+    levels = Multilevel(net, three(), LOSSES, batch, steps=3)
+    assert levels.owned["lower"] == ["norm.weight", "norm.bias", "outputs.weight", "outputs.bias"]
+    before = net.inputs.weight.clone()
+    levels.step(0)
+    assert torch.equal(net.inputs.weight, before)
+
+
+# --- hypergradients of the whole inner step ---
+
+
+@pytest.mark.parametrize("answering", [["lower"], ["middle"], ["lower", "middle"]], ids="-".join)
+@pytest.mark.parametrize("clip", [None, 0.2])
+@pytest.mark.parametrize("warm", [0, 4])
+def test_hypergradient_equals_central_differences_of_what_the_levels_below_really_do(
+    warm: int, clip: float | None, answering: list[str]
+) -> None:
+    responses = {name: {"name": "unrolled"} for name in reversed(answering)}
+    below: dict[str, Any] = {"clip": clip, "schedule": "cosine"}
+    levels = build(three(lower=below, middle=below, upper={"period": 20, "hypergradient": responses}))
+    for k in range(warm):
+        levels.step(k)
+    torch.manual_seed(7)
+    masks = torch.get_rng_state()
+    _, found = levels.gradient("upper", warm)
+
+    def after(shift: Tensor) -> float:
+        """The upper loss, once copies of the optimizers have taken a step at shifted arch parameters."""
+        net, optimizers = copy.deepcopy((levels.model, levels.optimizers))
+        assert isinstance(net, Net)
+        with torch.no_grad():
+            net.arch.add_(shift)
+        torch.set_rng_state(masks)
+        for name in answering:
+            own = [p for p_name, p in net.named_parameters() if p_name in levels.owned[name]]
+            loss = LOSSES[name](net, batch(levels.levels[name].split, warm))
+            for p, gradient in zip(own, torch.autograd.grad(loss, own), strict=True):
+                p.grad = gradient
+            if clip is not None:
+                nn.utils.clip_grad_norm_(own, clip)
+            optimizers[name].param_groups[0]["lr"] = levels.levels[name].lr(warm, 20)
+            optimizers[name].step()
+        torch.set_rng_state(masks)
+        return upper(net, batch("val", warm)).item()
+
+    h = 1e-5
+    units = torch.eye(2, dtype=torch.float64)
+    expected = torch.tensor([(after(h * u) - after(-h * u)) / (2 * h) for u in units], dtype=torch.float64)
+    torch.testing.assert_close(found["arch"], expected, rtol=1e-5, atol=1e-9)
+    first_order = build(three(upper={"hypergradient": {}}))
+    first_order.model.load_state_dict(levels.model.state_dict())
+    ignored = first_order.gradient("upper", warm)[1]["arch"]
+    assert not torch.allclose(ignored, expected, rtol=1e-4)  # else the test would say nothing about the responses
+
+
+class Scalars(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+        self.a = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ({"name": "first_order"}, 0.0),
+        ({"name": "implicit", "damping": 0}, 3.0),
+        ({"name": "unrolled"}, 0.1 * (1.85 + 1)),  # w' = 2 - 0.1 (2 - 0.5)
+        ({"name": "unrolled", "steps": 2}, (1 - 0.9**2) * (1.715 + 1)),
+    ],
+)
+def test_sign_toy(method: dict[str, Any], expected: float) -> None:
+    # f = (w - a)^2 / 2, F = (w + 1)^2 / 2 + 0 a. A response by the upper loss would be 0: a is not in it.
+    levels = {
+        "lower": level(parameters=["w"], loss="f", split="s", optimizer={"name": "sgd", "lr": 0.1}),
+        "upper": level(
+            parameters=["a"], loss="F", split="s", optimizer={"name": "sgd", "lr": 1}, hypergradient={"lower": method}
+        ),
+    }
+    losses: dict[str, Any] = {
+        "f": lambda toy, _: (toy.w - toy.a).square() / 2,
+        "F": lambda toy, _: (toy.w + 1).square() / 2 + 0 * toy.a,
+    }
+    found = Multilevel(Scalars(), levels, losses, lambda split, index: None, 1).gradient("upper", 0)[1]
+    assert found["a"].item() == pytest.approx(expected, abs=1e-12)
+
+
+# --- when, with which batch, and how fast ---
+
+
+def counted(levels: dict[str, Level], steps: int) -> tuple[list[tuple[str, int]], list[list[str]]]:
+    asked: list[tuple[str, int]] = []
+
+    def counting(split: str, index: int) -> tuple[Tensor, Tensor]:
+        asked.append((split, index))
+        return batch(split, index)
+
+    engine = build(levels, steps, batch=counting)
+    asked.clear()
+    moved = [list(engine.step(k)) for k in range(steps)]
+    return asked, moved
+
+
+def test_warm_up_period_and_inner_steps() -> None:
+    levels = three(
+        lower={"inner_steps": 2}, middle={"warmup": 0.5}, upper={"warmup": 0.25, "period": 3, "hypergradient": {}}
+    )
+    asked, moved = counted(levels, 8)
+    assert [k for k in range(8) if "lower" in moved[k]] == list(range(8))
+    assert [k for k in range(8) if "middle" in moved[k]] == [4, 5, 6, 7]
+    assert [k for k in range(8) if "upper" in moved[k]] == [4, 7]
+    # Step 0 reads the first batches again from memory, where the check of the splits left them.
+    assert [index for split, index in asked if split == "train"] == list(range(1, 16))
+    assert [index for split, index in asked if split == "middle"] == [4, 5, 6, 7]
+    assert [index for split, index in asked if split == "val"] == [4, 7]
+
+
+def test_responses_read_the_batch_of_the_level_that_responds_and_read_it_once() -> None:
+    asked, _ = counted(three(), 3)
+    assert asked == [(split, k) for k in (1, 2) for split in ("train", "middle", "val")]
+
+
+def test_modes_are_each_levels_own_and_restored() -> None:
+    seen: list[tuple[str, bool, bool]] = []
+
+    def watching(name: str) -> Callable[..., Tensor]:
+        def loss(net: Net, batch: Any) -> Tensor:
+            seen.append((name, net.training, net.norm.training))
+            return LOSSES[name](net, batch)
+
+        return loss
+
+    levels = build(three(upper={"mode": "eval"}), losses={name: watching(name) for name in LOSSES})
+    levels.model.eval()
+    assert isinstance(levels.model, Net)
+    levels.model.norm.train()
+    levels.gradient("upper", 0)
+    assert set(seen) == {("lower", True, True), ("middle", True, True), ("upper", False, False)}
+    assert (levels.model.training, levels.model.norm.training) == (False, True)
+
+
+def test_plain_training_equals_a_loop_in_torch() -> None:
+    fields = {"loss": "lower", "split": "train", "clip": 0.5, "schedule": "cosine"}
+    optimizer = {"name": "sgd", "lr": 0.2, "momentum": 0.9, "weight_decay": 0.01}
+    only = level(parameters=["*", "!average.*"], optimizer=optimizer, **fields)
+    levels = build({"all": only}, steps=5)
+    net = copy.deepcopy(levels.model)
+    own = [p for name, p in net.named_parameters() if not name.startswith("average")]
+    theirs = torch.optim.SGD(own, lr=0.2, momentum=0.9, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=5)
+    torch.manual_seed(3)
+    for k in range(5):
+        levels.step(k)
+    torch.manual_seed(3)
+    for k in range(5):
+        theirs.zero_grad()
+        torch.autograd.backward(lower(net, batch("train", k)))
+        nn.utils.clip_grad_norm_(own, 0.5)
+        theirs.step()
+        schedule.step()
+    torch.testing.assert_close(levels.model.state_dict(), net.state_dict(), rtol=1e-12, atol=1e-12)
+
+
+def line(net: Any, batch: Any) -> Tensor:
+    """A loss of constant gradient (3, 4)."""
+    slope: Tensor = 3 * net.w + 4 * net.a
+    return slope
+
+
+@pytest.mark.parametrize(("clip", "scale"), [(None, 1.0), (10.0, 1.0), (5.1, 1.0), (2.5, 0.5), (0.05, 0.01)])
+def test_clipping_scales_the_gradient_to_a_norm(clip: float | None, scale: float) -> None:
+    toy = Scalars()
+    only = level(parameters=["*"], loss="line", split="s", optimizer={"name": "sgd", "lr": 0.1}, clip=clip)
+    moved = Multilevel(toy, {"only": only}, {"line": line}, lambda split, index: None, 1).step(0)
+    assert moved == {"only": Moved(loss=8.0, gradient=5.0)}
+    assert toy.w.item() == pytest.approx(2 - 0.3 * scale, abs=1e-6)
+    assert toy.a.item() == pytest.approx(0.5 - 0.4 * scale, abs=1e-6)
+
+
+def test_the_schedule_sets_the_rate_of_each_step() -> None:
+    toy = Scalars()
+    fields: dict[str, Any] = {"schedule": "cosine", "final_lr": 0.2, "warmup": 0.2}
+    only = level(parameters=["w"], loss="line", split="s", optimizer={"name": "sgd", "lr": 0.1}, **fields)
+    engine = Multilevel(toy, {"only": only}, {"line": line}, lambda split, index: None, 10)
+    for k in range(10):
+        engine.step(k)
+    assert toy.w.item() == pytest.approx(2 - 3 * sum(only.lr(k, 10) for k in range(2, 10)))
+
+
+# --- what is not finite ---
+
+
+@pytest.mark.parametrize("broken", ["lower", "middle", "upper"])
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(broken: str) -> None:
+    splits = {"lower": "train", "middle": "middle", "upper": "val"}
+
+    def sometimes(split: str, index: int) -> tuple[Tensor, Tensor]:
+        x, y = batch(split, index)
+        return (x * torch.nan if split == splits[broken] and index == 2 else x), y
+
+    only = three(**{name: {"period": 1 if name == broken else 9} for name in LOSSES})
+    only["upper"] = three(upper={"hypergradient": {}, "period": 1 if broken == "upper" else 9})["upper"]
+    levels = build(only, batch=sometimes)
+    for k in range(2):
+        levels.step(k)
+    before = snapshot(levels)
+    moved = levels.step(2)
+    after = snapshot(levels)
+    assert moved[broken].loss != moved[broken].loss  # not a number
+    assert same(before["model"], after["model"])  # batch-norm statistics too
+    assert same(before["levels"]["optimizers"], after["levels"]["optimizers"])
+    assert same(before["gradients"], after["gradients"])
+    assert levels.skipped == {name: int(name == broken) for name in LOSSES}
+    levels.step(3)
+    assert levels.skipped[broken] == 1
+    assert not same(before["model"], snapshot(levels)["model"])
+
+
+@pytest.mark.parametrize("method", [{"name": "unrolled"}, {"name": "implicit", "damping": 0}])
+def test_a_response_that_is_not_finite_skips_the_step_above(method: dict[str, Any]) -> None:
+    def broken(net: Any, batch: Any) -> Tensor:
+        return middle(net, batch) * torch.nan
+
+    levels = build(
+        three(middle={"period": 9}, upper={"hypergradient": {"middle": method}}), losses={**LOSSES, "middle": broken}
+    )
+    levels.step(0)
+    assert levels.skipped == {"lower": 0, "middle": 0, "upper": 1}
+    assert levels.model.get_parameter("arch").isfinite().all()
+
+
+def test_a_finite_loss_with_an_infinite_gradient_is_skipped() -> None:
+    toy = Scalars()
+    only = level(parameters=["a"], loss="root", split="s", optimizer={"name": "sgd", "lr": 0.1})
+    losses: dict[str, Any] = {"root": lambda toy, _: (toy.a - 0.5).sqrt()}
+    engine = Multilevel(toy, {"only": only}, losses, lambda split, index: None, 1)
+    moved = engine.step(0)["only"]
+    assert (moved.loss, moved.gradient) == (0.0, float("inf"))
+    assert toy.a.item() == 0.5
+    assert engine.skipped == {"only": 1}
+
+
+def test_a_level_that_stays_broken_stops_the_run() -> None:
+    def broken(net: Any, batch: Any) -> Tensor:
+        return lower(net, batch) * torch.inf
+
+    levels = build(three(upper={"hypergradient": {}}), losses={**LOSSES, "lower": broken})
+    for k in range(PATIENCE - 1):
+        levels.step(k)  # the other levels move all the while
+    before = snapshot(levels)["model"]
+    message = (
+        rf"^level 'lower' at step {PATIENCE - 1}: loss inf, .* {PATIENCE} times in a row; .* rate below 0.05, or 'clip'"
+    )
+    with pytest.raises(DivergedError, match=message):
+        levels.step(PATIENCE - 1)
+    assert same(before, snapshot(levels)["model"])
+    assert levels.skipped == {"lower": PATIENCE, "middle": 0, "upper": 0}
+
+
+def test_patience_counts_steps_in_a_row() -> None:
+    engine_calls = itertools.count()
+
+    def mostly_broken(net: Any, batch: Any) -> Tensor:
+        return lower(net, batch) * (1.0 if next(engine_calls) % PATIENCE == PATIENCE - 1 else torch.nan)
+
+    only = {"lower": three()["lower"]}
+    levels = build(only, steps=40, losses={"lower": mostly_broken})
+    for k in range(40):
+        levels.step(k)
+    assert levels.skipped["lower"] == 40 - 40 // PATIENCE
+
+
+# --- resuming ---
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one() -> None:
+    torch.manual_seed(1)
+    levels = build(steps=8)
+    for k in range(4):
+        levels.step(k)
+    file = io.BytesIO()
+    torch.save(
+        {"model": levels.model.state_dict(), "levels": levels.state_dict(), "random": torch.get_rng_state()}, file
+    )
+    for k in range(4, 8):
+        levels.step(k)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    resumed = build(steps=8)
+    resumed.model.load_state_dict(saved["model"])
+    resumed.load_state_dict(saved["levels"])
+    torch.set_rng_state(saved["random"])
+    for k in range(4, 8):
+        resumed.step(k)
+    assert same(snapshot(levels), snapshot(resumed))
+
+
+def test_a_resumed_run_keeps_counting() -> None:
+    def broken(net: Any, batch: Any) -> Tensor:
+        return lower(net, batch) * torch.nan
+
+    def engine() -> Multilevel:
+        return build({"lower": three()["lower"]}, losses={"lower": broken})
+
+    first, second = engine(), engine()
+    for k in range(PATIENCE - 1):
+        first.step(k)
+    second.load_state_dict(first.state_dict())
+    assert second.skipped == {"lower": PATIENCE - 1}
+    with pytest.raises(DivergedError):
+        second.step(PATIENCE - 1)
+    assert first.skipped == {"lower": PATIENCE - 1}
+
+
+# --- regularizers ---
+
+
+@search_space("test-multilevel")
+def tiny(choose: Chooser, /) -> nn.Module:
+    """Two decisions over small layers."""
+    first = choose("first", {"linear": lambda: nn.Linear(3, 3), "none": nn.Identity, "tanh": nn.Tanh})
+    return nn.Sequential(first, choose("second", {"linear": lambda: nn.Linear(3, 3), "none": nn.Identity}))
+
+
+def fit(net: nn.Module, x: Tensor) -> Tensor:
+    loss: Tensor = (net(x) - 1).square().mean()
+    return loss
+
+
+def regularized(**fields: Any) -> tuple[Supernet, Multilevel]:
+    supernet = Supernet(tiny).double()
+    with torch.no_grad():
+        supernet.arch["first"].copy_(torch.tensor([0.3, -0.2, 0.5]))
+    common = {"loss": "fit", "split": "s", "optimizer": {"name": "sgd", "lr": 0.1}}
+    levels = {"upper": level(parameters=["arch.*"], **common, **fields)}
+    x = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
+    arguments = {"expected_cost": {"cost": costs(tiny.describe())}}
+    return supernet, Multilevel(supernet, levels, {"fit": fit}, lambda split, index: x, 10, arguments)
+
+
+@pytest.mark.parametrize(("k", "ramped"), [(2, 0.0), (6, 0.5), (8, 0.75)])
+def test_regularizers_add_to_the_loss_and_its_gradient(k: int, ramped: float) -> None:
+    terms = [{"name": "entropy", "weight": 0.7, "ramp": True}, {"name": "expected_cost", "weight": -0.2}]
+    supernet, levels = regularized(regularizers=terms, warmup=0.2)
+    _, plain = regularized()
+    loss, gradients = levels.gradient("upper", k)
+    task_loss, task_gradients = plain.gradient("upper", k)
+    first = 0.7 * ramped * entropy(supernet)
+    second = -0.2 * expected_cost(supernet, cost=costs(tiny.describe()))
+    assert loss.item() == pytest.approx((task_loss + first + second).item())
+    expected = torch.autograd.grad(first + second, list(supernet.arch.values()))
+    for (name, gradient), extra in zip(gradients.items(), expected, strict=True):
+        torch.testing.assert_close(gradient, task_gradients[name] + extra, rtol=1e-12, atol=1e-12)
+    moved = levels.step(k)["upper"]
+    assert moved.loss == loss.item()
+    assert moved.terms == pytest.approx({"entropy": first.item(), "expected_cost": second.item()})
+
+
+def test_regularizers_are_part_of_what_a_level_responds_to() -> None:
+    # A lower level of arch parameters with a term, below a level of operation weights.
+    supernet = Supernet(tiny).double()
+    common = {"split": "s", "loss": "fit"}
+    levels = {
+        "lower": level(
+            parameters=["arch.*"],
+            optimizer={"name": "sgd", "lr": 0.5},
+            regularizers=[{"name": "l2_to_uniform", "weight": 3}],
+            **common,
+        ),
+        "upper": level(
+            parameters=["network.*"],
+            period=9,
+            optimizer={"name": "sgd", "lr": 0.1},
+            hypergradient={"lower": {"name": "unrolled"}},
+            **common,
+        ),
+    }
+    x = torch.tensor([[0.5, -1.0, 2.0]], dtype=torch.float64)
+    with torch.no_grad():
+        supernet.arch["first"].copy_(torch.tensor([0.3, -0.2, 0.5]))
+    engine = Multilevel(supernet, levels, {"fit": fit}, lambda split, index: x, 10)
+    loss, _ = engine.gradient("upper", 0)
+    engine.step(0)
+    assert loss.item() == pytest.approx(fit(supernet, x).item())  # that after the step really taken
+
+
+# --- what cannot work ---
+
+
+@pytest.mark.parametrize(
+    ("levels", "error", "message"),
+    [
+        (three(upper={"parameters": ["alpha"]}), ConfigError, "level 'upper' owns no parameters: none matches alpha;"),
+        (three(middle={"parameters": ["a*"]}), ConfigError, "'middle' and 'upper' both own the parameter 'arch'"),
+        (
+            three(middle={"loss": "midle"}),
+            UnknownNameError,
+            r"unknown loss of level 'middle' 'midle' \(did you mean 'middle'\?\); known: lower, middle, upper",
+        ),
+        (
+            three(lower={"hypergradient": {"upper": {"name": "implicit"}}}),
+            ConfigError,
+            "level 'lower': .* names 'upper'",
+        ),
+        (three(upper={"hypergradient": {"lower": {"name": "unroled"}}}), UnknownNameError, "did you mean 'unrolled'"),
+        (
+            three(upper={"hypergradient": {"lower": {"name": "implicit", "dampening": 1}}}),
+            UnknownNameError,
+            "argument of hypergradient 'implicit' 'dampening'.*did you mean 'damping'",
+        ),
+        (three(upper={"hypergradient": {"lower": {"steps": 1}}}), ConfigError, "hypergradient.lower has no 'name'"),
+        (
+            three(upper={"hypergradient": {"lower": {"name": "implicit", "damping": "much"}}}),
+            ConfigError,
+            "level 'upper': hypergradient.lower: ",
+        ),
+        (
+            three(upper={"hypergradient": {"lower": {"name": "unrolled", "steps": 1.5}}}),
+            ConfigError,
+            "level 'upper': hypergradient.lower: 'float' object cannot be interpreted as an integer",
+        ),
+        (three(upper={"regularizers": [{"name": "entropy", "weight": 1}]}), ConfigError, "which only a supernet has"),
+        ({}, ConfigError, "there are no levels"),
+    ],
+)
+def test_levels_that_cannot_work(levels: dict[str, Level], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Multilevel(Net(), levels, LOSSES, batch, 10)
+
+
+def test_an_unknown_regularizer() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown regularizer 'entrpy' \(did you mean 'entropy'\?\)"):
+        regularized(regularizers=[{"name": "entrpy", "weight": 1}])
+
+
+def test_an_unknown_split_is_an_error_before_the_first_step() -> None:
+    def strict(split: str, index: int) -> Any:
+        if split != "train":
+            raise ConfigError(f"unknown split '{split}'")
+        return batch(split, index)
+
+    with pytest.raises(ConfigError, match="unknown split 'middle'"):
+        Multilevel(Net(), three(middle={"warmup": 0.9}), LOSSES, strict, 10)
+
+
+def test_a_loss_that_does_not_depend_on_the_level() -> None:
+    levels = build(three(middle={"loss": "lower"}))
+    with pytest.raises(ConfigError, match="level 'middle': the loss 'lower' depends on none of its parameters"):
+        levels.step(0)

@@ -1,0 +1,345 @@
+"""The search on a toy space: reproducible, resumable at any moment, and of the configuration's word."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import processes
+import pytest
+import torch
+import toy
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from nas import checkpoint, files
+from nas.choose import Chooser
+from nas.config import Config, parse_config
+from nas.cost import costs
+from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError
+from nas.genotype import Choice, Genotype
+from nas.multilevel import PATIENCE, Moved
+from nas.run import Run, read_records
+from nas.search import OnStep, build_supernet, derive_from, inherit_from, search
+from nas.space import find_space, search_space
+from nas.supernet import Supernet
+
+SHORT = ("search.steps=12", "search.epochs=4")
+UPPER = "search.levels.upper"
+
+
+class Stopped(Exception):
+    """In place of a kill."""
+
+
+def run_search(folder: Path, config: Config, on_step: OnStep | None = None) -> Genotype:
+    with Run.create(folder, config.dump(), config.seed) as run:
+        return search(config, run, on_step)
+
+
+def resume(folder: Path, config: Config, on_step: OnStep | None = None) -> Genotype:
+    with Run.open(folder, config.dump()) as run:
+        return search(config, run, on_step)
+
+
+def last(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = checkpoint.load(folder / "checkpoints" / "last.pt")["state"]
+    return state
+
+
+def assert_equal_runs(a: Path, b: Path) -> None:
+    """Every file but that of versions (it has the time) and of the lock is the same; states are so bit for bit."""
+    names = [sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()) for run in (a, b)]
+    assert names[0] == names[1]
+    for name in names[0]:
+        if not name.endswith((".pt", "versions.yaml", ".lock")):
+            assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    (ours, structure), (theirs, other) = (tree_flatten(last(run)) for run in (a, b))
+    assert structure == other
+    for x, y in zip(ours, theirs, strict=True):
+        assert torch.equal(x, y) if isinstance(x, Tensor) else x == y
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short search that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("search") / "whole"
+    torch.manual_seed(1)
+    run_search(folder, toy.config(*SHORT))
+    return folder
+
+
+def test_equal_seeds_give_equal_runs(whole: Path, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    run_search(tmp_path / "again", toy.config(*SHORT))
+    assert_equal_runs(whole, tmp_path / "again")
+    assert torch.equal(before, torch.get_rng_state()), "the caller's random state moved"
+    run_search(tmp_path / "other", toy.config(*SHORT, "seed=1"))
+    assert (whole / "metrics.jsonl").read_bytes() != (tmp_path / "other" / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("stop", range(13))
+def test_a_run_stopped_after_any_step_goes_on_as_if_nothing_had_been(stop: int, whole: Path, tmp_path: Path) -> None:
+    def on_step(step: int, moved: dict[str, Moved], supernet: Supernet) -> None:
+        if step == stop:
+            raise Stopped
+
+    config = toy.config(*SHORT)
+    with pytest.raises(Stopped):
+        run_search(tmp_path / "run", config, on_step)
+    torch.manual_seed(stop)
+    resume(tmp_path / "run", config)
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    run_search(tmp_path / "whole", toy.config())
+    size = (tmp_path / "whole" / "metrics.jsonl").stat().st_size
+    arguments = ["search", str(toy.CONFIG), "--import", "toy"]
+    code = processes.run_with_kills(arguments, tmp_path / "run", size, [0.01, 0.3, 0.35, 0.9], seed=0)
+    assert code == 0
+    for name in ("report.md", "mixing.svg", "losses.svg"):  # the command writes these as well
+        (tmp_path / "run" / name).unlink()
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_finished_run_resumed_stays_what_it_is(whole: Path, tmp_path: Path) -> None:
+    config = toy.config(*SHORT)
+    steps: list[int] = []
+    run_search(tmp_path / "run", config)
+    resume(tmp_path / "run", config, lambda step, moved, supernet: steps.append(step))
+    assert steps == [12]
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_what_a_run_holds(whole: Path) -> None:
+    steps = [3, 6, 9, 12]
+    records = read_records(whole)
+    assert records[0] == {"step": 0, "kind": "decisions", "decisions": CANDIDATES}
+    mixing = [record for record in records if record["kind"] == "mixing"]
+    assert [record["step"] for record in mixing] == [0, *steps]
+    assert mixing[0]["weights"] == {label: pytest.approx([1 / len(n)] * len(n)) for label, n in CANDIDATES.items()}
+    supernet = last(whole)["supernet"]
+    for label in CANDIDATES:
+        assert mixing[-1]["weights"][label] == supernet[f"arch.{label}"].softmax(0).tolist()
+    train = [(record["step"], record["level"]) for record in records if record["kind"] == "train"]
+    levels = {"lower": range(1, 13), "middle": range(3, 13, 3), "upper": range(4, 13, 2)}  # a warm-up of 1.2 steps
+    assert sorted(train) == sorted((step, level) for level, due in levels.items() for step in due)
+    names = [f"step-{step:06d}{suffix}" for step in steps for suffix in (".svg", ".yaml")]
+    assert sorted(path.name for path in (whole / "genotypes").iterdir()) == names
+    final = Genotype.load(whole / "genotype.yaml")
+    assert final == Genotype.load(whole / "genotypes" / "step-000012.yaml")
+    assert (whole / "genotype.svg").read_text().startswith("<svg")
+    assert final.provenance is not None
+    assert final.provenance.seed == 0
+    assert final.provenance.margins.keys() == CANDIDATES.keys()
+
+
+CANDIDATES = {"first": ["conv", "depthwise", "scale"], "second": ["linear", "tanh"]}
+
+
+def test_the_caller_hears_of_the_beginning_and_of_every_step(tmp_path: Path) -> None:
+    heard: list[tuple[int, list[str]]] = []
+    with Run.create(tmp_path / "run", "", 0) as run:
+        search(toy.config("search.steps=4"), run, lambda step, moved, supernet: heard.append((step, list(moved))))
+    assert heard == [
+        (0, []),
+        (1, ["lower"]),
+        (2, ["lower"]),
+        (3, ["lower", "middle", "upper"]),
+        (4, ["lower"]),
+    ]
+
+
+def test_ties_go_to_the_cheaper_candidate(tmp_path: Path) -> None:
+    config = toy.config(*SHORT, f"{UPPER}.optimizer.lr=0")
+    genotype = run_search(tmp_path / "run", config)
+    assert genotype.choices == toy.CHEAPEST  # the last candidate of both
+    assert derive_from(tmp_path / "run") == genotype
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(5, toy.CHEAPEST), (-5, toy.DEAREST)])
+def test_the_expected_cost_steers_a_search(weight: float, expected: dict[str, Choice], tmp_path: Path) -> None:
+    term = f"{UPPER}.regularizers=[{{name: expected_cost, weight: {weight}}}]"
+    genotype = run_search(tmp_path / "run", toy.config(*SHORT, f"{UPPER}.warmup=0", term))
+    assert genotype.choices == expected
+    cost = costs(find_space("toy").describe())
+    record = next(r for r in read_records(tmp_path / "run") if r.get("level") == "upper")
+    assert record["expected_cost"] == pytest.approx(weight), "over the cost at uniform mixing, as it begins"
+    final = cost.expected({k: v.softmax(0).double() for k, v in logits(last(tmp_path / "run")).items()}).item()
+    assert (final < cost.uniform) == (weight > 0)
+
+
+def logits(state: dict[str, Any]) -> dict[str, Tensor]:
+    return {name.removeprefix("arch."): v for name, v in state["supernet"].items() if name.startswith("arch.")}
+
+
+def test_each_level_moves_its_own_parameters(tmp_path: Path) -> None:
+    seen: dict[int, dict[str, Tensor]] = {}
+
+    def on_step(step: int, moved: dict[str, Moved], supernet: Supernet) -> None:
+        seen[step] = copy.deepcopy(dict(supernet.named_parameters()))
+
+    run_search(tmp_path / "run", toy.config(*SHORT), on_step)
+    for step in range(1, 13):
+        changed = {n.split(".")[-2] for n, p in seen[step].items() if not torch.equal(p, seen[step - 1][n])}
+        assert "stem" in changed
+        assert ("averaging" in changed) == (step % 3 == 0)
+        assert ("arch" in changed) == (step >= 4 and step % 2 == 0)
+
+
+# What goes wrong
+
+
+def broken(batch: int, *overrides: str) -> Config:
+    return toy.config(f"task.broken={batch}", *overrides)
+
+
+def test_a_loss_that_is_not_a_number_keeps_the_last_good_state(tmp_path: Path) -> None:
+    config = broken(7, "search.steps=40", "search.epochs=10")
+    with pytest.raises(DivergedError, match=r"^level 'lower' at step 16: .*not finite 10 times in a row") as caught:
+        run_search(tmp_path / "run", config)
+    assert "\n" not in str(caught.value)
+    assert 7 + PATIENCE - 1 == 16
+    state = last(tmp_path / "run")
+    assert state["step"] == 16
+    assert all(v.isfinite().all() for v in state["supernet"].values())
+    losses = [r["loss"] for r in read_records(tmp_path / "run") if r.get("level") == "lower"]
+    assert None not in losses[:7]
+    assert losses[7:] == [None] * 9, "the tenth stops the run"
+    assert derive_from(tmp_path / "run").choices.keys() == CANDIDATES.keys()
+    with pytest.raises(DivergedError):
+        resume(tmp_path / "run", config)
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
+    """The disk is full from the given checkpoint on, in the middle of its file."""
+    left = [saves]
+
+    def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+        def fail(file: IO[bytes]) -> None:
+            file.write(b"PK")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        left[0] -= 1
+        files.write_atomic(path, write if left[0] >= 0 else fail)
+
+    monkeypatch.setattr(checkpoint, "write_atomic", write_atomic)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy.config(*SHORT)
+    with monkeypatch.context() as patch:
+        full_disk(patch, 2)
+        with pytest.raises(InvalidFileError, match=r"run/checkpoints/last\.pt: cannot be written: No space left"):
+            run_search(tmp_path / "run", config)
+    assert last(tmp_path / "run")["step"] == 6
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.pt"]
+    resume(tmp_path / "run", config)
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (f"{UPPER}.loss=fusd", "unknown loss of level 'upper' 'fusd'.*did you mean 'fused'"),
+        (f"{UPPER}.split=vall", "unknown split 'vall'.*did you mean"),
+        (f"{UPPER}.parameters=[arhc.*]", "level 'upper' owns no parameters"),
+        (f"{UPPER}.regularizers=[{{name: entropi, weight: 1}}]", "unknown regularizer 'entropi'.*'entropy'"),
+        (f"{UPPER}.hypergradient.midle={{name: unrolled}}", "names 'midle'.*'middle'"),
+        ("search.relaxation=softmx", "unknown relaxation 'softmx'.*'softmax'"),
+        ("task.batsh=3", "task: unknown field 'batsh'.*'batch'"),
+        ("task.name=toi", "unknown task 'toi'.*'toy'"),
+    ],
+)
+def test_a_configuration_that_cannot_work_says_so_before_anything_is_recorded(
+    override: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(NASError, match=message):
+        run_search(tmp_path / "run", toy.config(*SHORT, override))
+    assert read_records(tmp_path / "run") == []
+
+
+def test_a_damaged_checkpoint_is_not_written_over(tmp_path: Path) -> None:
+    config = toy.config(*SHORT)
+    run_search(tmp_path / "run", config)
+    path = tmp_path / "run" / "checkpoints" / "last.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.*") if p.is_file()}
+    with pytest.raises(InvalidFileError, match=r"last\.pt: damaged, or no checkpoint"):
+        resume(tmp_path / "run", config)
+    with pytest.raises(InvalidFileError, match=r"last\.pt: damaged, or no checkpoint"):
+        derive_from(tmp_path / "run")
+    assert before == {p: p.read_bytes() for p in before}
+
+
+def test_a_checkpoint_of_another_version_of_the_space(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy, "Scale", lambda channels: nn.Conv2d(channels, channels, 1))
+    with pytest.raises(InvalidFileError, match=r"last\.pt: weights of another network.*first\.scale"):
+        derive_from(whole)
+
+
+# Deriving and inheriting
+
+
+def test_derive_from_a_finished_and_an_unfinished_search(whole: Path, tmp_path: Path) -> None:
+    assert derive_from(whole) == Genotype.load(whole / "genotype.yaml")
+
+    def on_step(step: int, moved: dict[str, Moved], supernet: Supernet) -> None:
+        if step == 8:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_search(tmp_path / "run", toy.config(*SHORT), on_step)
+    assert derive_from(tmp_path / "run") == Genotype.load(whole / "genotypes" / "step-000006.yaml")
+
+
+def test_derive_from_what_holds_no_search(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError, match=r"nowhere: not the folder of a search \(it has no config\.yaml\)"):
+        derive_from(tmp_path / "nowhere")
+    with Run.create(tmp_path / "run", toy.config().dump(), 0) as run:
+        with pytest.raises(ConfigError, match=r"run: no checkpoint yet"):
+            derive_from(run.path)
+        run.save_checkpoint({"step": 0, "network": {}})
+    with pytest.raises(ConfigError, match=r"run: not the folder of a search, but of a retraining"):
+        derive_from(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run: not the folder of a search, but of a retraining"):
+        resume(tmp_path / "run", toy.config())
+
+
+def test_inherited_weights_are_those_of_the_last_checkpoint(whole: Path) -> None:
+    genotype = Genotype.load(whole / "genotype.yaml")
+    weights, network = last(whole)["supernet"], inherit_from(whole, genotype)
+    assert network.training
+    assert len(network.state_dict()) > 5
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, weights[f"network.{name}"])
+    with pytest.raises(ConfigError, match="options: genotype channels=5, supernet 4"):
+        inherit_from(whole, Genotype(space="toy", choices=genotype.choices, options={"channels": 5}))
+
+
+# Any space
+
+
+@search_space("toy-volumes")
+def volumes(choose: Chooser, /) -> nn.Module:
+    """Convolutions over three dimensions, and a single decision."""
+    return choose("only", {"a": lambda: nn.Conv3d(1, 1, 3, padding=1), "b": nn.Identity})
+
+
+def test_convolutions_of_any_dimension() -> None:
+    data = msgspec.to_builtins(toy.config())
+    supernet = build_supernet(parse_config({**data, "space": "toy-volumes", "options": {}}))
+    assert supernet(torch.zeros(1, 1, 4, 4, 4)).shape == (1, 1, 4, 4, 4)
+
+
+def test_two_dimensional_weights_lie_channels_last() -> None:
+    stem = build_supernet(toy.config()).get_parameter("network.stem.weight")
+    assert stem.is_contiguous(memory_format=torch.channels_last)
+    assert not stem.is_contiguous()

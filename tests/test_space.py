@@ -1,0 +1,290 @@
+"""Search spaces: registration, discovery and options."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import types
+from importlib import metadata
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import nn
+
+from nas import space as module
+from nas.choose import Chooser, Relaxed
+from nas.errors import ConfigError, InvalidFileError, SpaceError, UnknownNameError
+from nas.genotype import Genotype
+from nas.operations import OperationSet, operation
+from nas.space import SearchSpace, find_space, search_space, spaces
+
+
+@operation("test_space_conv")
+def conv(channels: int, *, kernel: int = 3) -> nn.Module:
+    return nn.Conv2d(channels, channels, kernel)
+
+
+OPERATIONS = OperationSet({"conv": conv, "skip": lambda channels: nn.Identity()}).register("test_space")
+
+
+def function(
+    choose: Chooser,
+    /,
+    *,
+    channels: int = 8,
+    rate: float = 0.5,
+    mode: Literal["a", "b"] = "a",
+    sizes: tuple[int, ...] = (4, 8),
+    name: str | None = None,
+    operations: OperationSet = OPERATIONS,
+) -> nn.Module:
+    """What it says."""
+    return choose("op", operations.bind(channels))
+
+
+SPACE = SearchSpace("space", function)
+DEFAULTS = {"channels": 8, "rate": 0.5, "mode": "a", "sizes": [4, 8], "name": None, "operations": "test_space"}
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, SearchSpace]:
+    """Each test registers into a dictionary of its own, and no plugin is installed."""
+    mine: dict[str, SearchSpace] = {}
+    monkeypatch.setattr(module, "_spaces", mine)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [])
+    return mine
+
+
+def other(choose: Chooser, /) -> nn.Module:
+    return choose("op", {"x": nn.Identity, "y": nn.Tanh})
+
+
+# Options
+
+
+def test_options_in_plain_data() -> None:
+    assert SPACE.options() == DEFAULTS
+    assert SPACE.options(channels=4, rate=1, mode="b", sizes=[2], name="n") == {
+        **DEFAULTS, "channels": 4, "rate": 1.0, "mode": "b", "sizes": [2], "name": "n"
+    }  # fmt: skip
+    assert isinstance(SPACE.options(rate=1)["rate"], float)
+
+
+def test_options_survive_a_file() -> None:
+    given: dict[str, Any] = {
+        "sizes": (1, 2),
+        "name": "1e3",
+        "operations": {"c": {"factory": "test_space_conv", "kernel": 1}},
+    }
+    options = SPACE.options(**given)
+    assert SPACE.options(**options) == options
+    genotype = Genotype(space="space", choices={"op": "c"}, options=options)
+    loaded = Genotype.parse(genotype.dump())
+    assert loaded == genotype
+    assert SPACE.derived(loaded)(torch.ones(1, 8, 2, 2)).shape == (1, 8, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chanels": 4}, r"unknown option of space 'space' 'chanels' \(did you mean 'channels'\?\); known: channels"),
+        ({"channels": "4"}, "option 'channels' of space 'space': Expected 'int', got 'str', found '4'"),
+        ({"channels": 4.5}, "option 'channels' of space 'space': Expected 'int', got 'float', found 4.5"),
+        ({"channels": True}, "option 'channels' of space 'space': Expected 'int', got 'bool', found True"),
+        ({"mode": "c"}, "option 'mode' of space 'space': Invalid enum value 'c', found 'c'"),
+        ({"sizes": [1, "x"]}, r"option 'sizes' of space 'space': Expected 'int', got 'str' - at '\$\[1\]', found"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    for use in (SPACE.options, SPACE.describe):
+        with pytest.raises(ConfigError, match=message):
+            use(**options)
+    with pytest.raises(ConfigError, match=message):
+        SPACE.derived(Genotype(space="space", choices={"op": "conv"}, options=options))
+
+
+def test_operation_sets_that_do_not_fit() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown operation set 'test_spaec' \(did you mean 'test_space'\?\)"):
+        SPACE.options(operations="test_spaec")
+    with pytest.raises(InvalidFileError, match="missing the field 'factory'"):
+        SPACE.options(operations={"x": {}})
+    with pytest.raises(ConfigError, match="'x' is not registered"):
+        SPACE.options(operations=OperationSet({"x": lambda channels: nn.Identity()}))
+
+
+def test_options_reach_the_function() -> None:
+    network = SPACE(Relaxed(lambda label: torch.ones(2) / 2), channels=3)
+    assert network.get_submodule("conv").in_channels == 3
+    wide = {"wide": {"factory": "test_space_conv", "kernel": 7}}
+    assert SPACE.describe(operations=wide).decisions["op"].candidates == ("wide",)
+
+
+def needs_channels(choose: Chooser, /, *, channels: int) -> nn.Module:
+    return nn.Identity()
+
+
+def takes_positions(choose: Chooser, channels: int = 3) -> nn.Module:
+    return nn.Identity()
+
+
+def takes_anything(choose: Chooser, /, **options: int) -> nn.Module:
+    return nn.Identity()
+
+
+@pytest.mark.parametrize(
+    ("function", "name"), [(needs_channels, "channels"), (takes_positions, "channels"), (takes_anything, "options")]
+)
+def test_options_are_keywords_with_defaults(function: Any, name: str) -> None:
+    with pytest.raises(SpaceError, match=f"search space 's': '{name}' must be a keyword-only option with a default"):
+        SearchSpace("s", function)
+
+
+@pytest.mark.parametrize("name", ["seed", "relaxation"])
+def test_options_are_none_of_the_supernets(name: str) -> None:
+    def seeded(choose: Chooser, /, *, seed: int = 0) -> nn.Module:
+        return nn.Identity()
+
+    def relaxed(choose: Chooser, /, *, relaxation: str = "") -> nn.Module:
+        return nn.Identity()
+
+    with pytest.raises(SpaceError, match=f"'{name}' is an argument of supernets, not an option"):
+        SearchSpace("s", {"seed": seeded, "relaxation": relaxed}[name])
+
+
+def test_annotations_are_known_when_the_program_runs() -> None:
+    def hidden(choose: Nowhere, /) -> nn.Module:  # type: ignore[name-defined]  # noqa: F821 - as under TYPE_CHECKING
+        return nn.Identity()
+
+    with pytest.raises(
+        SpaceError, match="search space 's': the annotation 'Nowhere' is not known when the program runs"
+    ):
+        SearchSpace("s", hidden)
+
+
+# What is built
+
+
+def test_describe_lists_every_decision_without_memory() -> None:
+    description = SPACE.describe(channels=100_000)
+    assert description.space is SPACE
+    assert description.options == {**DEFAULTS, "channels": 100_000}
+    assert description.decisions["op"].candidates == ("conv", "skip")
+    assert all(parameter.is_meta for parameter in description.network.parameters())
+
+
+def test_derived_checks_the_genotype() -> None:
+    with pytest.raises(SpaceError, match="the genotype is of space 'another', expected 'space'"):
+        SPACE.derived(Genotype(space="another", choices={"op": "conv"}))
+    with pytest.raises(SpaceError, match="the genotype of space 'space' has no choice for 'op', expected conv, skip"):
+        SPACE.derived(Genotype(space="space", choices={}))
+    with pytest.raises(SpaceError, match="unknown decision in the genotype of space 'space' 'opp'"):
+        SPACE.derived(Genotype(space="space", choices={"op": "conv", "opp": "conv"}))
+    with pytest.raises(UnknownNameError, match="unknown candidate of 'op' 'cnv'"):
+        SPACE.derived(Genotype(space="space", choices={"op": "cnv"}))
+
+
+def test_derived_is_a_function_of_the_seed() -> None:
+    genotype = Genotype(space="space", choices={"op": "conv"}, options={"channels": 2})
+    weights = [SPACE.derived(genotype, seed=seed).state_dict()["conv.weight"] for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_space_shows_itself_and_stays_itself() -> None:
+    assert repr(SPACE) == "SearchSpace('space')"
+    assert SPACE.__doc__ == "What it says."
+    assert copy.deepcopy([SPACE])[0] is SPACE
+
+
+# Registration and discovery
+
+
+def test_a_registered_space_is_found() -> None:
+    mine = search_space("mine")(function)
+    assert find_space("mine") is mine
+    assert spaces() == {"mine": f"{__name__}:function"}
+    again = search_space("mine")(function)  # such as a module imported again
+    assert find_space("mine") is again
+
+
+def test_a_name_clash_names_both() -> None:
+    mine = search_space("mine")(function)
+    with pytest.raises(ConfigError) as error:
+        search_space("mine")(other)
+    assert str(error.value) == (
+        f"search space 'mine' is registered twice: by {__name__}:function and by {__name__}:other"
+    )
+    assert find_space("mine") is mine
+
+
+def test_an_unknown_space_suggests_the_nearest() -> None:
+    search_space("tmics")(function)
+    with pytest.raises(UnknownNameError, match=r"'tmcis' \(did you mean 'tmics'\?\); known: tmics; .*--import MODULE"):
+        find_space("tmcis")
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch, registry: dict[str, SearchSpace]) -> types.ModuleType:
+    """A module `plugin_of_test` with two spaces, `first` and `second`, that no entry point names yet."""
+    found = types.ModuleType("plugin_of_test")
+    found.first = search_space("first")(function)  # type: ignore[attr-defined]
+    found.second = search_space("second")(other)  # type: ignore[attr-defined]
+    found.number = 3  # type: ignore[attr-defined]
+    registry.clear()
+    monkeypatch.setitem(sys.modules, "plugin_of_test", found)
+    return found
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
+    group = "nas.search_spaces"
+    found = [metadata.EntryPoint(name.rstrip("_"), value, group) for name, value in points.items()]
+    monkeypatch.setattr(metadata, "entry_points", lambda group: found if group == "nas.search_spaces" else [])
+
+
+def test_an_installed_space_is_found_by_its_entry_point(
+    monkeypatch: pytest.MonkeyPatch, plugin: types.ModuleType
+) -> None:
+    install(monkeypatch, first="plugin_of_test:first", absent="module_that_is_not_there:space")
+    assert find_space("first") is plugin.first
+    assert spaces() == {
+        "absent": "module_that_is_not_there:space (entry point)",
+        "first": "plugin_of_test:first (entry point)",
+    }
+    with pytest.raises(UnknownNameError, match=r"did you mean 'first'.*known: absent, first"):
+        find_space("frist")
+
+
+def test_listing_spaces_imports_no_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, absent="module_that_is_not_there:space")
+    assert list(spaces()) == ["absent"]
+
+
+def test_two_entry_points_of_one_name_are_both_named(monkeypatch: pytest.MonkeyPatch, plugin: types.ModuleType) -> None:
+    install(monkeypatch, first="plugin_of_test:first", first_="another_plugin:first")
+    with pytest.raises(
+        ConfigError, match=r"'first' is registered twice: by plugin_of_test:first of \? and by another_plugin:first"
+    ):
+        find_space("first")
+
+
+def test_one_entry_point_seen_twice_is_no_clash(monkeypatch: pytest.MonkeyPatch, plugin: types.ModuleType) -> None:
+    install(monkeypatch, first="plugin_of_test:first", first_="plugin_of_test:first")
+    assert find_space("first") is plugin.first
+
+
+@pytest.mark.parametrize("target", ["second", "number"])
+def test_an_entry_point_is_a_space_of_its_name(
+    monkeypatch: pytest.MonkeyPatch, plugin: types.ModuleType, target: str
+) -> None:
+    install(monkeypatch, first=f"plugin_of_test:{target}")
+    with pytest.raises(ConfigError, match=f"entry point 'first' is plugin_of_test:{target}, .*expected a search space"):
+        find_space("first")
+
+
+def test_a_space_is_found_in_an_imported_module(plugin: types.ModuleType) -> None:
+    assert find_space("plugin_of_test:second") is plugin.second
+    for name in ("plugin_of_test:number", "plugin_of_test:none", "plugin_not_imported:second", "plugin_of_test"):
+        with pytest.raises(UnknownNameError, match=r"load its module with --import MODULE"):
+            find_space(name)
+    assert "plugin_not_imported" not in sys.modules

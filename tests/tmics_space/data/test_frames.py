@@ -1,0 +1,103 @@
+"""Folders of images as clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nas.errors import ConfigError, InvalidFileError
+from tmics_space.data.frames import frame_files, iterate_frames, read_frames, read_image, read_images
+
+
+def save(path: Path, value: int, size: tuple[int, int] = (6, 4)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, 2, 3)).save(path)
+
+
+def test_frames_come_in_the_order_of_their_integers(tmp_path: Path) -> None:
+    for number in (10, 9, 1, 2):
+        save(tmp_path / f"take2-{number}.png", number)
+    (tmp_path / "Thumbs.db").write_bytes(b"\0")
+    (tmp_path / "list.txt").write_text("9\n")
+    (tmp_path / "old").mkdir()
+    clip = read_frames(tmp_path)
+    assert clip.shape == (4, 3, 4, 6)
+    assert clip.dtype == torch.uint8
+    assert clip[:, :, 0, 0].tolist() == [[n, 2, 3] for n in (1, 2, 9, 10)]
+    stream = iterate_frames(tmp_path)
+    assert (len(stream), stream.height, stream.width, stream.frame_rate) == (4, 4, 6, 25.0)
+    assert stream.stems == ("take2-1", "take2-2", "take2-9", "take2-10")
+    for _ in range(2):  # it can be read again
+        assert torch.equal(torch.stack(list(stream)), clip)
+    assert torch.equal(read_frames(tmp_path, 1, None, 2), clip[1::2])
+    assert torch.equal(read_frames(tmp_path, 1, 3), clip[1:3])
+
+
+def test_a_photograph_is_a_clip_of_one_frame(tmp_path: Path) -> None:
+    save(tmp_path / "photograph.png", 7)
+    assert read_frames(tmp_path / "photograph.png").shape == (1, 3, 4, 6)
+
+
+def test_grey_palette_and_transparent_images_become_rgb(tmp_path: Path) -> None:
+    for index, mode in enumerate(("L", "P", "RGBA", "1")):
+        Image.new(mode, (6, 4), 0).save(tmp_path / f"{index}.png")
+    assert read_frames(tmp_path).shape == (4, 3, 4, 6)
+
+
+def test_other_sizes_name_the_file_and_the_sizes(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", 0)
+    save(tmp_path / "2.png", 0, (8, 4))
+    for read in (read_frames, lambda path: list(iterate_frames(path)), lambda path: read_images(frame_files(path))):
+        with pytest.raises(InvalidFileError, match=r"2(\.png)?: 8x4; expected 6x4"):
+            read(tmp_path)
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError, match=r"nowhere: no such folder or file; expected a folder of numbered"):
+        read_frames(tmp_path / "nowhere")
+    (tmp_path / "Thumbs.db").write_bytes(b"\0")
+    with pytest.raises(InvalidFileError, match=r"no image in this folder; expected \.png"):
+        read_frames(tmp_path)
+
+
+def test_unreadable_images(tmp_path: Path) -> None:
+    save(tmp_path / "1.jpg", 0)
+    data = (tmp_path / "1.jpg").read_bytes()
+    (tmp_path / "2.jpg").write_bytes(b"not an image")
+    (tmp_path / "3.jpg").write_bytes(data[: len(data) // 2])
+    for name in ("2.jpg", "3.jpg"):
+        with pytest.raises(InvalidFileError, match=rf"{name}: .*; expected a readable image"):
+            read_image(tmp_path / name)
+    with pytest.raises(InvalidFileError, match=r"4\.jpg: no such file"):
+        read_image(tmp_path / "4.jpg")
+    Image.fromarray(np.zeros((4, 6), np.uint16)).save(tmp_path / "5.png")
+    with pytest.raises(InvalidFileError, match=r"5\.png: .*expected 8 bits"):
+        read_image(tmp_path / "5.png")
+
+
+def test_names_must_say_which_frame_they_are(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "first.png", 0)
+    with pytest.raises(InvalidFileError, match=r"first\.png: no number in the name"):
+        frame_files(tmp_path / "a")
+    save(tmp_path / "b" / "gt-1.png", 0)
+    save(tmp_path / "b" / "rf-01.jpg", 0)
+    with pytest.raises(InvalidFileError, match=r"rf-01\.jpg: the same frame number as gt-1\.png"):
+        frame_files(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("start", "stop", "step"), [(-1, None, 1), (2, 2, 1), (0, None, 0)])
+def test_bad_ranges(tmp_path: Path, start: int, stop: int | None, step: int) -> None:
+    with pytest.raises(ConfigError, match="expected 0 <= start < stop"):
+        read_frames(tmp_path, start, stop, step)
+
+
+def test_a_range_after_the_end(tmp_path: Path) -> None:
+    save(tmp_path / "1.png", 0)
+    with pytest.raises(ConfigError, match="the clip is shorter"):
+        read_frames(tmp_path, 5)
+    with pytest.raises(ConfigError, match="the clip is shorter"):
+        read_frames(tmp_path / "1.png", 5)

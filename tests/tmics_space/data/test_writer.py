@@ -1,0 +1,109 @@
+"""Writing clips: complete or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.errors import ConfigError, InvalidFileError
+from tmics_space.data import iterate_frames, moving_texture, read_frames, write_frames
+
+TARGETS = ["out", "out.mp4"]
+
+
+def test_a_folder_of_png_files(tmp_path: Path) -> None:
+    clip = moving_texture(11, 8, 10)
+    target = tmp_path / "new" / "out"
+    with write_frames(target) as write:
+        for frame in clip:
+            write(frame)
+        assert not target.exists()
+    assert torch.equal(read_frames(target), clip)
+    assert iterate_frames(target).stems[::10] == ("00001", "00011")
+    assert [path.name for path in target.parent.iterdir()] == ["out"]
+
+
+def test_a_folder_keeps_the_names_given(tmp_path: Path) -> None:
+    with write_frames(tmp_path / "out") as write:
+        for stem in ("a-7", "a-8"):
+            write(moving_texture(1, 8, 10)[0], stem)
+    assert iterate_frames(tmp_path / "out").stems == ("a-7", "a-8")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_interruption_leaves_nothing(tmp_path: Path, target: str) -> None:
+    def interrupted() -> None:
+        with write_frames(tmp_path / target) as write:
+            write(moving_texture(1, 8, 10)[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_killed_run_left_is_replaced(tmp_path: Path, target: str) -> None:
+    writer = write_frames(tmp_path / target)
+    write = writer.__enter__()
+    write(moving_texture(1, 8, 10)[0], "99999")  # and it never ends
+    clip = moving_texture(2, 8, 10)
+    with write_frames(tmp_path / target) as again:
+        for frame in clip:
+            again(frame)
+    assert len(read_frames(tmp_path / target)) == 2
+    writer.gen.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_is_overwritten(tmp_path: Path, target: str) -> None:
+    for _ in range(2):
+        path = tmp_path / target
+        if path.exists():
+            with pytest.raises(InvalidFileError, match="exists already"), write_frames(path):
+                pytest.fail("work began")
+        else:
+            with write_frames(path) as write:
+                write(moving_texture(1, 8, 10)[0])
+    (tmp_path / "empty").mkdir()
+    with write_frames(tmp_path / "empty") as write:  # loses nothing
+        write(moving_texture(1, 8, 10)[0])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_unwritable_target_is_told_before_work_begins(tmp_path: Path, target: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(InvalidFileError, match=r"file/out.*cannot be written: "),
+        write_frames(tmp_path / "file" / target),
+    ):
+        pytest.fail("work began")
+
+
+def test_an_unknown_suffix(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot write '\.gif'; expected \.mp4"), write_frames(tmp_path / "out.gif"):
+        pytest.fail("work began")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_frames_must_be_alike(tmp_path: Path, target: str) -> None:
+    frame = moving_texture(1, 8, 10)[0]
+
+    def write_both(other: torch.Tensor) -> None:
+        with write_frames(tmp_path / target) as write:
+            write(frame)
+            write(other)
+
+    for other in (frame[:, :6], frame.float(), frame[:1]):
+        with pytest.raises(ConfigError, match=r"frame 2 is .*; expected torch\.uint8 \(3, 8, 10\)"):
+            write_both(other)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_empty_clip_is_an_error(tmp_path: Path, target: str) -> None:
+    with pytest.raises(InvalidFileError, match="no frame was written"), write_frames(tmp_path / target):
+        pass
+    assert list(tmp_path.iterdir()) == []

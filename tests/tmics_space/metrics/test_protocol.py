@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+from nas.errors import ConfigError, DivergedError, UnknownNameError
+from tmics_space.metrics.protocol import (
+    PROTOCOLS,
+    ClipScores,
+    Protocol,
+    bootstrap,
+    evaluate_clip,
+    protocol,
+    summary,
+)
+
+
+def clips(frames: int = 7, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.rand(frames, 3, 16, 18, generator=generator)
+    noise = torch.randn(frames, 3, 16, 18, generator=generator)
+    spread = torch.linspace(0.05, 0.2, frames).view(-1, 1, 1, 1)  # every frame scores differently
+    return truth + spread * noise, truth
+
+
+def scores(psnr: float, how: str = "y") -> ClipScores:
+    return ClipScores(psnr, 0.5, (0,), (psnr,), (0.5,), how, PROTOCOLS[how].statement)
+
+
+def by_scikit_image(how: Protocol, output: Tensor, truth: Tensor) -> tuple[list[float], list[float]]:
+    psnrs, ssims = [], []
+    for a, b in zip(output.double().clamp(0, 1), truth.double(), strict=True):
+        a, b = (image.permute(1, 2, 0).numpy() for image in (a, b))
+        if how.channels == "y":
+            a, b = rgb2ycbcr(a)[..., :1], rgb2ycbcr(b)[..., :1]
+        else:
+            a, b = a * 255, b * 255
+        if how.rounded:
+            a, b = np.rint(a), np.rint(b)
+        psnrs.append(peak_signal_noise_ratio(b, a, data_range=255))
+        ssims.append(
+            structural_similarity(
+                a,
+                b,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+                data_range=255,
+                channel_axis=-1,
+            )
+        )
+    return psnrs, ssims
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_agrees_with_scikit_image(name: str) -> None:
+    output, truth = clips()
+    how = protocol(name)
+    found = evaluate_clip(name, output, truth)
+    psnrs, ssims = by_scikit_image(how, output, truth)
+    scored = range(2, 5) if name in ("tmics", "nturain") else range(7)
+    assert found.frames == tuple(scored)
+    assert found.frame_psnr == pytest.approx([psnrs[i] for i in scored], abs=1e-9)
+    assert found.frame_ssim == pytest.approx([ssims[i] for i in scored], abs=1e-9)
+    assert found.psnr == pytest.approx(np.mean(found.frame_psnr))
+    assert found.ssim == pytest.approx(np.mean(found.frame_ssim))
+    assert (found.protocol, found.statement) == (name, how.statement)
+
+
+def test_protocols_differ_and_say_so() -> None:
+    output, truth = clips(31)
+    found = [evaluate_clip(name, output, truth) for name in PROTOCOLS]
+    assert len({clip.psnr for clip in found}) == len({clip.statement for clip in found}) == len(PROTOCOLS)
+    assert evaluate_clip("tmics", output, truth).frames == tuple(range(2, 29))  # 3..29 of 31, from 1
+    assert all("\n" not in how.statement for how in PROTOCOLS.values())
+
+
+def test_a_clip_is_clamped_before_it_is_scored() -> None:
+    _, truth = clips()
+    beyond = torch.where(truth.round() == 1, 3.0, -2.0)
+    assert evaluate_clip("rgb", beyond, truth) == evaluate_clip("rgb", truth.round(), truth)
+
+
+def test_a_perfect_clip_scores_infinity_and_one() -> None:
+    _, truth = clips()
+    found = evaluate_clip("y", truth, truth)
+    assert found.psnr == math.inf
+    assert found.ssim == pytest.approx(1)
+
+
+def test_a_summary_counts_every_clip_once_and_saves() -> None:
+    found = summary([evaluate_clip("y", *clips(frames, seed)) for seed, frames in enumerate((2, 3, 9))])
+    each = [evaluate_clip("y", *clips(frames, seed)) for seed, frames in enumerate((2, 3, 9))]
+    assert found.psnr.mean == pytest.approx(np.mean([clip.psnr for clip in each]))
+    assert found.ssim.mean == pytest.approx(np.mean([clip.ssim for clip in each]))
+    assert (found.clips, found.protocol, found.statement) == (3, "y", PROTOCOLS["y"].statement)
+    assert found.psnr.low <= found.psnr.mean <= found.psnr.high
+    assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
+
+
+def test_bootstrap_is_that_of_the_normal_law_for_many_clips() -> None:
+    values = np.random.default_rng(0).normal(30, 2, 400)
+    found = bootstrap(values.tolist())
+    half = 1.96 * values.std() / math.sqrt(len(values))
+    assert found.mean == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - half, abs=0.08 * half)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.08 * half)
+
+
+def test_bootstrap_is_seeded() -> None:
+    values = torch.rand(20, generator=torch.Generator().manual_seed(0)).tolist()
+    assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
+    assert bootstrap(values, seed=3) != bootstrap(values, seed=4)
+
+
+def test_bootstrap_at_its_edges() -> None:
+    assert bootstrap([30.0, 30.0]) == bootstrap([30.0, 30.0], seed=1)
+    one = bootstrap([30.0])
+    assert one.mean == 30
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+    perfect = bootstrap([30.0, 31.0, math.inf])
+    assert perfect.high == math.inf
+    assert not math.isnan(perfect.low)
+
+
+def test_an_unknown_protocol_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown metric protocol 'nturian' \(did you mean 'nturain'"):
+        evaluate_clip("nturian", *clips())
+
+
+@pytest.mark.parametrize(
+    ("output", "truth", "message"),
+    [
+        ((5, 3, 16, 16), (6, 3, 16, 16), "the output has 5 frames, the truth 6"),
+        ((5, 3, 16, 16), (5, 3, 16, 18), "frames are 16x16, the truth's 16x18"),
+        ((5, 1, 16, 16), (5, 1, 16, 16), r"must be floating point \(frames, 3, height, width\)"),
+        ((3, 16, 16), (3, 16, 16), r"must be floating point \(frames, 3, height, width\)"),
+        ((4, 3, 16, 16), (4, 3, 16, 16), "protocol 'tmics' needs at least 5 frames, found 4"),
+        ((5, 3, 8, 16), (5, 3, 8, 16), "at least 11x11 pixels, found 8x16"),
+    ],
+)
+def test_clips_that_cannot_be_compared(output: tuple[int], truth: tuple[int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate_clip("tmics", torch.rand(output), torch.rand(truth))
+
+
+def test_an_output_that_is_not_finite_is_no_score() -> None:
+    output, truth = clips()
+    output[3, 0, 0, 0] = torch.nan
+    with pytest.raises(DivergedError, match="frame 3 of the output is not finite"):
+        evaluate_clip("y", output, truth)
+
+
+def test_a_summary_of_nothing_or_of_mixed_protocols() -> None:
+    with pytest.raises(ConfigError, match="found no clips"):
+        summary([])
+    with pytest.raises(ConfigError, match="found rgb, y"):
+        summary([scores(30), scores(31, "rgb")])

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import functional_call
+
+from tmics_space.blocks import conv
+from tmics_space.depthwise import DepthwiseConv2d
+
+KERNELS = pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 2), (5, 2), (3, 3)])
+
+
+def pair(kernel: int, dilation: int, dtype: torch.dtype = torch.float64) -> tuple[DepthwiseConv2d, nn.Conv2d]:
+    """Ours and torch's, with equal weights."""
+    torch.manual_seed(0)
+    ours = DepthwiseConv2d(4, kernel, dilation).to(dtype)
+    theirs = nn.Conv2d(4, 4, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=4, bias=False)
+    theirs.to(dtype).load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def gradients(module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """The output, and the gradients of a weighted sum of it: by the input, and by the kernel."""
+    x = x.detach().requires_grad_()
+    out = module(x)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+    return out, *torch.autograd.grad((weights * out).sum(), [x, *module.parameters()])
+
+
+@KERNELS
+@pytest.mark.parametrize("size", [(9, 8), (1, 1), (2, 17)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["channels first", "last"])
+def test_values_and_gradients_are_torchs(
+    kernel: int, dilation: int, size: tuple[int, int], layout: torch.memory_format
+) -> None:
+    x = torch.randn(3, 4, *size, dtype=torch.float64).to(memory_format=layout)
+    ours, theirs = pair(kernel, dilation)
+    ours, theirs = ours.to(memory_format=layout), theirs.to(memory_format=layout)
+    for found, expected in zip(gradients(ours, x), gradients(theirs, x), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert torch.equal(ours(x), theirs(x))
+    assert ours(x).stride() == theirs(x).stride()
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+
+
+@KERNELS
+def test_derivatives_are_those_of_finite_differences(kernel: int, dilation: int) -> None:
+    ours, _ = pair(kernel, dilation)
+    x = torch.randn(1, 4, 4, 3, dtype=torch.float64, requires_grad=True)
+
+    def function(x: Tensor, weight: Tensor) -> Tensor:
+        out: Tensor = functional_call(ours, {"weight": weight}, x)
+        return out
+
+    assert gradcheck(function, (x, ours.weight))
+    assert gradgradcheck(function, (x, ours.weight))
+
+
+@KERNELS
+def test_autocast_is_torchs(kernel: int, dilation: int) -> None:
+    ours, theirs = pair(kernel, dilation, torch.float32)
+    x = torch.randn(2, 4, 9, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = gradients(ours, x), gradients(theirs, x)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+
+
+def test_a_gradient_outside_autocast_of_a_pass_inside() -> None:
+    ours, _ = pair(3, 2, torch.float32)
+    x = torch.randn(2, 4, 9, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ours(x).float().square().sum()
+    loss.backward()
+    assert x.grad is not None
+    assert x.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("frozen", ["kernel", "input"])
+def test_what_needs_no_gradient_gets_none(frozen: str) -> None:
+    ours, theirs = pair(3, 2)
+    x = torch.randn(2, 4, 9, 8, dtype=torch.float64, requires_grad=frozen != "input")
+    grads = []
+    for module in (ours, theirs):
+        module.requires_grad_(frozen != "kernel")
+        module(x).square().sum().backward()
+        grads.append((copy.copy(x.grad), module.weight.grad))
+        x.grad = None
+    for found, expected in zip(*grads, strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            torch.testing.assert_close(found, expected)
+
+
+def test_it_has_a_shape_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        assert DepthwiseConv2d(4, 3, 2)(torch.empty(2, 4, 7, 9)).shape == (2, 4, 7, 9)
+
+
+def test_blocks_take_it_for_depthwise_convolutions() -> None:
+    assert isinstance(conv(4, 4, 3, dilation=2, groups=4), DepthwiseConv2d)
+    assert type(conv(4, 4, 3)) is nn.Conv2d

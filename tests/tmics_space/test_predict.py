@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.errors import ConfigError, InvalidFileError
+from nas.supernet import Supernet
+from tmics_space.data import iterate_frames, moving_texture, read_frames, windows, write_frames
+from tmics_space.network import Restored
+from tmics_space.predict import OVERLAP, derain, derain_file
+from tmics_space.space import tmics
+
+
+class Stub(nn.Module):
+    """Stands for a network, and keeps what it saw."""
+
+    def __init__(self, body: nn.Module | None = None, frames: int = 5) -> None:
+        super().__init__()
+        self.body = body
+        self.frames = frames
+        self.gain = nn.Parameter(torch.ones(()))
+        self.seen: list[Tensor] = []
+
+    def forward(self, frames: Tensor) -> Restored:
+        self.seen.append(frames)
+        centre = self.gain * frames[:, self.frames // 2]
+        output = centre if self.body is None else centre + self.body(frames.flatten(1, 2))
+        weight = torch.full((len(frames), 1, 1, 1), 0.25)
+        return Restored(output, output, output, weight, frames.new_zeros(()))
+
+
+def convolutions(reach: int = 4) -> nn.Module:
+    """Convolutions alone, of a field of view of `reach` pixels to each side."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(15, 8, 3, padding=1), nn.PReLU(), nn.Conv2d(8, 3, 2 * reach - 1, padding=reach - 1))
+    for parameter in body.parameters():
+        parameter.data *= 0.3
+    return body
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("frames", [3, 5, 7])
+def test_the_network_sees_the_window_around_every_frame(length: int, frames: int) -> None:
+    clip, network = moving_texture(length, 20, 18), Stub(frames=frames)
+    out = list(derain(network, clip, frames=frames))
+    expected = torch.stack(list(windows(clip, frames)))
+    assert torch.equal(torch.cat(network.seen), expected.float() / 255)
+    assert torch.equal(torch.stack([each.frame for each in out]), clip.float() / 255)
+    assert [each.weight for each in out] == [0.25] * length
+
+
+def test_only_a_window_of_a_film_is_held() -> None:
+    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    most = 0
+
+    def film() -> Iterator[Tensor]:
+        nonlocal most
+        for _ in range(40):
+            frame = torch.zeros(3, 16, 16, dtype=torch.uint8)
+            alive.add(frame)
+            most = max(most, len(alive))
+            yield frame
+            del frame
+
+    gc.disable()  # what is held is held by reference, not by chance
+    try:
+        assert sum(1 for _ in derain(Stub(frames=1), film())) == 40
+    finally:
+        gc.enable()
+    assert most <= 5 + 1
+
+
+def test_frames_come_as_soon_as_their_window_is_there() -> None:
+    taken: list[int] = []
+
+    def film() -> Iterator[Tensor]:
+        for index in range(9):
+            taken.append(index)
+            yield torch.zeros(3, 16, 16, dtype=torch.uint8)
+
+    out = derain(Stub(), film())
+    next(out)
+    assert taken == [0, 1, 2]
+
+
+def test_no_graph_is_kept_and_outputs_are_clamped() -> None:
+    network = Stub()
+    with torch.no_grad():
+        network.gain.mul_(3)
+    (first, *_) = derain(network, moving_texture(2, 20, 18))
+    assert not first.frame.requires_grad
+    assert first.frame.max() == 1
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """A network of the space, with guided filters, norms and both attentions."""
+    options: dict[str, Any] = {"channels": 4, "dna_cells": 1, "cna_cells": 1, "layers": 2, "normalize": "group"}
+    supernet = Supernet(tmics, **options, alignment=["tgm"], frequency=["gf3"])
+    return supernet.derived(supernet.derive()).eval()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 31), (13, 14), (15, 16), (33, 17), (65, 70)])
+def test_frames_of_any_size(network: nn.Module, size: tuple[int, int]) -> None:
+    clip = moving_texture(2, *size)
+    for tile in (None, 2 * OVERLAP):
+        for each in derain(network, clip, tile=tile):
+            assert each.frame.shape == (3, *size)
+            assert each.frame.isfinite().all()
+            assert 0 <= each.frame.min() <= each.frame.max() <= 1
+
+
+def test_small_frames_are_continued_beyond_their_edges() -> None:
+    network, clip = Stub(), moving_texture(1, 3, 20)
+    (each,) = derain(network, clip)
+    assert torch.equal(each.frame, clip[0] / 255)
+    assert network.seen[0].shape == (1, 5, 3, 16, 20)
+    assert torch.equal(network.seen[0][0, 0, :, 3:], network.seen[0][0, 0, :, 2:3].expand(-1, 13, -1))
+
+
+def test_one_tile_is_the_whole_frame_bit_for_bit(network: nn.Module) -> None:
+    clip = moving_texture(2, 48, 64)
+    for whole, tiled in zip(derain(network, clip), derain(network, clip, tile=64), strict=True):
+        assert torch.equal(whole.frame, tiled.frame)
+        assert whole.weight == tiled.weight
+
+
+@pytest.mark.parametrize(("size", "tile"), [((64, 150), 64), ((100, 97), 64), ((65, 64), 64), ((130, 40), 97)])
+def test_tiles_of_convolutions_differ_only_near_their_ends(size: tuple[int, int], tile: int) -> None:
+    reach = 4
+    network, clip = Stub(convolutions(reach)), moving_texture(1, *size)
+    (whole,), (tiled,) = derain(network, clip), derain(network, clip, tile=tile)
+    boxes = [frames.shape[-2:] for frames in network.seen[1:]]
+    assert max(max(box) for box in boxes) <= tile
+    near = torch.zeros(size, dtype=torch.bool)
+    for axis, length in enumerate(size):
+        for start, stop in spans(length, tile):
+            ends = [end for end in (start, stop) if 0 < end < length]
+            for end in ends:
+                near.narrow(axis, max(end - reach, 0), min(end + reach, length) - max(end - reach, 0)).fill_(True)
+    difference = (whole.frame - tiled.frame).abs().amax(0)
+    assert difference[~near].max() < 1e-6
+    assert 1e-4 < difference[near].max() < 0.1  # fading leaves little of what a tile's end does
+    assert tiled.weight == pytest.approx(0.25)
+
+
+def spans(length: int, tile: int) -> list[tuple[int, int]]:
+    """Evenly placed tiles, as few as overlap by 32 pixels at least."""
+    count = 1
+    while length > count * tile - (count - 1) * OVERLAP:
+        count += 1
+    gap = (length - tile) / max(count - 1, 1)
+    return [(round(i * gap), min(round(i * gap) + tile, length)) for i in range(count)] if count > 1 else [(0, length)]
+
+
+def test_tiles_fade_into_one_another_without_a_seam() -> None:
+    """Tiles that disagree by a constant leave a ramp."""
+
+    class Brighter(Stub):
+        def forward(self, frames: Tensor) -> Restored:
+            restored = super().forward(frames)
+            return restored._replace(output=torch.full_like(restored.output, 0.3 * len(self.seen)))
+
+    (each,) = derain(Brighter(), torch.zeros(1, 3, 20, 96, dtype=torch.uint8), tile=64)
+    row = each.frame[0, 0]
+    assert torch.equal(row, row.sort().values)
+    assert row[:32].tolist() == pytest.approx([0.3] * 32)
+    assert row[64:].tolist() == pytest.approx([0.6] * 32)
+    assert row.diff().max() < 0.3 / 32
+
+
+@pytest.mark.parametrize("tile", [0, -1, 2 * OVERLAP - 1])
+def test_tiles_too_small(tile: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"at least 64 pixels wide, found {tile}"):
+        derain(Stub(), [], tile=tile)
+    source = saved(tmp_path / "in")
+    with pytest.raises(ConfigError, match="at least 64 pixels"):
+        derain_file(Stub(), source, tmp_path / "out", tile=tile)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def saved(path: Path, frames: int = 6, rate: float = 30) -> Path:
+    with write_frames(path, rate) as write:
+        for index, frame in enumerate(moving_texture(frames, 48, 64)):
+            write(frame, f"shot_{2 * index:03d}")
+    return path
+
+
+def test_a_folder_keeps_the_names_of_its_frames(tmp_path: Path) -> None:
+    facts = derain_file(Stub(), saved(tmp_path / "in"), tmp_path / "deep" / "out")
+    names = [f"shot_{2 * index:03d}.png" for index in range(6)]
+    assert sorted(path.name for path in (tmp_path / "deep" / "out").iterdir()) == names
+    assert torch.equal(read_frames(tmp_path / "deep" / "out"), moving_texture(6, 48, 64))
+    assert facts.keys() == {"frames", "seconds", "frames_per_second", "weight"}
+    assert facts["frames"] == 6
+    assert facts["weight"] == 0.25
+    assert facts["frames_per_second"] == pytest.approx(6 / facts["seconds"])
+
+
+@pytest.mark.parametrize(("source", "sink"), [("in.mkv", "out.mkv"), ("in", "out.mkv"), ("in.mkv", "out")])
+def test_films_and_folders(tmp_path: Path, source: str, sink: str) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    progress: list[tuple[int, int]] = []
+    path = saved(tmp_path / source)
+    derain_file(Stub(), path, tmp_path / sink, progress=lambda done, total: progress.append((done, total)))
+    assert torch.equal(read_frames(tmp_path / sink), moving_texture(6, 48, 64))  # a lossless film
+    assert progress == [(done, 6) for done in range(1, 7)]
+    if source.endswith("mkv") and sink.endswith("mkv"):
+        assert iterate_frames(tmp_path / sink).frame_rate == pytest.approx(30)
+
+
+def test_the_window_is_the_networks_own(tmp_path: Path) -> None:
+    network = Stub(frames=3)
+    derain_file(network, saved(tmp_path / "in", 4), tmp_path / "out")
+    assert {frames.shape[1] for frames in network.seen} == {3}
+
+
+def test_what_is_missing_or_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no film")
+    for name, message in (("nothing", "nothing: no such folder or file"), ("text.mp4", "text.mp4: not a readable")):
+        with pytest.raises(InvalidFileError, match=message):
+            derain_file(Stub(), tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sink_that_exists_or_cannot_be_written(tmp_path: Path) -> None:
+    network, source = Stub(), saved(tmp_path / "in")
+    kept = sorted(source.iterdir())
+    (tmp_path / "file").write_text("mine")
+    for sink, message in (
+        (source, "exists already"),
+        (tmp_path / "file", "exists already"),
+        (tmp_path / "file" / "out", "cannot be written"),
+    ):
+        with pytest.raises(InvalidFileError, match=message):
+            derain_file(network, source, sink)
+    with pytest.raises(ConfigError, match=r"cannot write '\.gif'"):
+        derain_file(network, source, tmp_path / "out.gif")
+    assert network.seen == []  # told before any work
+    assert sorted(source.iterdir()) == kept
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_failure_midway_leaves_no_sink(tmp_path: Path) -> None:
+    source = saved(tmp_path / "in")
+    (source / "shot_006.png").write_bytes(b"broken")
+    with pytest.raises(InvalidFileError, match="shot_006"):
+        derain_file(Stub(), source, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -1,0 +1,67 @@
+"""`nas` in processes to be killed, forked from a server that has imported the package, so that they start at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import sys
+import time
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_PRELOADED = [
+    "nas.search",
+    "nas.report.live",
+    "nas.report.markdown",
+    "torch._dynamo",
+    "matplotlib.backends.backend_svg",
+]
+_CONTEXT.set_forkserver_preload(_PRELOADED)  # the last two are what optimizers and charts import when first used
+
+
+def start(*arguments: str, errors: Path = Path(os.devnull)) -> ForkServerProcess:
+    """Start `nas` with arguments; what it writes to standard error goes to the file `errors`."""
+    process = _CONTEXT.Process(target=_nas, args=(arguments, errors))
+    process.start()
+    return process
+
+
+def wait_for(process: ForkServerProcess, file: Path, size: int) -> None:
+    """Wait until `file` has `size` bytes; fails where the process ends before."""
+    while not file.exists() or file.stat().st_size < size:
+        assert process.is_alive(), f"ended with {process.exitcode} before {file.name} had {size} bytes"
+        time.sleep(0.001)
+
+
+def finish(process: ForkServerProcess) -> int | None:
+    """Wait for the end of a process; returns its exit code."""
+    process.join()
+    return process.exitcode
+
+
+def run_with_kills(arguments: list[str], out: Path, size: int, shares: list[float], seed: int) -> int | None:
+    """Run a command into the folder `out`, and resume it each time it was killed; returns the last exit code.
+
+    The kills come a random moment after the run's metrics have grown to each of these shares of `size` bytes.
+    """
+    moments = random.Random(seed)
+    resume: list[str] = []
+    for share in shares:
+        process = start(*arguments, "--out", str(out), *resume)
+        wait_for(process, out / "metrics.jsonl", round(share * size))
+        time.sleep(moments.uniform(0, 0.02))
+        process.kill()
+        assert finish(process) == -9
+        resume = ["--resume"]
+    return finish(start(*arguments, "--out", str(out), "--resume"))
+
+
+def _nas(arguments: tuple[str, ...], errors: Path) -> None:
+    from nas.cli import main
+
+    sys.argv = ["nas", *arguments]
+    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
+    sys.stderr = errors.open("w", buffering=1)
+    main()

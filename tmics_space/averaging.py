@@ -1,0 +1,105 @@
+"""AAS: the weight with which the dominant branch enters the output, the companion branch taking the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import ConfigError, UnknownNameError
+from tmics_space.blocks import two_convs, zeroed
+
+
+class Averaging(nn.Module):
+    """λ dominant + (1 - λ) companion, where λ in (0, 1) comes from `mode` and is one half at first.
+
+    - `scalar`, `channel`, `pixel`: the softmax over the two branches of scores that each branch's own convolutions give
+      its image, averaged over colours and pixels, over pixels, or not at all (338 parameters);
+    - `legacy`: as in the authors' inference code, one sigmoid a colour, from the dominant image alone (460 parameters).
+      That code then multiplies λ by 0.1 or 0.00001; this does not;
+    - `free`: one learnable number; `fixed`: one half for ever.
+
+    forward: two images `(batch, 3, height, width)` to their average and λ `(batch, 1 or 3, 1 or height, 1 or width)`.
+    Raises `UnknownNameError` for another mode.
+    """
+
+    def __init__(self, mode: str = "channel") -> None:
+        super().__init__()
+        if mode not in MODES:
+            raise UnknownNameError("averaging mode", mode, MODES)
+        self.mode = mode
+        self.weighting = MODES[mode]()
+
+    def forward(self, dominant: Tensor, companion: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.weighting(dominant, companion)
+        return weight * dominant + (1 - weight) * companion, weight
+
+
+class BranchScores(nn.Module):
+    """λ = softmax over the branches of their scores, which are averaged over the dimensions `over`."""
+
+    def __init__(self, over: tuple[int, ...]) -> None:
+        super().__init__()
+        self.over = over
+        self.dominant, self.companion = two_convs(3, 3, 3), two_convs(3, 3, 3)
+        zeroed(self.dominant[-1])
+        zeroed(self.companion[-1])
+
+    def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
+        difference = self.dominant(dominant) - self.companion(companion)
+        if self.over:
+            difference = difference.mean(self.over, keepdim=True)
+        return torch.sigmoid(difference)  # the softmax over two
+
+
+class ColourAttention(nn.Module):
+    """λ = sigmoid of two dense layers on the mean colour of the dominant image, after a 1x1 convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 3, 1, bias=False)
+        self.dense = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), zeroed(nn.Linear(64, 3)))
+
+    def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
+        return torch.sigmoid(self.dense(self.mix(dominant).mean((2, 3))))[:, :, None, None]
+
+
+class FreeWeight(nn.Module):
+    """λ = sigmoid(logit), one number for all images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(torch.zeros(()))
+
+    def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
+        return torch.sigmoid(self.logit).expand(len(dominant), 1, 1, 1)
+
+
+class HalfWeight(nn.Module):
+    """λ = 1/2."""
+
+    def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
+        return dominant.new_full((len(dominant), 1, 1, 1), 0.5)
+
+
+MODES: dict[str, Callable[[], nn.Module]] = {
+    "scalar": lambda: BranchScores((1, 2, 3)),
+    "channel": lambda: BranchScores((2, 3)),
+    "pixel": lambda: BranchScores(()),
+    "legacy": ColourAttention,
+    "free": FreeWeight,
+    "fixed": HalfWeight,
+}
+
+
+def closed_form(dominant: Tensor, companion: Tensor, target: Tensor, ridge: float) -> Tensor:
+    """The number λ that minimises ‖λ dominant + (1 - λ) companion - target‖² + ridge (λ - 1/2)²: a scalar tensor.
+
+    λ = (⟨D, target - companion⟩ + ridge / 2) / (‖D‖² + ridge) with D = dominant - companion, over tensors of one shape;
+    differentiable in all of them. Raises `ConfigError` unless ridge > 0, without which equal branches have no answer.
+    """
+    if not ridge > 0:
+        raise ConfigError(f"the ridge of the averaging is positive, found {ridge}")
+    direction = dominant - companion
+    return ((direction * (target - companion)).sum() + ridge / 2) / (direction.square().sum() + ridge)

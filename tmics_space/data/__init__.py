@@ -1,0 +1,47 @@
+"""Clips for deraining: reading, writing, pairing, rain, camera motion, and batches of windows."""
+
+from tmics_space.data.bundled import BUNDLED, bundled_clip
+from tmics_space.data.clips import Batch, Clip, load_clips, load_pairs, sample
+from tmics_space.data.frames import FrameStream, iterate_frames, read_frames
+from tmics_space.data.layouts import Layout, find_layout, layouts
+from tmics_space.data.motion import CameraMotion, move_camera
+from tmics_space.data.paired import PairedClip, PairedDataset, paired_dataset
+from tmics_space.data.rainfall import PRESETS, RainPreset, rain, rain_frames
+from tmics_space.data.shots import find_cuts, split_at_cuts, split_clips
+from tmics_space.data.texture import moving_texture
+from tmics_space.data.windows import temporal_median, window, window_indices, windows
+from tmics_space.data.writer import write_frames
+
+__all__ = [
+    "BUNDLED",
+    "PRESETS",
+    "Batch",
+    "CameraMotion",
+    "Clip",
+    "FrameStream",
+    "Layout",
+    "PairedClip",
+    "PairedDataset",
+    "RainPreset",
+    "bundled_clip",
+    "find_cuts",
+    "find_layout",
+    "iterate_frames",
+    "layouts",
+    "load_clips",
+    "load_pairs",
+    "move_camera",
+    "moving_texture",
+    "paired_dataset",
+    "rain",
+    "rain_frames",
+    "read_frames",
+    "sample",
+    "split_at_cuts",
+    "split_clips",
+    "temporal_median",
+    "window",
+    "window_indices",
+    "windows",
+    "write_frames",
+]

@@ -1,0 +1,97 @@
+"""Descriptions of paired data sets as they lie on disk: data, from a YAML file, not code."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+import yaml
+
+from nas.errors import InvalidFileError, UnknownNameError
+
+_SHIPPED = Path(__file__).with_name("layouts.yaml")
+
+
+class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Paths below the root of the rainy and the clean frames, without suffix: see `Layout`."""
+
+    rain: str
+    truth: str
+
+
+class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A paired data set. A path's parts are regular expressions with the placeholders {clip}, {frame}, {version}.
+
+    clip, frame: the regular expressions of these names; a frame's is of digits, read as an integer.
+    start: frames of a lower number are left out.
+    crop: frames are cut at the right and the bottom to a multiple of it, in px.
+    """
+
+    splits: dict[str, Split]
+    summary: str = ""
+    clip: str = r"[^/]+"
+    frame: str = r"\d+"
+    start: int = 0
+    crop: Annotated[int, msgspec.Meta(ge=1)] = 1
+    suffixes: tuple[str, ...] = (".png", ".jpg", ".jpeg")
+
+    def __post_init__(self) -> None:
+        for name, split in self.splits.items():
+            for path in (split.rain, split.truth):
+                missing = {"clip", "frame"} - {key for part in path.split("/") for key in self.pattern(part).groupindex}
+                if missing:
+                    raise ValueError(f"splits.{name}: '{path}' has no {{{sorted(missing)[0]}}}")
+
+    def pattern(self, part: str) -> re.Pattern[str]:
+        """The compiled regular expression of one part of a path."""
+        names = {
+            "{clip}": f"(?P<clip>{self.clip})",
+            "{frame}": f"(?P<frame>{self.frame})",
+            "{version}": r"(?P<version>\w+)",
+        }
+        text = functools.reduce(lambda text, name: text.replace(name, names[name]), names, part)
+        try:
+            return re.compile(text)
+        except re.error as error:
+            raise ValueError(f"'{part}' is not a regular expression: {error}") from error
+
+    def split(self, name: str) -> Split:
+        """Raises `UnknownNameError`."""
+        if name not in self.splits:
+            raise UnknownNameError("split", name, self.splits)
+        return self.splits[name]
+
+
+@functools.cache
+def layouts() -> dict[str, Layout]:
+    """The shipped layouts by name."""
+    return _read(_SHIPPED, dict[str, Layout])
+
+
+def find_layout(layout: str | Path | Layout) -> Layout:
+    """A shipped layout by name, one described in a YAML file of the user, or the layout itself.
+
+    Raises `UnknownNameError`, or `InvalidFileError` for a file that is not of this form.
+    """
+    if isinstance(layout, Layout):
+        return layout
+    if Path(layout).suffix in (".yaml", ".yml"):
+        return _read(Path(layout), Layout)
+    if layout not in layouts():
+        raise UnknownNameError("data layout", layout, layouts(), "or give a YAML file that describes yours")
+    return layouts()[str(layout)]
+
+
+T = TypeVar("T")
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), kind)
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise InvalidFileError(f"{path}: not a data layout: {' '.join(str(error).split())}") from error

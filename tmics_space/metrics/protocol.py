@@ -1,0 +1,149 @@
+"""How a clip is scored, as data and by name: scores under different protocols cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import torch
+from torch import Tensor
+
+from nas.errors import ConfigError, UnknownNameError
+from tmics_space.metrics.clips import check_clips
+from tmics_space.metrics.image import luminance, psnr, ssim
+
+
+class Protocol(msgspec.Struct, frozen=True):
+    """What PSNR and SSIM are taken on; `statement` is the line that every table made under it shows."""
+
+    name: str
+    statement: str
+    channels: Literal["y", "rgb"]
+    rounded: bool = False
+    """Whether those channels are rounded to 8 bits."""
+    drop: int = 0
+    """Frames left out at each end of a clip."""
+
+
+class ClipScores(msgspec.Struct, frozen=True):
+    """One clip: means over its scored frames, then each of them; `frames` are indices from 0."""
+
+    psnr: float
+    ssim: float
+    frames: tuple[int, ...]
+    frame_psnr: tuple[float, ...]
+    frame_ssim: tuple[float, ...]
+    protocol: str
+    statement: str
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """A mean over clips with the ends of its 95 % confidence interval; one clip has no interval: nan."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The scores of several clips under one protocol."""
+
+    psnr: Interval
+    ssim: Interval
+    clips: int
+    protocol: str
+    statement: str
+
+
+_SSIM = "SSIM 11x11 Gaussian sigma 1.5, valid region, data range 1; mean per clip, then over clips"
+
+PROTOCOLS = {
+    p.name: p
+    for p in (
+        Protocol(  # the authors also cut frames of 889 columns to 888, which is for whoever loads them
+            "tmics",
+            "MATLAB Y in [0, 1], not rounded; 2 frames dropped at each end (3..29 of 31);"
+            f" {_SSIM}. The authors scored saved JPEGs, and their SSIM took the range as 255 on [0, 1]"
+            " and halved large frames: their SSIM values are not comparable",
+            "y",
+            drop=2,
+        ),
+        Protocol(
+            "nturain",
+            f"MATLAB Y rounded to 8 bits; 2 frames dropped at each end; {_SSIM}",
+            "y",
+            rounded=True,
+            drop=2,
+        ),
+        Protocol("y", f"MATLAB Y in [0, 1], not rounded; all frames; {_SSIM}", "y"),
+        Protocol("rgb", f"RGB in [0, 1], not rounded; all frames; {_SSIM}", "rgb"),
+    )
+}
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol of that name; raises UnknownNameError, with the nearest, if there is none."""
+    if name not in PROTOCOLS:
+        raise UnknownNameError("metric protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
+
+
+def evaluate_clip(how: str | Protocol, output: Tensor, truth: Tensor) -> ClipScores:
+    """PSNR (dB) and SSIM of a restored clip against the true one, both (frames, 3, height, width) in [0, 1].
+
+    The output is clamped to [0, 1] and scored in float64, frame by frame. Raises UnknownNameError for an
+    unknown protocol, ConfigError for shapes that differ, do not fit or have too few frames or pixels,
+    DivergedError for an output that is not finite.
+    """
+    how = protocol(how) if isinstance(how, str) else how
+    check_clips(output, truth, least=2 * how.drop + 1, what=f"protocol '{how.name}'")
+    frames = range(how.drop, len(truth) - how.drop)
+    psnrs, ssims = [], []
+    for frame in frames:
+        restored, clean = output[frame].detach().double().clamp(0, 1), truth[frame].double()
+        if how.channels == "y":
+            restored, clean = luminance(restored), luminance(clean)
+        psnrs.append(psnr(restored, clean, rounded=how.rounded).item())
+        ssims.append(ssim(restored, clean, rounded=how.rounded).item())
+    return ClipScores(
+        psnr=sum(psnrs) / len(psnrs),
+        ssim=sum(ssims) / len(ssims),
+        frames=tuple(frames),
+        frame_psnr=tuple(psnrs),
+        frame_ssim=tuple(ssims),
+        protocol=how.name,
+        statement=how.statement,
+    )
+
+
+def summary(clips: Sequence[ClipScores], *, seed: int = 0) -> Summary:
+    """Means over clips, every clip counting once, with bootstrap intervals that resample whole clips.
+
+    Frames of one clip resemble each other, so resampling frames would give intervals that are too narrow.
+    Raises ConfigError for no clips, or clips scored under different protocols.
+    """
+    if len({clip.statement for clip in clips}) != 1:
+        found = ", ".join(sorted({clip.protocol for clip in clips})) or "no clips"
+        raise ConfigError(f"a summary needs clips scored under one protocol, found {found}")
+    return Summary(
+        psnr=bootstrap([clip.psnr for clip in clips], seed=seed),
+        ssim=bootstrap([clip.ssim for clip in clips], seed=seed),
+        clips=len(clips),
+        protocol=clips[0].protocol,
+        statement=clips[0].statement,
+    )
+
+
+def bootstrap(values: Sequence[float], *, seed: int = 0, resamples: int = 2000) -> Interval:
+    """The mean with its 95 % percentile-bootstrap interval (Efron and Tibshirani 1993, ch. 13)."""
+    sample = torch.tensor(values, dtype=torch.float64)
+    mean = sample.mean().item()
+    if len(values) < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.randint(len(values), (resamples, len(values)), generator=generator)
+    means = sample[picks].mean(dim=1).sort().values
+    # order statistics, not interpolation: a clip equal to its truth scores inf, and inf - inf is nan
+    low, high = (means[round(level * (resamples - 1))].item() for level in (0.025, 0.975))
+    return Interval(mean, low, high)

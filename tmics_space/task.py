@@ -1,0 +1,167 @@
+"""Deraining as a task: the three levels' losses, their data, the scores, and a network's use on a film."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from nas.errors import UnknownNameError
+from nas.task import task
+from tmics_space.data.clips import Batch, Clip, sample
+from tmics_space.data.shots import split_clips
+from tmics_space.data.sources import Films, Pairs
+from tmics_space.flow import DenseInverseSearch
+from tmics_space.losses import ARC_LOSSES, arc_loss, companion_loss, fidelity
+from tmics_space.metrics.protocol import evaluate_clip, protocol
+from tmics_space.metrics.temporal import TOF, WARPING_ERROR, tof, warping_error
+from tmics_space.network import Restored
+from tmics_space.predict import derain, derain_file
+
+SPLITS = ("train", "middle", "val", "all")
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Weight = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Fractions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the training clips are divided between the levels of a search."""
+
+    train: Share = 0.5
+    middle: Weight = 0.2
+    """With 0 the middle level draws other windows from the clips of `train`."""
+    val: Share = 0.3
+
+
+class DerainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `task` section of a configuration."""
+
+    train: Films | Pairs
+    test: Films | Pairs
+    """Scored by `evaluate` alone; take other films than for `train`."""
+    fractions: Fractions = Fractions()
+    by_film: bool = True
+    """Whether all shots of a film go to the same split of the search."""
+    frames: Count = 5
+    crop: Count = 64
+    batch: Count = 2
+    l1: Weight = 0.75
+    structure: Weight = 1.1
+    """Weight of 1 - SSIM beside the L1 distance."""
+    companion: Literal["fidelity", "charbonnier", "rain_prior"] = "fidelity"
+    eta: Weight = 1.0
+    """Weight of the companion's loss in the upper level."""
+    photometric: Weight = 0.1
+    """Weight of the optical flow's own loss in the lower level."""
+    protocol: str = "y"
+    """How PSNR and SSIM are taken (see `tmics_space.metrics.protocol`)."""
+    temporal: bool = False
+    """Whether `evaluate` also measures steadiness over time, which needs OpenCV."""
+
+
+@task("derain")
+class DerainTask:
+    """Video deraining on synthetic rain or paired data sets. Raises `UnknownNameError` for an unknown protocol.
+
+    Splits: `train`, `middle` and `val` divide the training clips by clip; `all` is their union. Losses: `lower` (both
+    branches and the optical flow's own), `fused`, `branches`, `all` and `dna` (see `tmics_space.losses.arc_loss`), and
+    `joint` (both branches, their average and the optical flow's own).
+    """
+
+    Config: ClassVar[type] = DerainConfig
+    score: ClassVar[str] = "psnr"
+
+    def __init__(self, config: DerainConfig, *, seed: int = 0) -> None:
+        self.config = config
+        self.seed = seed
+        self.losses: Mapping[str, Callable[[nn.Module, Batch], Tensor]] = {
+            "lower": functools.partial(self._loss, "branches", photometric=config.photometric),
+            "joint": functools.partial(self._loss, "all", photometric=config.photometric),
+            **{mode: functools.partial(self._loss, mode, eta=config.eta) for mode in ARC_LOSSES},
+        }
+        self.statement = f"psnr, ssim: {protocol(config.protocol).statement}"
+        """How `evaluate` takes its scores, a line for each."""
+        if config.temporal:
+            self.statement += f"\nwarping_error: {WARPING_ERROR}\ntof: {TOF}"
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Windows of random crops: `rainy` and `window`, (batch, frames, 3, crop, crop) in [0, 1]."""
+        if split not in SPLITS:
+            raise UnknownNameError("split", split, SPLITS)
+        clips = self._clips if split == "all" else self._splits[split]
+        seed = zlib.crc32(f"{self.seed}/{split}".encode())
+        config = self.config
+        return sample(clips, index, seed, frames=config.frames, crop=config.crop, batch=config.batch)
+
+    def example(self) -> tuple[Tensor, ...]:
+        """One window, (1, frames, 3, crop, crop)."""
+        return (torch.zeros(1, self.config.frames, 3, self.config.crop, self.config.crop),)
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Means over the test clips: PSNR in dB and SSIM, those of the rainy input (`rainy_psnr`, ...), and the weight
+        of the dominant branch; with `temporal` also the warping error, that of the truth (`true_...`), and tOF."""
+        rows = [self._score(network, clip.frames, rainy) for clip in self.test_clips for rainy in clip.rainy]
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+    def predict(
+        self,
+        network: nn.Module,
+        source: Path,
+        sink: Path,
+        *,
+        tile: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, float]:
+        """Derain a film: a video file or a folder of frames, to either (see `tmics_space.predict.derain_file`)."""
+        return derain_file(network, source, sink, tile=tile, progress=progress)
+
+    @functools.cached_property
+    def test_clips(self) -> list[Clip]:
+        """The clips that `evaluate` scores, with their rain."""
+        return self.config.test.load(self.seed)
+
+    @functools.cached_property
+    def _clips(self) -> list[Clip]:
+        return self.config.train.load(self.seed)
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, list[Clip]]:
+        """The training clips of each level of a search."""
+        shares = {name: share for name, share in msgspec.structs.asdict(self.config.fractions).items() if share}
+        parts = split_clips(self._clips, list(shares.values()), self.seed, by_film=self.config.by_film)
+        splits = dict(zip(shares, parts, strict=True))
+        return {"middle": splits["train"], **splits}
+
+    def _score(self, network: nn.Module, clean: Tensor, rainy: Tensor) -> dict[str, float]:
+        restored = list(derain(network, rainy, frames=self.config.frames))
+        output, truth = torch.stack([each.frame for each in restored]), clean.float() / 255
+        after, before = (evaluate_clip(self.config.protocol, clip, truth) for clip in (output, rainy.float() / 255))
+        scores = {
+            "psnr": after.psnr,
+            "ssim": after.ssim,
+            "rainy_psnr": before.psnr,
+            "rainy_ssim": before.ssim,
+            "weight": sum(each.weight for each in restored) / len(restored),
+        }
+        if self.config.temporal:
+            error = warping_error(output, truth, DenseInverseSearch())
+            scores |= {"warping_error": error.output, "true_warping_error": error.truth}
+            scores["tof"] = tof(output, truth).output
+        return scores
+
+    def _loss(
+        self, mode: str, network: nn.Module, batch: Batch, *, eta: float = 1.0, photometric: float = 0.0
+    ) -> Tensor:
+        restored: Restored = network(batch.rainy)
+        dominant = functools.partial(fidelity, l1=self.config.l1, structure=self.config.structure)
+        rainy = batch.rainy[:, self.config.frames // 2]
+        companion = functools.partial(companion_loss, self.config.companion, rainy=rainy, dominant=dominant)
+        loss = arc_loss(mode, restored, batch.clean, dominant=dominant, companion=companion, eta=eta)
+        return loss + photometric * restored.photometric if photometric else loss
