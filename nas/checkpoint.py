@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nas.errors import InvalidFileError
+from nas.errors import InvalidFileError, UnknownNameError
 from nas.files import write_atomic
 
 FORMAT = 1
@@ -91,6 +91,27 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         return safetensors.torch.load(_read(Path(path)))
     except (safetensors.SafetensorError, KeyError) as error:
         raise InvalidFileError(f"{path}: damaged, or no safetensors file ({_reason(error)})") from error
+
+
+def load_parts(network: nn.Module, files: Mapping[str, str], *, partial: bool = False) -> None:
+    """Load weights files into parts of a network, by the path of the submodule (`alignment.ofm.flow`).
+
+    Raises `UnknownNameError` for a part that the network lacks, unless `partial`, and `InvalidFileError`.
+    """
+    parts = dict(network.named_modules())
+    for place, path in files.items():
+        if place in parts:
+            load_into(parts[place], load_weights(path), Path(path))
+        elif not partial:
+            raise UnknownNameError("part of the network (in 'initial')", place, _beside(place, parts))
+
+
+def _beside(place: str, parts: Iterable[str]) -> list[str]:
+    """The parts of a network that lie beside or right below the longest known beginning of a path."""
+    known = set(parts)
+    while place not in known:
+        place = place.rpartition(".")[0]
+    return sorted(part for part in known if part and part.rpartition(".")[0] == place)
 
 
 def load_into(network: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""The configuration of a run: one YAML file, and `key.path=value` overrides."""
+"""The configuration of a run: one YAML file, and `key.path=value` overrides; `key.path=null` takes a key out."""
 
 from __future__ import annotations
 
@@ -53,6 +53,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retrain: RetrainConfig
     options: dict[str, Any] = {}
     seed: int = 0
+    initial: dict[str, str] = {}
+    """Weights to start from (safetensors files), by the path of a part of the network: `alignment.ofm.flow`. A derived
+    network leaves out those of parts that it lacks."""
 
     def dump(self) -> str:
         """The YAML text, complete with all defaults of the structs."""
@@ -126,7 +129,11 @@ def _override(data: dict[str, Any], override: str) -> None:
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
             raise ConfigError(f"'{override}': '{'.'.join(parents[: i + 1])}' is not a mapping in the configuration")
-    place[last] = parse_yaml(text, override)
+    value = parse_yaml(text, override)
+    if value is None:
+        place.pop(last, None)
+    else:
+        place[last] = value
 
 
 def _copy(data: Any) -> Any:

@@ -37,7 +37,10 @@ def retrain(
     if config.space != genotype.space:
         raise ConfigError(f"the configuration is for space '{config.space}', the genotype of '{genotype.space}'")
     task = config.build_task()
-    network = find_space(genotype.space).derived(genotype, seed=config.seed) if initial is None else initial
+    if initial is None:
+        initial = find_space(genotype.space).derived(genotype, seed=config.seed)
+        checkpoint.load_parts(initial, config.initial, partial=True)
+    network = initial
     channels_last(network)
     stages = {
         name: Multilevel(network, {name: stage.level}, task.losses, task.batch, stage.steps)

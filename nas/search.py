@@ -86,6 +86,7 @@ def build_supernet(config: Config) -> Supernet:
     """The supernet of a configuration, at its initial weights."""
     space = find_space(config.space)
     supernet = Supernet(space, relaxation=config.search.relaxation, seed=config.seed, **config.options)
+    checkpoint.load_parts(supernet.network, config.initial)
     channels_last(supernet)
     return supernet
 

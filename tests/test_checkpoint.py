@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import nn
 
 from nas import checkpoint
-from nas.errors import InvalidFileError
+from nas.errors import InvalidFileError, UnknownNameError
 
 
 def state(seed: int = 0) -> dict[str, Any]:
@@ -264,3 +264,25 @@ def test_damaged_weights_are_refused(tmp_path: Path, content: bytes) -> None:
         checkpoint.load_weights(tmp_path / "weights.safetensors")
     with pytest.raises(InvalidFileError, match="cannot be read"):
         checkpoint.load_weights(tmp_path / "other.safetensors")
+
+
+def test_weights_are_loaded_into_the_named_part_alone(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    other = nn.Linear(3, 3)
+    checkpoint.save_weights(tmp_path / "part.safetensors", other.state_dict())
+    checkpoint.load_parts(network, {"1.0": str(tmp_path / "part.safetensors")})
+    after = network.state_dict()
+    assert torch.equal(after["1.0.weight"], other.weight)
+    assert torch.equal(after["1.0.bias"], other.bias)
+    assert all(torch.equal(after[key], before[key]) for key in ("0.weight", "0.bias"))
+
+
+def test_a_part_that_the_network_lacks_is_an_error_unless_partial(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(2, 3))
+    files = {"0.inner": str(tmp_path / "missing.safetensors")}
+    with pytest.raises(UnknownNameError, match=r"unknown part of the network \(in 'initial'\) '0\.inner'"):
+        checkpoint.load_parts(network, files)
+    checkpoint.load_parts(network, files, partial=True)
+    with pytest.raises(InvalidFileError, match=r"missing\.safetensors"):
+        checkpoint.load_parts(network, {"0": files["0.inner"]})

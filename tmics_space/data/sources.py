@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -61,8 +62,14 @@ class Pairs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     """At most so many frames of a clip."""
 
     def load(self, seed: int) -> list[Clip]:
-        """The clips; `seed` makes no difference. Raises `InvalidFileError` or `UnknownNameError`."""
-        return load_pairs(paired_dataset(self.root, self.layout, self.split).clips, self.limit)
+        """The clips; warns of what was skipped. `seed` makes no difference. Raises what `paired_dataset` does."""
+        found = paired_dataset(self.root, self.layout, self.split)
+        if found.skipped:
+            shown = "; ".join(found.skipped[:3])
+            warnings.warn(
+                f"{self.root}: {len(found.skipped)} skipped for want of a partner: {shown}, ...", stacklevel=2
+            )
+        return load_pairs(found.clips, self.limit)
 
 
 def _film(source: str) -> Path:
