@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import nn
 
@@ -116,7 +117,7 @@ def _searched(run: Path) -> tuple[Config, Supernet]:
     if not path.exists():
         raise ConfigError(f"{run}: no checkpoint yet, so nothing to derive from; wait for the first epoch to end")
     config = load_config(run / CONFIG)
-    supernet = build_supernet(config)
+    supernet = build_supernet(msgspec.structs.replace(config, initial={}))  # their files may be gone by now
     _load(supernet, checkpoint.load(path).get("state"), run)
     return config, supernet
 

@@ -32,6 +32,7 @@ SMALL = {
         "task.batch=1",
         "retrain.stages.backbone.steps=2",
         "retrain.stages.averaging.steps=1",
+        "retrain.stages.joint.steps=1",
     ],
 }
 

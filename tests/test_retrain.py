@@ -128,6 +128,11 @@ def test_a_finished_run_resumed_stays_what_it_is(whole: Path, tmp_path: Path) ->
     assert_equal_runs(whole, tmp_path / "run")
 
 
+def test_the_last_step_is_saved_however_epochs_divide_the_steps(tmp_path: Path) -> None:
+    run_retrain(tmp_path / "run", toy.config(*SHORT, "retrain.epochs=2"))  # after 4, 8 and 9 steps
+    assert last(tmp_path / "run")["step"] == 9
+
+
 def test_the_caller_hears_of_every_stage_and_step(tmp_path: Path) -> None:
     heard: list[tuple[int, str, bool]] = []
     config = toy.config(f"{STAGES}.backbone.steps=2", f"{STAGES}.averaging.steps=1")

@@ -144,6 +144,13 @@ def test_what_a_run_holds(whole: Path) -> None:
 CANDIDATES = {"first": ["conv", "depthwise", "scale"], "second": ["linear", "tanh"]}
 
 
+def test_the_last_step_is_saved_however_epochs_divide_the_steps(tmp_path: Path) -> None:
+    run_search(tmp_path / "run", toy.config("search.steps=5", "search.epochs=2"))
+    names = [path.stem for path in sorted((tmp_path / "run" / "genotypes").glob("*.yaml"))]
+    assert names == ["step-000002", "step-000004", "step-000005"]
+    assert last(tmp_path / "run")["step"] == 5
+
+
 def test_the_caller_hears_of_the_beginning_and_of_every_step(tmp_path: Path) -> None:
     heard: list[tuple[int, list[str]]] = []
     with Run.create(tmp_path / "run", "", 0) as run:
@@ -311,6 +318,22 @@ def test_derive_from_what_holds_no_search(tmp_path: Path) -> None:
         derive_from(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"run: not the folder of a search, but of a retraining"):
         resume(tmp_path / "run", toy.config())
+
+
+def test_a_search_that_began_with_given_weights_derives_without_their_files(tmp_path: Path) -> None:
+    stem = {"weight": torch.randn(4, 2, 3, 3), "bias": torch.randn(4)}
+    checkpoint.save_weights(tmp_path / "stem.safetensors", stem)
+    begun: list[dict[str, Tensor]] = []
+    config = toy.config("search.steps=2", f"initial.stem={tmp_path}/stem.safetensors")
+    genotype = run_search(
+        tmp_path / "run", config, lambda step, moved, supernet: begun.append(copy.deepcopy(supernet.state_dict()))
+    )
+    assert torch.equal(begun[0]["network.stem.weight"], stem["weight"])
+    (tmp_path / "stem.safetensors").unlink()
+    assert derive_from(tmp_path / "run") == genotype
+    assert torch.equal(
+        inherit_from(tmp_path / "run", genotype).get_parameter("stem.bias"), begun[-1]["network.stem.bias"]
+    )
 
 
 def test_inherited_weights_are_those_of_the_last_checkpoint(whole: Path) -> None:

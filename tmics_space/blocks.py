@@ -139,5 +139,13 @@ def two_convs(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def head(channels: int) -> nn.Sequential:
-    """Ends each of the two networks: from features to an image `(batch, 3, height, width)`, not yet bounded."""
-    return two_convs(channels, max(1, channels // 2), 3)
+    """Ends each of the two networks: from features to an image `(batch, 3, height, width)`, not yet bounded.
+
+    It starts small, so that a network starts near the frame it restores: from a large change it first learns to change
+    nothing, and may stay there.
+    """
+    convs = two_convs(channels, max(1, channels // 2), 3)
+    with torch.no_grad():
+        for parameter, scale in zip(convs[-1].parameters(), (0.1, 0.0), strict=True):  # weight and bias
+            parameter.mul_(scale)
+    return convs

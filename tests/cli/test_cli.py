@@ -190,7 +190,10 @@ def test_other_interrupted_commands_offer_no_resume(nas: Callable[..., Any], mon
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
-    command = subprocess.Popen([*NAS, "config", "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # so that all is written at the end, as usual
+    command = subprocess.Popen(
+        [*NAS, "config", "demo"], env=buffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert command.stdout is not None
     assert command.stderr is not None
     command.stdout.close()

@@ -177,22 +177,19 @@ def test_a_damaged_checkpoint(refused: Refused, searched: Path, tmp_path: Path) 
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("existing", [False, True])
-def test_what_cannot_begin_leaves_no_run(
-    existing: bool, nas: Nas, refused: Refused, genotype: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_begin_leaves_no_run(nas: Nas, refused: Refused, genotype: Path, tmp_path: Path) -> None:
     """Once the mistake is mended, the same command works."""
-    for command, mistake in (
-        (["search", "toy", *SHORT], "search.levels.upper.loss=fusd"),
-        (["search", "toy", *SHORT], "task.batsh=1"),
-        (["retrain", str(genotype), *BRIEF], "retrain.stages.averaging.level.split=none"),
-    ):
-        out = tmp_path / mistake
-        if existing:
-            out.mkdir(parents=True)
-        assert "unknown" in refused(*command, mistake, "--out", out)
-        assert "no run to resume" in refused(*command, mistake, "--out", out, "--resume")
-        assert nas(*command, "--out", out).code == 0
+    (tmp_path / "there").mkdir()
+    for out in (tmp_path / "there", tmp_path / "new"):
+        for command, mistake in (
+            (["search", "toy", *SHORT], "search.levels.upper.loss=fusd"),
+            (["search", "toy", *SHORT], "task.batsh=1"),
+            (["retrain", str(genotype), *BRIEF], "retrain.stages.averaging.level.split=none"),
+        ):
+            assert "unknown" in refused(*command, mistake, "--out", out)
+            assert "no run to resume" in refused(*command, mistake, "--out", out, "--resume")
+    assert nas("search", "toy", *SHORT, "--out", tmp_path / "there").code == 0
+    assert nas("retrain", genotype, *BRIEF, "--out", tmp_path / "new").code == 0
 
 
 @pytest.mark.parametrize(
@@ -225,6 +222,9 @@ def test_losses_that_are_not_numbers(nas: Nas, refused: Refused, genotype: Path,
     assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")["state"]["step"] == 10
     assert refused(*command, "--resume") == message
     assert nas("derive", tmp_path / "run").code == 0
+    command = ["search", "toy", "task.broken=3", "search.epochs=1", "--out", tmp_path / "early", "--quiet"]
+    message = refused(*command)
+    assert refused(*command, "--resume") == message, "without any checkpoint it begins anew"
     command = ["retrain", genotype, "task.broken=3", "--out", tmp_path / "net", "--quiet"]
     assert "level 'backbone' at step 12" in refused(*command)
     assert "net: no retrained network" in refused("evaluate", tmp_path / "net")
@@ -243,3 +243,12 @@ def test_a_genotype_that_cannot_be_written(refused: Refused, searched: Path, tmp
     (tmp_path / "file").touch()
     message = refused("derive", searched, "--out", tmp_path / "file" / "a.yaml")
     assert "file/a.yaml: cannot be written: " in message
+
+
+def test_flags_and_overrides_come_in_any_order(nas: Nas, tmp_path: Path) -> None:
+    words = ["search.steps=2", "--quiet", "search.epochs=1"]
+    for number, arguments in enumerate((["toy", *words, "--out"], ["toy", "--out"], ["--quiet", "--out"])):
+        out = tmp_path / str(number)
+        rest = {0: [], 1: words, 2: ["toy", *words[::2]]}[number]
+        assert nas("search", *arguments, out, *rest).code == 0
+        assert load_config(out / "config.yaml") == toy.config("search.steps=2", "search.epochs=1")

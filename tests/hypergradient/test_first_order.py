@@ -28,7 +28,7 @@ def test_the_level_does_not_respond() -> None:
         ("unrolled", {}, 0.285),  # w' = 2 - 0.1 * 1.5, dF/da = 0.1 (w' + 1)
     ],
 )
-def test_sign_toy(name: str, arguments: dict[str, float], expected: float) -> None:
+def test_point_03_sign_toy(name: str, arguments: dict[str, float], expected: float) -> None:
     # f = (w - a)^2 / 2, F = (w + 1)^2 / 2: w* = a, so dF/da = w + 1 = 3 at w = 2, whatever a is.
     a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
 

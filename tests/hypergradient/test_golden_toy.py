@@ -105,7 +105,7 @@ def solved(hypergradient: dict[str, Any], *, direct: bool = True) -> tuple[float
         ({"lower": {"name": "unrolled"}, "middle": IMPLICIT}, False),  # one step of rate 1 solves the lower level
     ],
 )
-def test_implicit_responses_give_the_total_derivative(hypergradient: dict[str, Any], direct: bool) -> None:
+def test_point_02_implicit_responses_give_the_total_derivative(hypergradient: dict[str, Any], direct: bool) -> None:
     loss, gradient = solved(hypergradient, direct=direct)
     assert loss == pytest.approx(UPPER, abs=1e-9)
     assert gradient == pytest.approx(TOTAL, abs=1e-9)
@@ -129,21 +129,23 @@ def closed_form(a: float) -> float:
         ({"lower": IMPLICIT, "middle": {"name": "first_order"}}, False),
     ],
 )
-def test_without_the_middle_response_the_gradient_is_too_large(hypergradient: dict[str, Any], direct: bool) -> None:
+def test_point_02_without_the_middle_response_the_gradient_is_too_large(
+    hypergradient: dict[str, Any], direct: bool
+) -> None:
     _, gradient = solved(hypergradient, direct=direct)
     assert gradient == pytest.approx(FIRST_ORDER, abs=1e-9)
     assert gradient / TOTAL == pytest.approx(2.6, abs=0.05)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 8, 30])
-def test_unrolled_responses_converge_geometrically(steps: int) -> None:
+def test_point_02_unrolled_responses_converge_geometrically(steps: int) -> None:
     _, gradient = solved({"middle": {"name": "unrolled", "steps": steps}})
     difference = A * (P - Q) + D - E
     left = (1 - (difference @ difference).item() - MU) ** steps  # what the steps leave of a distance to the optimum
     assert gradient == pytest.approx(TOTAL + left * (FIRST_ORDER - TOTAL), abs=1e-8)
 
 
-def test_the_middle_level_responds_at_the_stated_rate() -> None:
+def test_point_02_the_middle_level_responds_at_the_stated_rate() -> None:
     toy = Toy(direct=True)
     engine(toy, {}).step(0)
     dominant, companion = toy.branches()

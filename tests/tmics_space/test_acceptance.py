@@ -52,13 +52,15 @@ def batch(split: str, index: int) -> Batch:
 
 
 def tiny(seed: int = 0, **options: Any) -> Supernet:
-    """A supernet in double precision, away from the zeros that some parameters, and all arch parameters, start with."""
+    """A supernet in double precision, at a point of its own: no zeros, and nothing that depends on how layers start."""
     supernet = Supernet(tmics, seed=seed, **TINY | options).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in supernet.named_parameters():
             scale = 0.5 if name.startswith(("arch", "network.averaging")) else 0.3
-            parameter.add_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.double))
+            noise = scale * torch.randn(parameter.shape, generator=generator, dtype=torch.double)
+            centred = name.endswith("bias") or (parameter.dim() > 1 and not name.endswith("dictionary"))
+            parameter.copy_(noise if centred else parameter + noise)  # else scales, slopes, the formula's streaks
     return supernet
 
 
@@ -297,7 +299,7 @@ def test_the_arch_gradient_goes_through_unrolled_levels(through: tuple[str, ...]
 
 def test_the_arch_gradient_goes_through_the_solution_of_the_middle_level() -> None:
     """One free weight whose problem is solved anew at each end of the difference; SSIM alone, which is smooth."""
-    supernet, losses = tiny(seed=4, averaging="free"), task(l1=0.0).losses
+    supernet, losses = tiny(seed=7, averaging="free"), task(l1=0.0).losses
     (name,) = (name for name, _ in supernet.named_parameters() if ".averaging." in name)
     values = {n: value.detach() for n, value in supernet.named_parameters()}
     oracle = Answers(supernet, (), losses)

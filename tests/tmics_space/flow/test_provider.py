@@ -14,7 +14,7 @@ def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_providers_of_the_project_are_registered() -> None:
-    assert list(flow_providers()) == ["dis", "pyramid", "zero"]
+    assert {"dis", "pyramid", "zero"} <= flow_providers().keys()
 
 
 def test_make_flow_passes_arguments_on() -> None:

@@ -41,7 +41,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[NDArray[np.float64], NDArray[n
     return rained(clean), clean
 
 
-def test_luminance_is_matlabs(pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+def test_point_11_luminance_is_matlabs(pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
     ours = luminance(tensor(pair[0]))
     assert ours.shape == (1, *pair[0].shape[:2])
     np.testing.assert_allclose(ours[0].numpy() * 255, rgb2ycbcr(pair[0])[..., 0], atol=1e-10)
@@ -53,20 +53,20 @@ def test_luminance_of_black_white_and_the_primaries() -> None:
     torch.testing.assert_close(luminance(colours[..., None, None]).flatten() * 255, expected)
 
 
-def test_psnr_is_scikit_images(pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+def test_point_11_psnr_is_scikit_images(pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
     a, b = pair
     expected = peak_signal_noise_ratio(b, a, data_range=1.0)
     assert psnr(tensor(a), tensor(b)).item() == pytest.approx(expected, abs=1e-9)
     assert psnr(tensor(a).float(), tensor(b).float()).item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_ssim_is_scikit_images(pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+def test_point_11_ssim_is_scikit_images(pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
     a, b = pair
     assert ssim(tensor(a), tensor(b)).item() == pytest.approx(peer_ssim(a, b), abs=1e-9)
     assert ssim(tensor(a).float(), tensor(b).float()).item() == pytest.approx(peer_ssim(a, b), abs=1e-5)
 
 
-def test_both_on_luminance_are_scikit_images(pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+def test_point_11_both_on_luminance_are_scikit_images(pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
     a, b = (rgb2ycbcr(image)[..., :1] / 255 for image in pair)
     ours, truth = luminance(tensor(pair[0])), luminance(tensor(pair[1]))
     assert psnr(ours, truth).item() == pytest.approx(peak_signal_noise_ratio(b, a, data_range=1.0), abs=1e-9)

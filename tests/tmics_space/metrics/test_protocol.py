@@ -60,7 +60,7 @@ def by_scikit_image(how: Protocol, output: Tensor, truth: Tensor) -> tuple[list[
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_protocol_agrees_with_scikit_image(name: str) -> None:
+def test_point_11_every_protocol_agrees_with_scikit_image(name: str) -> None:
     output, truth = clips()
     how = protocol(name)
     found = evaluate_clip(name, output, truth)

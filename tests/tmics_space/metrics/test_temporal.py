@@ -126,14 +126,14 @@ def test_the_threshold_of_a_motion_boundary(axis: str, slope: float, seen: bool)
     assert visible(forward, torch.zeros_like(forward))[0, 0, 20, 20].item() == seen
 
 
-def test_an_integer_motion_has_no_warping_error_inside() -> None:
+def test_point_12_an_integer_motion_has_no_warping_error_inside() -> None:
     first, second = panning(2, (3, -2))[:, None]
     assert pair_error(first, second, constant((-3, 2)), inside(first)).item() == 0
     for wrong in ((3, -2), (-2, 3), (2, -3), (0, 0), (-3, -2)):
         assert pair_error(first, second, constant(wrong), inside(first)).item() > 0.01
 
 
-def test_a_subpixel_motion_has_a_warping_error_below_that_of_interpolation() -> None:
+def test_point_12_a_subpixel_motion_has_a_warping_error_below_that_of_interpolation() -> None:
     # linear interpolation of A sin(w x) between pixels is off by at most A w^2 / 8, in each of three channels
     amplitude, frequency, step = 0.4, 0.3, 0.4
     x = torch.arange(96, dtype=torch.float64)

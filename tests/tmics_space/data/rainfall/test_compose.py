@@ -19,7 +19,7 @@ MOVING = msgspec.structs.replace(PRESETS["light25"], coherence=0.7)
 
 
 @pytest.mark.parametrize("preset", [*PRESETS, MOVING], ids=[*PRESETS, "coherent"])
-def test_equal_seeds_give_equal_bytes(preset: str | RainPreset) -> None:
+def test_point_14_equal_seeds_give_equal_bytes(preset: str | RainPreset) -> None:
     rainy = rain(CLIP, preset, 3)
     assert rainy.shape == CLIP.shape
     assert rainy.dtype == torch.uint8

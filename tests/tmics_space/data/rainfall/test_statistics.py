@@ -81,7 +81,7 @@ def shapes(rainy: Tensor, clean: Tensor) -> tuple[float, list[float], list[float
     return len(lengths) / len(residual), *(list(each) for each in quantiles)
 
 
-def test_ntu_matches_the_measured_statistics(data_root: Path) -> None:
+def test_point_14_ntu_matches_the_measured_statistics(data_root: Path) -> None:
     rainy, clean = on_streets(data_root, "ntu")
     pixels = statistics(rainy, clean)
     count, lengths, widths = shapes(rainy, clean)
@@ -101,5 +101,7 @@ def test_ntu_streaks_do_not_return(data_root: Path) -> None:
 @pytest.mark.parametrize(
     ("preset", "decibels", "tolerance"), [("light25", 24.0, 0.5), ("complex25", 14.6, 0.7), ("complex25-occl", 15, 1)]
 )
-def test_synthetic_sets_match_their_noise(data_root: Path, preset: str, decibels: float, tolerance: float) -> None:
+def test_point_14_synthetic_sets_match_their_noise(
+    data_root: Path, preset: str, decibels: float, tolerance: float
+) -> None:
     assert statistics(*on_streets(data_root, preset)).psnr_y == pytest.approx(decibels, abs=tolerance)
