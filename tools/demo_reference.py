@@ -120,7 +120,7 @@ HEAD = (
     "`make demo` searches on the clips `bikes` and `bigbuckbunny`, retrains what it found, and derains `carphone`, a",
     "film that neither saw, with `light25` rain. `python tools/demo_reference.py` repeats this for three seeds, and",
     "trains a plain residual CNN on five stacked frames beside each: of equal multiply-adds, for the seconds that the",
-    "retraining took, on the same batches. PSNR of the luminance in dB, over all frames; ours / plain where there are two.",
+    "retraining took, on the same batches. PSNR of the luminance in dB, over all frames; two values are ours / plain.",
     "",
 )
 
