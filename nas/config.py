@@ -93,8 +93,8 @@ def parse_config(data: dict[str, Any], overrides: Sequence[str] = (), where: str
     for override in overrides:
         _override(data, override)
     config = convert(data, Config, where + ("".join(f" {o}" for o in overrides)))
-    find_space(config.space).options(**config.options)
-    return config
+    # In full and in plain data: a run does not depend on a file of operations, nor on what defaults become later.
+    return msgspec.structs.replace(config, options=find_space(config.space).options(**config.options))
 
 
 def find_config(source: str) -> Path:

@@ -29,15 +29,11 @@ def choose_strongest(
     margins: dict[str, float] = {}
     values: dict[str, list[float]] = {label: weight.double().tolist() for label, weight in weights.items()}
     edges = _edges(decisions)
-    pruned = {edge for label, decision in decisions.items() if decision.pruned for edge in edges[label].values()}
-
-    def allowed(label: str) -> list[int]:
-        names = decisions[label].candidates
-        return [i for i, name in enumerate(names) if name != NONE or label not in pruned]
+    allowed = _allowed(decisions)
 
     def strength(edge: str | None) -> float:
         """The largest mixing weight on an edge; one without a decision is as strong as can be."""
-        return 1.0 if edge is None else max((values[edge][i] for i in allowed(edge)), default=0.0)
+        return 1.0 if edge is None else max((values[edge][i] for i in allowed[edge]), default=0.0)
 
     for label, decision in _existing(decisions, choices):
         if decision.kind == "inputs":
@@ -47,7 +43,7 @@ def choose_strongest(
             margins[label] = _lead(order, strengths, decision.keep)
         else:
             price = (costs or {}).get(label, [0.0] * len(values[label]))
-            options = allowed(label) or range(len(price))
+            options = allowed[label] or range(len(price))
             order = sorted(options, key=lambda i: (-values[label][i], price[i], i))
             choices[label] = decision.candidates[order[0]]
             margins[label] = _lead(order, values[label])
@@ -55,10 +51,15 @@ def choose_strongest(
 
 
 def choose_randomly(decisions: Mapping[str, Decision], generator: torch.Generator) -> dict[str, Choice]:
-    """Choices drawn uniformly, decision by decision; those inside candidates that were not drawn are absent."""
+    """Choices drawn uniformly, decision by decision; those inside candidates that were not drawn are absent.
+
+    Like the strongest ones they never take `none` on an in-edge that a node keeps of several.
+    """
     choices: dict[str, Choice] = {}
+    allowed = _allowed(decisions)
     for label, decision in _existing(decisions, choices):
-        order = torch.randperm(len(decision.candidates), generator=generator).tolist()
+        options = allowed[label] or range(len(decision.candidates))
+        order = [options[i] for i in torch.randperm(len(options), generator=generator).tolist()]
         if decision.kind == "inputs":
             choices[label] = tuple(sorted(int(decision.candidates[i]) for i in order[: decision.keep]))
         else:
@@ -74,6 +75,16 @@ def _existing(decisions: Mapping[str, Decision], choices: Mapping[str, Choice]) 
     waiting = dict(decisions)
     while label := next((label for label, decision in waiting.items() if decision.active(choices)), None):
         yield label, waiting.pop(label)
+
+
+def _allowed(decisions: Mapping[str, Decision]) -> dict[str, list[int]]:
+    """The candidates of each decision, by position, that may be chosen: `none` not on an edge that was selected."""
+    edges = _edges(decisions)
+    pruned = {edge for label, decision in decisions.items() if decision.pruned for edge in edges[label].values()}
+    return {
+        label: [i for i, name in enumerate(decision.candidates) if name != NONE or label not in pruned]
+        for label, decision in decisions.items()
+    }
 
 
 def _edges(decisions: Mapping[str, Decision]) -> dict[str, dict[int, str]]:

@@ -136,7 +136,8 @@ class OperationSet(Mapping[str, Factory]):
             return _sets[value]
         if isinstance(value, str) and value.endswith((".yaml", ".yml")):
             return cls.load(value)
-        raise UnknownNameError("operation set", value, sorted(_sets), "or give the path of a YAML file")
+        hint = "give the path of a YAML file, or load the module that registers the set with --import MODULE"
+        raise UnknownNameError("operation set", value, sorted(_sets), hint)
 
     def plain(self) -> str | dict[str, dict[str, Any]]:
         """The set in plain data, from which `OperationSet.of` makes it again: its registered name, or what a file says.

@@ -31,12 +31,15 @@ def retrain(
 
     The network starts from the initial weights of the configured seed, or is `initial`, such as one that inherits a
     supernet's weights. A stage changes the parameters of its level alone; with `mode: eval` no buffers either. The run
-    folder receives metrics, checkpoints, the genotype, and `weights.safetensors`. Raises `ConfigError` before anything
-    is recorded, where the configuration does not fit, and `DivergedError` where the losses stop being finite.
+    folder receives metrics, checkpoints, the genotype, and `weights.safetensors`. Before anything is recorded, raises
+    `ConfigError` where the configuration does not fit, and what the task's `check` does; later `DivergedError` where
+    the losses stop being finite.
     """
     if config.space != genotype.space:
         raise ConfigError(f"the configuration is for space '{config.space}', the genotype of '{genotype.space}'")
     task = config.build_task()
+    if hasattr(task, "check"):
+        task.check()
     if initial is None:
         initial = find_space(genotype.space).derived(genotype, seed=config.seed)
         checkpoint.load_parts(initial, config.initial, partial=True)

@@ -33,7 +33,9 @@ class Task(Protocol):
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Metrics on data that neither search nor retraining sees. The network is in eval mode, without gradients.
 
-        A task may have an attribute `statement`: the text, shown below the metrics, that says how they are taken.
+        A task may have besides: `statement`, the text, shown below the metrics, that says how they are taken; `parts`,
+        the metrics that the last call took of each part of the data, by its name; and a method `check()` that raises,
+        before a training begins, where this one could not work at its end.
         """
 
     def predict(self, network: nn.Module, source: Path, sink: Path, **options: Any) -> dict[str, float]:

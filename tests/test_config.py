@@ -20,6 +20,8 @@ from nas.config import Config, find_config, load_config, parse_config, shipped_c
 from nas.errors import ConfigError, InvalidFileError, NASError, UnknownNameError
 from nas.files import parse_yaml
 from nas.levels import SGD, Adam
+from nas.operations import OperationSet
+from nas.primitives import DARTS
 from nas.space import search_space
 
 TEXT = """\
@@ -47,6 +49,12 @@ retrain:
 def tiny(choose: Chooser, /, *, channels: int = 2) -> nn.Module:
     """One decision."""
     return choose("only", {"linear": lambda: nn.Linear(channels, channels), "none": nn.Identity})
+
+
+@search_space("test-operations")
+def chosen(choose: Chooser, /, *, operations: OperationSet = DARTS) -> nn.Module:
+    """One decision among operations."""
+    return choose("only", operations.bind(2))
 
 
 class Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -282,3 +290,14 @@ def test_overrides_leave_the_given_data_alone() -> None:
 def test_overrides_that_fit_nowhere(override: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         parse(override)
+
+
+def test_operations_of_a_file_are_taken_up_into_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wide.yaml").write_text("operations:\n  wide: {factory: sep_conv, kernel: 7}\n")
+    monkeypatch.chdir(tmp_path)
+    config = parse("space=test-operations", "options={operations: wide.yaml}")
+    assert config.options["operations"] == {"wide": {"factory": "sep_conv", "kernel": 7}}
+    (tmp_path / "wide.yaml").unlink()
+    assert parse_config(parse_yaml(config.dump(), "dump")) == config

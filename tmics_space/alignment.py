@@ -87,4 +87,7 @@ def _window(frames: int) -> int:
 
 def _check(frames: Tensor, count: int) -> None:
     if frames.dim() != 5 or frames.shape[1:3] != (count, 3):
-        raise ConfigError(f"expected frames (batch, {count}, 3, height, width), found {tuple(frames.shape)}")
+        raise ConfigError(
+            f"expected frames (batch, {count}, 3, height, width), found {tuple(frames.shape)}; 'frames' of the space"
+            " and of the task are alike"
+        )

@@ -12,14 +12,14 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UnknownNameError
+from nas.errors import ConfigError, UnknownNameError
 from nas.task import task
 from tmics_space.data.clips import Batch, Clip, sample
 from tmics_space.data.shots import split_clips
 from tmics_space.data.sources import Films, Pairs
 from tmics_space.flow import DenseInverseSearch
 from tmics_space.losses import ARC_LOSSES, arc_loss, companion_loss, fidelity
-from tmics_space.metrics.protocol import evaluate_clip, protocol
+from tmics_space.metrics.protocol import bootstrap, evaluate_clip, protocol
 from tmics_space.metrics.temporal import TOF, WARPING_ERROR, tof, warping_error
 from tmics_space.network import Restored
 from tmics_space.predict import derain, derain_file
@@ -88,6 +88,8 @@ class DerainTask:
         }
         self.statement = f"psnr, ssim: {protocol(config.protocol).statement}"
         """How `evaluate` takes its scores, a line for each."""
+        self.parts: dict[str, dict[str, float]] = {}
+        """What `evaluate` measured last, clip by clip."""
         if config.temporal:
             self.statement += f"\nwarping_error: {WARPING_ERROR}\ntof: {TOF}"
 
@@ -104,11 +106,29 @@ class DerainTask:
         """One window, (1, frames, 3, crop, crop)."""
         return (torch.zeros(1, self.config.frames, 3, self.config.crop, self.config.crop),)
 
+    def check(self) -> None:
+        """Load the test clips; raises what that does, and `ConfigError` where one is too short to be scored."""
+        least = 2 * protocol(self.config.protocol).drop + 1
+        for clip in self.test_clips:
+            if len(clip.frames) < least:
+                found = f"protocol '{self.config.protocol}' scores {least} frames or more, found {len(clip.frames)}"
+                raise ConfigError(f"task.test: clip '{clip.name}': {found}")
+
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Means over the test clips: PSNR in dB and SSIM, those of the rainy input (`rainy_psnr`, ...), and the weight
-        of the dominant branch; with `temporal` also the warping error, that of the truth (`true_...`), and tOF."""
-        rows = [self._score(network, clip.frames, rainy) for clip in self.test_clips for rainy in clip.rainy]
-        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        of the dominant branch; with `temporal` also the warping error, that of the truth (`true_...`), and tOF. Of
+        several clips also the ends of the 95 % bootstrap interval of the mean PSNR (`psnr_low`, `psnr_high`)."""
+        self.parts = {
+            clip.name + f" #{version}" * (len(clip.rainy) > 1): self._score(network, clip.frames, rainy)
+            for clip in self.test_clips
+            for version, rainy in enumerate(clip.rainy, 1)
+        }
+        rows = list(self.parts.values())
+        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        if len(rows) > 1:
+            found = bootstrap([row["psnr"] for row in rows])
+            means |= {"psnr_low": found.low, "psnr_high": found.high}
+        return means
 
     def predict(
         self,

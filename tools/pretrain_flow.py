@@ -8,11 +8,13 @@ The weights go into a safetensors file. A configuration takes them with
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
 from nas.checkpoint import save_weights
+from nas.errors import NASError
 from nas.report.progress import Progress
 from tmics_space.data.clips import sample
 from tmics_space.data.sources import Films
@@ -35,7 +37,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     films = {f"film{i}": film for i, film in enumerate(arguments.films)}
-    clips = Films(films=films, rain=arguments.rain, size=tuple(arguments.size)).load(arguments.seed)
+    try:
+        clips = Films(films=films, rain=arguments.rain, size=tuple(arguments.size)).load(arguments.seed)
+    except NASError as error:
+        sys.exit(str(error))
     torch.manual_seed(arguments.seed)
     flow = make_flow("pyramid", width=arguments.width, levels=arguments.levels)
     optimizer = torch.optim.Adam(flow.parameters(), lr=arguments.lr)

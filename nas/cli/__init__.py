@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 
 from cyclopts import CycloptsError
 
@@ -18,7 +19,9 @@ __all__ = ["app", "inspecting", "main", "running"]
 def main() -> None:
     """Entry point of the `nas` command: a user's mistake is one line and exit code 2."""
     try:
-        app(_import_modules(sys.argv[1:]), exit_on_error=False, print_error=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            app(_import_modules(sys.argv[1:]), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except (NASError, CycloptsError) as error:
         print(f"nas: {' '.join(str(error).split())}", file=sys.stderr)
@@ -29,6 +32,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         sys.exit(1)
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """Show a warning as a line of the command, not of the code that gives it."""
+    print(f"nas: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _import_modules(arguments: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nas.cli.app import app
 from nas.cli.targets import genotype_of
-from nas.errors import ConfigError, UnknownNameError
+from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 
 if TYPE_CHECKING:
     from nas.genotype import Genotype
@@ -124,6 +124,8 @@ def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genoty
             raise ConfigError(f"{target}: a genotype has its own options; leave {' '.join(given)} out")
         genotype = genotype_of(target)
         return find_space(genotype.space).describe(**genotype.options), genotype
+    if "/" in target or Path(target).suffix:
+        raise InvalidFileError(f"{target}: no such file or folder")
     if ":" not in target and target not in spaces():
         known = [*spaces(), *shipped()]
         raise UnknownNameError("search space or genotype", target, known, "or give the path of a genotype or a run")

@@ -99,7 +99,7 @@ def retrain(
             network = run_retrain(loaded, found, run, on_step, initial=initial)
         task = loaded.build_task()
         scores = evaluate(network, task)
-        run.record("evaluate", None, **scores, statement=_statement(task))
+        run.record("evaluate", None, **scores, statement=_statement(task), parts=_parts(task))
         _show_scores(out, scores, task)
         print(f"report: {write_report(out)}")
 
@@ -149,6 +149,10 @@ def _show_choices(genotype: Genotype) -> None:
 def _show_scores(run: Path, scores: Mapping[str, float], task: Task) -> None:
     from nas.report.tables import table
 
+    parts = _parts(task)
+    if len(parts) > 1:
+        columns = list(next(iter(parts.values())))
+        table("One by one", ("", *columns), [(name, *part.values()) for name, part in parts.items()])
     table(f"Scores of {run}", ("metric", "value"), list(scores.items()))
     if statement := _statement(task):
         print(statement)
@@ -157,6 +161,11 @@ def _show_scores(run: Path, scores: Mapping[str, float], task: Task) -> None:
 def _statement(task: Task) -> str:
     """How the task takes its scores, where it says so."""
     return str(getattr(task, "statement", ""))
+
+
+def _parts(task: Task) -> dict[str, dict[str, float]]:
+    """What the task measured of each part of its data, where it says so."""
+    return dict(getattr(task, "parts", {}))
 
 
 @contextmanager

@@ -103,11 +103,15 @@ def _evaluations(records: list[Record]) -> list[str]:
     if not records:
         return []
     names = dict.fromkeys(name for record in records for name in record)
-    columns = [name for name in names if name not in ("kind", "statement")]
+    columns = [name for name in names if name not in ("kind", "statement", "parts")]
     rows = [[record.get(name) for name in columns] for record in records[-SHOWN:]]
     note = [f"The last {SHOWN} of {len(records)}."] if len(records) > SHOWN else []
     statements = dict.fromkeys(record["statement"] for record in records if record.get("statement"))
-    return ["## Evaluation", *note, _table(columns, rows), *statements]
+    parts = records[-1].get("parts") or {}
+    each = []
+    if len(parts) > 1:
+        each = [_table(("", *next(iter(parts.values()))), [(name, *part.values()) for name, part in parts.items()])]
+    return ["## Evaluation", *note, _table(columns, rows), *each, *statements]
 
 
 def _text(choice: Choice) -> str:

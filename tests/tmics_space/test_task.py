@@ -202,6 +202,7 @@ def test_evaluation_equals_its_parts(build: Callable[..., DerainTask], how: str)
             ours, before = (evaluate_clip(how, each, truth) for each in (output, rainy / 255))
             rows.append([ours.psnr, ours.ssim, before.psnr, before.ssim, 0.9])
     means = torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
+    del found["psnr_low"], found["psnr_high"]
     assert found == pytest.approx(dict(zip(["psnr", "ssim", "rainy_psnr", "rainy_ssim", "weight"], means, strict=True)))
     assert all(isinstance(value, float) and math.isfinite(value) for value in found.values())
     assert task.score in found
@@ -302,3 +303,25 @@ def test_fewer_than_two_clips(tmp_path: Path, films: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="3 splits need as many films, found 1") as raised:
         task.batch("train", 0)
     assert "\n" not in str(raised.value)
+
+
+def test_clips_to_be_scored_are_looked_at_before_a_training(tmp_path: Path, films: dict[str, str]) -> None:
+    def check(*overrides: str) -> None:
+        load_config(config(tmp_path, films), overrides).build_task().check()
+
+    check()
+    with pytest.raises(NASError, match=r"missing\.mp4: no such"):
+        check("task.test.films={a: missing.mp4}")
+    task = load_config(config(tmp_path, films), ["task.protocol=tmics"]).build_task()
+    task.test_clips = [Clip("short", "short", torch.zeros(4, 3, 24, 28).to(torch.uint8))]
+    with pytest.raises(ConfigError, match=r"clip 'short': protocol 'tmics' scores 5 frames or more, found 4"):
+        task.check()
+
+
+def test_scores_clip_by_clip_and_the_interval_of_their_mean(tmp_path: Path, films: dict[str, str]) -> None:
+    task = load_config(config(tmp_path, films), ["task.test.rains=2"]).build_task()
+    scores = task.evaluate(Blur())
+    psnrs = [part["psnr"] for part in task.parts.values()]
+    assert len(psnrs) == 2 * len(task.test_clips)
+    assert scores["psnr"] == pytest.approx(sum(psnrs) / len(psnrs))
+    assert min(psnrs) <= scores["psnr_low"] <= scores["psnr"] <= scores["psnr_high"] <= max(psnrs)

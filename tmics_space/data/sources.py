@@ -65,10 +65,8 @@ class Pairs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         """The clips; warns of what was skipped. `seed` makes no difference. Raises what `paired_dataset` does."""
         found = paired_dataset(self.root, self.layout, self.split)
         if found.skipped:
-            shown = "; ".join(found.skipped[:3])
-            warnings.warn(
-                f"{self.root}: {len(found.skipped)} skipped for want of a partner: {shown}, ...", stacklevel=2
-            )
+            shown = "; ".join(found.skipped[:3]) + ("; ..." if len(found.skipped) > 3 else "")
+            warnings.warn(f"{self.root}: {len(found.skipped)} skipped for want of a partner: {shown}", stacklevel=2)
         return load_pairs(found.clips, self.limit)
 
 

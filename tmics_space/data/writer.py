@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -39,10 +39,12 @@ def write_frames(target: str | Path, frame_rate: float = FRAME_RATE) -> Iterator
         known = ", ".join(VIDEO_SUFFIXES)
         raise ConfigError(f"{path}: cannot write '{path.suffix}'; expected {known}, or a folder: a name without a dot")
     part = _prepare(path, video)
+    size: torch.Size | None = None
+    count = 0
     try:
-        with encode_video(part, frame_rate) if video else nullcontext(_save_in(part)) as save:
-            size: torch.Size | None = None
-            count = 0
+        with ExitStack() as stack:
+            with _writing(path):
+                save = stack.enter_context(encode_video(part, frame_rate)) if video else _save_in(part)
 
             def write(frame: Tensor, stem: str | None = None) -> None:
                 nonlocal size, count
@@ -50,30 +52,34 @@ def write_frames(target: str | Path, frame_rate: float = FRAME_RATE) -> Iterator
                 if frame.dtype != torch.uint8 or frame.shape != size or len(size) != 3 or size[0] != 3:
                     found = f"{tuple(frame.shape)} {frame.dtype}"
                     raise ConfigError(f"{path}: frame {count} is {found}; expected torch.uint8 {tuple(size)}")
-                try:
+                with _writing(path):
                     save(frame.detach().cpu(), stem or f"{count:05d}")
-                except OSError as error:
-                    raise _unwritable(path, error) from error
 
-            yield write
+            try:
+                yield write
+            except BaseException:
+                with suppress(OSError):  # on a full disk the end cannot be written either
+                    stack.close()
+                raise
+            with _writing(path):  # the end of a video file is written now: the disk may be full
+                stack.close()
         if not count:
             raise InvalidFileError(f"{path}: no frame was written")
-        part.replace(path)
+        with _writing(path):
+            part.replace(path)
     except BaseException:
         _remove(part)
         raise
 
 
 def _prepare(path: Path, video: bool) -> Path:
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
+    with _writing(path):
         if path.is_file() or (path.is_dir() and (video or any(path.iterdir()))):
             raise InvalidFileError(f"{path}: exists already; remove it or write to another name")
+        part = path.absolute().with_name(f".{path.stem}.part{path.suffix}")  # `.` has no name of its own
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
         part.touch() if video else part.mkdir()
-    except OSError as error:
-        raise _unwritable(path, error) from error
     return part
 
 
@@ -90,5 +96,9 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _unwritable(path: Path, error: OSError) -> InvalidFileError:
-    return InvalidFileError(f"{path}: cannot be written: {error.strerror or error}")
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # PyAV's are of this class too
+        raise InvalidFileError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from tmics_space.metrics.image import luminance, psnr, ssim
-from tmics_space.metrics.protocol import ClipScores, Protocol, Summary, evaluate_clip, protocol, summary
+from tmics_space.metrics.protocol import ClipScores, Interval, Protocol, bootstrap, evaluate_clip, protocol
 from tmics_space.metrics.temporal import TemporalScore, tof, warping_error
 
 __all__ = [
     "ClipScores",
+    "Interval",
     "Protocol",
-    "Summary",
     "TemporalScore",
+    "bootstrap",
     "evaluate_clip",
     "luminance",
     "protocol",
     "psnr",
     "ssim",
-    "summary",
     "tof",
     "warping_error",
 ]

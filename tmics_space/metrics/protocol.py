@@ -9,7 +9,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from nas.errors import ConfigError, UnknownNameError
+from nas.errors import UnknownNameError
 from tmics_space.metrics.clips import check_clips
 from tmics_space.metrics.image import luminance, psnr, ssim
 
@@ -44,16 +44,6 @@ class Interval(msgspec.Struct, frozen=True):
     mean: float
     low: float
     high: float
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """The scores of several clips under one protocol."""
-
-    psnr: Interval
-    ssim: Interval
-    clips: int
-    protocol: str
-    statement: str
 
 
 _SSIM = "SSIM 11x11 Gaussian sigma 1.5, valid region, data range 1; mean per clip, then over clips"
@@ -117,26 +107,12 @@ def evaluate_clip(how: str | Protocol, output: Tensor, truth: Tensor) -> ClipSco
     )
 
 
-def summary(clips: Sequence[ClipScores], *, seed: int = 0) -> Summary:
-    """Means over clips, every clip counting once, with bootstrap intervals that resample whole clips.
-
-    Frames of one clip resemble each other, so resampling frames would give intervals that are too narrow.
-    Raises ConfigError for no clips, or clips scored under different protocols.
-    """
-    if len({clip.statement for clip in clips}) != 1:
-        found = ", ".join(sorted({clip.protocol for clip in clips})) or "no clips"
-        raise ConfigError(f"a summary needs clips scored under one protocol, found {found}")
-    return Summary(
-        psnr=bootstrap([clip.psnr for clip in clips], seed=seed),
-        ssim=bootstrap([clip.ssim for clip in clips], seed=seed),
-        clips=len(clips),
-        protocol=clips[0].protocol,
-        statement=clips[0].statement,
-    )
-
-
 def bootstrap(values: Sequence[float], *, seed: int = 0, resamples: int = 2000) -> Interval:
-    """The mean with its 95 % percentile-bootstrap interval (Efron and Tibshirani 1993, ch. 13)."""
+    """The mean over clips with its 95 % percentile-bootstrap interval (Efron and Tibshirani 1993, ch. 13).
+
+    Every clip counts once: frames of one clip resemble each other, so resampling frames would give intervals that are
+    too narrow.
+    """
     sample = torch.tensor(values, dtype=torch.float64)
     mean = sample.mean().item()
     if len(values) < 2:

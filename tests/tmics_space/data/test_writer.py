@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,31 @@ def test_an_empty_clip_is_an_error(tmp_path: Path, target: str) -> None:
     with pytest.raises(InvalidFileError, match="no frame was written"), write_frames(tmp_path / target):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("target", "frames"), [("out", 40), ("out.mkv", 40), ("out.mp4", 90), ("out.mp4", 12)])
+def test_a_disk_that_is_full(tmp_path: Path, target: str, frames: int) -> None:
+    """While frames come in, or (12 of them wait in the encoder) at the end."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+
+    def write_much() -> None:
+        with write_frames(small / target) as write:
+            for frame in torch.randint(256, (frames, 3, 96, 96)).to(torch.uint8):
+                write(frame)
+
+    try:
+        with pytest.raises(InvalidFileError, match=rf"{target}: cannot be written: No space left on device"):
+            write_much()
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_the_current_folder_is_no_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidFileError, match="exists already"), write_frames("."):
+        pytest.fail("work began")

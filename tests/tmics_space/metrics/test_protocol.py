@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -18,7 +17,6 @@ from tmics_space.metrics.protocol import (
     bootstrap,
     evaluate_clip,
     protocol,
-    summary,
 )
 
 
@@ -95,16 +93,6 @@ def test_a_perfect_clip_scores_infinity_and_one() -> None:
     assert found.ssim == pytest.approx(1)
 
 
-def test_a_summary_counts_every_clip_once_and_saves() -> None:
-    found = summary([evaluate_clip("y", *clips(frames, seed)) for seed, frames in enumerate((2, 3, 9))])
-    each = [evaluate_clip("y", *clips(frames, seed)) for seed, frames in enumerate((2, 3, 9))]
-    assert found.psnr.mean == pytest.approx(np.mean([clip.psnr for clip in each]))
-    assert found.ssim.mean == pytest.approx(np.mean([clip.ssim for clip in each]))
-    assert (found.clips, found.protocol, found.statement) == (3, "y", PROTOCOLS["y"].statement)
-    assert found.psnr.low <= found.psnr.mean <= found.psnr.high
-    assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
-
-
 def test_bootstrap_is_that_of_the_normal_law_for_many_clips() -> None:
     values = np.random.default_rng(0).normal(30, 2, 400)
     found = bootstrap(values.tolist())
@@ -157,10 +145,3 @@ def test_an_output_that_is_not_finite_is_no_score() -> None:
     output[3, 0, 0, 0] = torch.nan
     with pytest.raises(DivergedError, match="frame 3 of the output is not finite"):
         evaluate_clip("y", output, truth)
-
-
-def test_a_summary_of_nothing_or_of_mixed_protocols() -> None:
-    with pytest.raises(ConfigError, match="found no clips"):
-        summary([])
-    with pytest.raises(ConfigError, match="found rgb, y"):
-        summary([scores(30), scores(31, "rgb")])

@@ -1,0 +1,50 @@
+"""The programs in tools/ run from beginning to end, at a small size."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[2] / "tools"
+pytestmark = pytest.mark.slow
+
+
+def run(tool: str, *arguments: object, code: int = 0) -> str:
+    """What a tool prints."""
+    command = [sys.executable, TOOLS / tool, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_demo_and_its_comparison(tmp_path: Path) -> None:
+    out, doc = tmp_path / "out", tmp_path / "demo.md"
+    printed = run("demo_reference.py", "--quick", "--seeds", 0, "--out", out, "--doc", doc)
+    assert "| seed | rainy | temporal median |" in doc.read_text()
+    assert "dB over rainy" in printed
+    demo = out / "seed-0"
+    scores = json.loads((demo / "scores.json").read_text())["scores"]
+    assert scores["temporal median"]["psnr"] > scores["rainy"]["psnr"]
+    for made in ("report.md", "before-after.png", "before-after.mp4", "genotype.svg", "network/weights.safetensors"):
+        assert (demo / made).stat().st_size > 0, made
+
+
+def test_a_demo_replaces_no_other_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    assert "holds something that is no demo's" in run("demo.py", "--quick", "--out", tmp_path, code=1)
+    assert (tmp_path / "mine").exists()
+
+
+def test_pretraining_a_flow(tmp_path: Path) -> None:
+    out = tmp_path / "flow.safetensors"
+    size = ("--width", 4, "--levels", 2, "--steps", 3, "--crop", 32, "--size", 48, 84)
+    assert "parameters" in run("pretrain_flow.py", "bundled:carphone", "--out", out, *size)
+    assert out.stat().st_size > 0
+    refused = run("pretrain_flow.py", "nowhere.mp4", "--out", out, *size, code=1)
+    assert refused.startswith("nowhere.mp4: no such folder or file")
