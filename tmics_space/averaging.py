@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
@@ -47,10 +48,20 @@ class BranchScores(nn.Module):
         zeroed(self.companion[-1])
 
     def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
-        difference = self.dominant(dominant) - self.companion(companion)
+        difference = self._difference(dominant, companion)
         if self.over:
             difference = difference.mean(self.over, keepdim=True)
         return torch.sigmoid(difference)  # the softmax over two
+
+    def _difference(self, dominant: Tensor, companion: Tensor) -> Tensor:
+        """The dominant score less the companion's, both branches in one pass."""
+        (first, slope, last), (other_first, other_slope, other_last) = self.dominant, self.companion
+        weight, bias = torch.cat((first.weight, other_first.weight)), torch.cat((first.bias, other_first.bias))
+        hidden = F.conv2d(torch.cat((dominant, companion), 1), weight, bias, padding=1, groups=2)
+        slopes = torch.cat((slope.weight, other_slope.weight)).repeat_interleave(3).view(-1, 1, 1)
+        hidden = torch.lerp(hidden.relu(), hidden, slopes)
+        weight = torch.cat((last.weight, -other_last.weight), 1)
+        return F.conv2d(hidden, weight, last.bias - other_last.bias, padding=1)
 
 
 class ColourAttention(nn.Module):
