@@ -52,9 +52,11 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, of_x: Tensor, of_slope: Tensor) -> Tensor:
         x, slope = ctx.saved_tensors
-        return torch.lerp(_positive(of_x, x), of_x, slope) + of_slope * (x - x.relu())
+        changed: Tensor = torch.lerp(_positive(of_x, x), of_x, slope) + of_slope * (x - x.relu())
+        return changed
 
 
 def _positive(change: Tensor, x: Tensor) -> Tensor:
     """`change` where x is positive, else 0."""
-    return torch.ops.aten.threshold_backward(change, x, 0)
+    positive: Tensor = torch.ops.aten.threshold_backward(change, x, 0)
+    return positive

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,17 +55,16 @@ class OpticalFlow(nn.Module):
         """
         if not isinstance(self.flow, Framewise):
             return []
-        return [level.unflatten(0, frames.shape[:2]) for level in self.flow.describe(frames.flatten(0, 1))]
+        return [level.view(*frames.shape[:2], *level.shape[1:]) for level in self.flow.describe(frames.flatten(0, 1))]
 
     def _flow(self, reference: Tensor, neighbours: Tensor, described: Described) -> Tensor:
+        provider: Any = self.flow
         if not described:
-            flow: Tensor = self.flow(reference, neighbours)
-            return flow
+            return provider(reference, neighbours)  # type: ignore[no-any-return]
         centre = self.frames // 2
         others = [torch.cat((level[:, :centre], level[:, centre + 1 :]), 1).flatten(0, 1) for level in described]
         centres = [level[:, centre].repeat_interleave(self.frames - 1, 0) for level in described]
-        between: Callable[..., Tensor] = self.flow.between
-        return between(centres, others, reference.shape[2:])
+        return provider.between(centres, others, reference.shape[2:])  # type: ignore[no-any-return]
 
 
 class TemporalGrouping(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,13 +56,14 @@ class BranchScores(nn.Module):
 
     def _difference(self, dominant: Tensor, companion: Tensor) -> Tensor:
         """The dominant score less the companion's, both branches in one pass."""
-        (first, slope, last), (other_first, other_slope, other_last) = self.dominant, self.companion
-        weight, bias = torch.cat((first.weight, other_first.weight)), torch.cat((first.bias, other_first.bias))
+        branches: Any = (self.dominant, self.companion)
+        first, slope, last = zip(*branches, strict=True)
+        weight, bias = (torch.cat([getattr(layer, name) for layer in first]) for name in ("weight", "bias"))
         hidden = F.conv2d(torch.cat((dominant, companion), 1), weight, bias, padding=1, groups=2)
-        slopes = torch.cat((slope.weight, other_slope.weight)).repeat_interleave(3).view(-1, 1, 1)
-        hidden = torch.lerp(hidden.relu(), hidden, slopes)
-        weight = torch.cat((last.weight, -other_last.weight), 1)
-        return F.conv2d(hidden, weight, last.bias - other_last.bias, padding=1)
+        slopes = torch.cat([layer.weight for layer in slope]).repeat_interleave(3).view(-1, 1, 1)
+        hidden = torch.lerp(hidden.relu(), hidden, slopes.to(hidden))
+        weight = torch.cat((last[0].weight, -last[1].weight), 1)
+        return F.conv2d(hidden, weight, last[0].bias - last[1].bias, padding=1)
 
 
 class ColourAttention(nn.Module):

@@ -76,10 +76,8 @@ def _of_kernel(x: Tensor, gradient: Tensor, kernel: int, dilation: int) -> Tenso
     channels = x.shape[1]
     group = max(size for size in range(1, DENSE + 1) if channels % size == 0)
     shape, padding = (channels, group, kernel, kernel), dilation * (kernel // 2)
-    dense = conv2d_weight(x, shape, gradient, padding=padding, dilation=dilation, groups=channels // group)
-    return (
-        dense.view(-1, group, group, kernel, kernel)
-        .diagonal(0, 1, 2)
-        .permute(0, 3, 1, 2)
-        .reshape(channels, 1, kernel, kernel)
+    dense: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]  # torch has no types here
+        x, shape, gradient, padding=padding, dilation=dilation, groups=channels // group
     )
+    own = dense.view(-1, group, group, kernel, kernel).diagonal(0, 1, 2)
+    return own.permute(0, 3, 1, 2).reshape(channels, 1, kernel, kernel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -107,8 +108,9 @@ class FrequencyDecomposition(nn.Module):
 
         Convolutions are linear, so the high bands need not be made: both layers take the low ones, and p once.
         """
-        weight = self.high[0].weight
-        both = F.conv2d(low, torch.cat((self.low[0].weight, -weight)), dilation=self.high[0].dilation)
+        layers: Any = (self.low[0], self.high[0])
+        weight = layers[1].weight
+        both = F.conv2d(low, torch.cat((layers[0].weight, -weight)), dilation=layers[1].dilation)
         mixed, rest = both.chunk(2, 1)
         return mixed, rest + F.conv2d(p, weight.unflatten(1, (-1, p.shape[1])).sum(1))
 
