@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from nas.levels import Level
 from nas.multilevel import Multilevel, TaskLoss
 from tmics_space.activation import PReLU
+from tmics_space.alignment import OpticalFlow
 from tmics_space.averaging import BranchScores
 from tmics_space.blocks import SpatialGate
 from tmics_space.depthwise import DepthwiseConv2d
+from tmics_space.flow import Described
 from tmics_space.frequency import EPSILONS, FrequencyDecomposition
 
 
@@ -72,12 +74,20 @@ class PlainScores(BranchScores):
         return torch.sigmoid(difference.mean(self.over, keepdim=True) if self.over else difference)
 
 
+class PlainAlignment(OpticalFlow):
+    """Describes the frames of every pair anew."""
+
+    def describe(self, frames: Tensor) -> Described:
+        return []
+
+
 PLAIN: dict[type, type] = {
     PReLU: nn.PReLU,
     DepthwiseConv2d: nn.Conv2d,
     SpatialGate: PlainGate,
     BranchScores: PlainScores,
     FrequencyDecomposition: PlainFrequency,
+    OpticalFlow: PlainAlignment,
 }
 
 
