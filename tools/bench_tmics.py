@@ -17,12 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
 from tmics_plain import PlainLevels, decompose, plain
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from nas.cost import measure
 from nas.genotype import Genotype
@@ -148,7 +149,7 @@ def cpu_seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def compare(title: str, options: Options, rounds: int, wanted: str = "") -> Iterator[tuple[str, ...]]:
+def compare(title: str, options: Options, rounds: int) -> Iterator[tuple[str, ...]]:
     """A row for each option: its median time, and its gain over the first one, round by round."""
     for run in options.values():
         run()
@@ -160,9 +161,8 @@ def compare(title: str, options: Options, rounds: int, wanted: str = "") -> Iter
     for name, values in times.items():
         gains = [base / value for value, base in zip(values, reference, strict=True)]
         spread = f"{min(gains):.2f} to {max(gains):.2f}"
-        first, last = values is reference, name == [*options][-1]
         row = (f"{statistics.median(values):.4f}", f"{statistics.median(gains):.2f}", spread)
-        yield (title if first else "", name, *row, wanted if last else "")
+        yield (title if values is reference else "", name, *row)
 
 
 def peak_memory(crop: int, response: str, kind: str, steps: int = 1) -> float:
@@ -194,20 +194,20 @@ def speeds(crop: int, size: int, rounds: int) -> Iterator[tuple[str, ...]]:
         "plain network, levels of the engine": search_step(crop, "first order", "engine"),
         "all": search_step(crop, "first order"),
     }
-    yield from compare(f"three-level step, crop {crop}", steps, rounds, "2.5")
+    yield from compare(f"three-level step, crop {crop}", steps, rounds)
     for channels, side, gradient in ((96, 128, False), (16, crop, True)):
         splits: Options = {
             PLAIN: split(decompose, channels, side, gradient=gradient),
             "shared, separable": split(frequency.decompose, channels, side, gradient=gradient),
         }
         title = f"guided decomposition{' and its gradient' * gradient}, {channels} channels, {side}x{side}"
-        yield from compare(title, splits, rounds, "5")
+        yield from compare(title, splits, rounds)
     heavy = derived("heavy", 96)
     forward: Options = {PLAIN: passes(plain(heavy), 128), "all": passes(heavy, 128)}
-    yield from compare("heavy network, 96 channels, 128x128", forward, rounds, "1.5")
+    yield from compare("heavy network, 96 channels, 128x128", forward, rounds)
     for name, channels in (("heavy", 32), ("light", 32), ("light", 16)):
         title = f"predict, {name}, {channels} channels, 6 frames of {size}x{size}"
-        yield from compare(title, prediction(name, channels, size), rounds, "2")
+        yield from compare(title, prediction(name, channels, size), rounds)
 
 
 def memories(crop: int) -> Iterator[tuple[str, ...]]:
@@ -219,13 +219,16 @@ def memories(crop: int) -> Iterator[tuple[str, ...]]:
 
 
 def widths(size: int, rounds: int) -> Iterator[tuple[str, ...]]:
-    """What a pixel costs, and how many frames of this size a second of one core derains."""
+    """What a pixel costs, what of it windows share, and how many pixels a second of one core derains."""
     clip = moving_texture(3, size, size)
     for name in ("heavy", "light"):
         for channels in (4, 8, 16, 32, 48):
             network = derived(name, channels)
-            kilo = measure(network, "flops", (torch.zeros(1, 5, 3, size, size),)) / 2 / size**2 / 1000
-            row = [name, str(channels), f"{kilo:.0f}"]
+            flops = measure(network, "flops", (torch.zeros(1, 5, 3, size, size),))
+            with FlopCounterMode(display=False) as shared:  # four frames of a window were in the one before
+                cast(Any, network).describe(torch.zeros(1, 4, 3, size, size))
+            percent = 100 * shared.get_total_flops() / flops
+            row = [name, str(channels), f"{flops / 2 / size**2 / 1000:.0f}", f"{percent:.1f} %"]
             for bfloat16 in (False, True):
                 run = functools.partial(lambda n, b: list(derain(n, clip, bfloat16=b)), network, bfloat16)
                 seconds = min(cpu_seconds(run) for _ in range(max(rounds // 2, 1) + 1))
@@ -257,11 +260,11 @@ def main() -> None:
         child(*json.loads(arguments.child))
         return
     print(f"TMICS, supernet {SPACE}, batch 1, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    columns = ("work", "option", "CPU s", "gain", "smallest to largest", "aim")
+    columns = ("work", "option", "CPU s", "gain", "smallest to largest")
     show("Speed", columns, speeds(crop, size, rounds))
     show("Peak memory of a three-level step", ("option", "MiB over building", "ratio"), memories(crop))
     show("bfloat16", ("network", "mean change, of 255", "PSNR against float32, dB"), agreement(size))
-    columns = ("network", "channels", "kMAC a pixel", "Mpixel a second", "with bfloat16")
+    columns = ("network", "channels", "kMAC a pixel", "shared by windows", "Mpixel a second", "with bfloat16")
     show("Width", columns, widths(size, rounds))
 
 
