@@ -24,6 +24,7 @@ check: $(STAMP)  ## lint, format, types, import rules
 
 bench: $(STAMP)  ## time a search step and predict, option by option
 	$(BIN)/python tools/bench.py
+	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_tmics.py
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

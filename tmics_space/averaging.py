@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
@@ -47,10 +49,21 @@ class BranchScores(nn.Module):
         zeroed(self.companion[-1])
 
     def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
-        difference = self.dominant(dominant) - self.companion(companion)
+        difference = self._difference(dominant, companion)
         if self.over:
             difference = difference.mean(self.over, keepdim=True)
         return torch.sigmoid(difference)  # the softmax over two
+
+    def _difference(self, dominant: Tensor, companion: Tensor) -> Tensor:
+        """The dominant score less the companion's, both branches in one pass."""
+        branches: Any = (self.dominant, self.companion)
+        first, slope, last = zip(*branches, strict=True)
+        weight, bias = (torch.cat([getattr(layer, name) for layer in first]) for name in ("weight", "bias"))
+        hidden = F.conv2d(torch.cat((dominant, companion), 1), weight, bias, padding=1, groups=2)
+        slopes = torch.cat([layer.weight for layer in slope]).repeat_interleave(3).view(-1, 1, 1)
+        hidden = torch.lerp(hidden.relu(), hidden, slopes.to(hidden))
+        weight = torch.cat((last[0].weight, -last[1].weight), 1)
+        return F.conv2d(hidden, weight, last[0].bias - last[1].bias, padding=1)
 
 
 class ColourAttention(nn.Module):

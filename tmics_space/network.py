@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
+from tmics_space.alignment import OpticalFlow
 from tmics_space.averaging import Averaging
+from tmics_space.flow import Described
 
 
 class Restored(NamedTuple):
@@ -67,7 +69,8 @@ class Deraining(nn.Module):
     the missing branch equals the present one, which is the output; the weight is 0 or 1, and there is no `averaging`.
 
     forward: `(batch, frames, 3, height, width)` in [0, 1] to `Restored`. Raises `ConfigError` for parts that do not fit
-    together; `frames` is the length of the window that the alignment expects.
+    together; `frames` is the length of the window that the alignment expects, and `described` what `describe` says of
+    the frames, where it is known already.
     """
 
     wiring: tuple[tuple[str, str], ...] = tuple(_wiring(dna=True, cna=True, streaks=True, concat=False))
@@ -106,8 +109,8 @@ class Deraining(nn.Module):
             _wiring(dna=dna is not None, cna=cna is not None, streaks=streaks is not None, concat=concat)
         )
 
-    def forward(self, frames: Tensor) -> Restored:
-        aligned, photometric = self.alignment(frames)
+    def forward(self, frames: Tensor, described: Described | None = None) -> Restored:
+        aligned, photometric = self.alignment(frames) if described is None else self.alignment(frames, described)
         features = self.frequency(aligned)
         frame = frames[:, self.frames // 2]
         branches: list[Tensor] = []
@@ -121,6 +124,11 @@ class Deraining(nn.Module):
             return Restored(dominant, dominant, companion, weight, photometric)
         output, weight = self.averaging(dominant, companion)
         return Restored(output, dominant, companion, weight, photometric)
+
+    def describe(self, frames: Tensor) -> Described:
+        """What can be said of each frame of `(batch, frames, 3, height, width)` by itself, for the windows it is in."""
+        flows = [module for module in self.alignment.modules() if isinstance(module, OpticalFlow)]
+        return flows[0].describe(frames) if len(flows) == 1 else []
 
     def _dna_input(self, frame: Tensor, features: Tensor) -> Tensor:
         if self.streaks is None or self.stem is None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.operations import OperationSet, operation
+from tmics_space.activation import PReLU
 from tmics_space.blocks import Attention, ChannelGate, Residual, SpatialGate, conv
 
 
@@ -20,7 +21,7 @@ def residual(channels: int, *, kernel: int = 3, dilation: int = 1) -> nn.Module:
         conv(channels, channels, dilation=2),
         conv(channels, channels, 1),
         nn.BatchNorm2d(channels),
-        nn.PReLU(),
+        PReLU(),
     )
 
 
@@ -59,7 +60,7 @@ class Dense(nn.Module):
     def __init__(self, channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(conv(count * channels, channels, kernel, dilation=dilation) for count in (1, 2, 3))
-        self.activation = nn.PReLU()
+        self.activation = PReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]

@@ -17,6 +17,8 @@ from nas.errors import ConfigError
 from tmics_space.data.frames import iterate_frames
 from tmics_space.data.windows import window_indices
 from tmics_space.data.writer import write_frames
+from tmics_space.flow import Described
+from tmics_space.inference import folded
 
 OVERLAP = 32
 """By how many pixels neighbouring tiles overlap; across them one fades into the other."""
@@ -32,21 +34,39 @@ class Derained(NamedTuple):
     weight: float
 
 
+class Seen(NamedTuple):
+    """A frame as all windows around it see it."""
+
+    frame: Tensor
+    """(3, height, width) in [0, 1], on the network's device, continued to the smallest size"""
+    described: Described
+    """What the network says of it by itself, (1, 1, ...) each."""
+
+
 def derain(
-    network: nn.Module, clip: Iterable[Tensor], *, frames: int = 5, tile: int | None = None
+    network: nn.Module,
+    clip: Iterable[Tensor],
+    *,
+    frames: int = 5,
+    tile: int | None = None,
+    bfloat16: bool = False,
 ) -> Iterator[Derained]:
     """Derain a clip of frames (3, height, width) uint8, as they come; only a window of them is held at a time.
+
+    Batch norms are folded into convolutions; a frame goes to the device once, and so is computed what its
+    windows share of it.
 
     Args:
         network: returns `tmics_space.network.Restored`; in eval mode.
         frames: the length of its window; the clip is reflected at its ends.
         tile: greatest height and width to process at once, at least twice the overlap, else `ConfigError`. Channel
             attention, group norms and the averaging then see a tile, not the whole frame.
+        bfloat16: convolve in 16 bits, which takes half the time on hardware that can. What is added to the frame is
+            rounded to 8 significant bits.
     """
     if tile is not None and tile < 2 * OVERLAP:
         raise ConfigError(f"tiles are at least {2 * OVERLAP} pixels wide, found {tile}")
-    like = next(network.parameters())
-    return (_derain_window(network, window.to(like) / 255, tile) for window in _windows(clip, frames))
+    return _derained(folded(network), clip, frames, tile, bfloat16)
 
 
 def derain_file(
@@ -55,6 +75,7 @@ def derain_file(
     sink: str | Path,
     *,
     tile: int | None = None,
+    bfloat16: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Derain a video file or a folder of frames, to a video file (by its suffix) or a folder that keeps their names.
@@ -64,7 +85,7 @@ def derain_file(
     be written; no sink is left behind then.
     """
     stream = iterate_frames(source)
-    derained = derain(network, stream, frames=int(getattr(network, "frames", 5)), tile=tile)
+    derained = derain(network, stream, frames=int(getattr(network, "frames", 5)), tile=tile, bfloat16=bfloat16)
     started = time.perf_counter()
     weights: list[float] = []
     with write_frames(sink, stream.frame_rate) as write:
@@ -82,39 +103,59 @@ def derain_file(
     }
 
 
-def _windows(clip: Iterable[Tensor], frames: int) -> Iterator[Tensor]:
-    """The window around every frame, reflected at the ends, (frames, 3, height, width) each."""
-    held: deque[Tensor] = deque(maxlen=frames)
+def _derained(
+    network: nn.Module, clip: Iterable[Tensor], frames: int, tile: int | None, bfloat16: bool
+) -> Iterator[Derained]:
+    like = next(network.parameters())
+    narrow = torch.autocast(like.device.type, torch.bfloat16, enabled=bfloat16)
+    # Only whole frames look the same in every window.
+    describe = getattr(network, "describe", None) if tile is None else None
+
+    @torch.no_grad()
+    def see(frame: Tensor) -> Seen:
+        height, width = frame.shape[1:]
+        beyond = (0, max(SMALLEST - width, 0), 0, max(SMALLEST - height, 0))
+        pixels = F.pad(frame.to(like) / 255, beyond, mode="replicate")
+        with narrow:
+            return Seen(pixels, describe(pixels[None, None]) if describe is not None else [])
+
+    for size, window in _windows(clip, frames, see):
+        with narrow:
+            derained = _derain_window(network, window, size, tile)
+        yield derained
+
+
+def _windows(
+    clip: Iterable[Tensor], frames: int, see: Callable[[Tensor], Seen]
+) -> Iterator[tuple[torch.Size, list[Seen]]]:
+    """The size of every frame and the window around it, reflected at the ends."""
+    held: deque[tuple[torch.Size, Seen]] = deque(maxlen=frames)
     source, seen = iter(clip), 0
     for centre in itertools.count():
         for frame in itertools.islice(source, centre + frames // 2 + 1 - seen):
-            held.append(frame)
+            held.append((frame.shape[1:], see(frame)))
             seen += 1
         if centre == seen:
             return
-        yield torch.stack([held[i - seen] for i in window_indices(centre, seen, frames)])
+        yield held[centre - seen][0], [held[i - seen][1] for i in window_indices(centre, seen, frames)]
 
 
 @torch.no_grad()
-def _derain_window(network: nn.Module, window: Tensor, tile: int | None) -> Derained:
-    height, width = window.shape[-2:]
-    total, parts = window.new_zeros(3, height, width), window.new_zeros(1, height, width)
+def _derain_window(network: nn.Module, window: list[Seen], size: torch.Size, tile: int | None) -> Derained:
+    frames = torch.stack([seen.frame for seen in window])
+    described = [torch.cat(level, 1) for level in zip(*(seen.described for seen in window), strict=True)]
+    height, width = frames.shape[-2:]
+    total, parts = frames.new_zeros(3, height, width), frames.new_zeros(1, height, width)
     weights = []
     for rows, columns in itertools.product(_spans(height, tile or height), _spans(width, tile or width)):
-        output, weight = _restore(network, window[:, :, rows, columns])
-        fade = (_fade(rows, height).unsqueeze(1) * _fade(columns, width)).to(window)
-        total[:, rows, columns] += output * fade
+        part = frames[:, :, rows, columns].unsqueeze(0)
+        restored = network(part, described) if described else network(part)
+        fade = (_fade(rows, height).unsqueeze(1) * _fade(columns, width)).to(frames)
+        total[:, rows, columns] += restored.output[0] * fade
         parts[:, rows, columns] += fade
-        weights.append(weight)
-    return Derained((total / parts).clamp(0, 1).float().cpu(), sum(weights) / len(weights))
-
-
-def _restore(network: nn.Module, window: Tensor) -> tuple[Tensor, float]:
-    """The derained centre (3, height, width) of a window, and the mean weight of the dominant branch."""
-    height, width = window.shape[-2:]
-    beyond = (0, max(SMALLEST - width, 0), 0, max(SMALLEST - height, 0))
-    restored = network(F.pad(window, beyond, mode="replicate").unsqueeze(0))
-    return restored.output[0, :, :height, :width], restored.weight.mean().item()
+        weights.append(restored.weight.mean().item())
+    derained = (total / parts)[:, : size[0], : size[1]]
+    return Derained(derained.clamp(0, 1).float().cpu(), sum(weights) / len(weights))
 
 
 def _spans(length: int, tile: int) -> list[slice]:

@@ -137,10 +137,11 @@ class DerainTask:
         sink: Path,
         *,
         tile: int | None = None,
+        bfloat16: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float]:
         """Derain a film: a video file or a folder of frames, to either (see `tmics_space.predict.derain_file`)."""
-        return derain_file(network, source, sink, tile=tile, progress=progress)
+        return derain_file(network, source, sink, tile=tile, bfloat16=bfloat16, progress=progress)
 
     @functools.cached_property
     def test_clips(self) -> list[Clip]:

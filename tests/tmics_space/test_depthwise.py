@@ -48,6 +48,7 @@ def test_values_and_gradients_are_torchs(
         assert torch.equal(ours(x), theirs(x))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # which torch uses in forward mode
 @KERNELS
 def test_derivatives_are_those_of_finite_differences(kernel: int, dilation: int) -> None:
     ours, _ = pair(kernel, dilation)
@@ -57,8 +58,19 @@ def test_derivatives_are_those_of_finite_differences(kernel: int, dilation: int)
         out: Tensor = functional_call(ours, {"weight": weight}, x)
         return out
 
-    assert gradcheck(function, (x, ours.weight))
-    assert gradgradcheck(function, (x, ours.weight))
+    assert gradcheck(function, (x, ours.weight), check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(function, (x, ours.weight), check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("channels", [1, 6, 17, 32, 40])
+def test_any_number_of_channels(channels: int) -> None:
+    """The gradient of the kernel goes by groups of channels."""
+    x = torch.randn(2, channels, 7, 6, dtype=torch.float64)
+    ours = DepthwiseConv2d(channels, 3, 2).double()
+    theirs = nn.Conv2d(channels, channels, 3, padding=2, dilation=2, groups=channels, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    for found, expected in zip(gradients(ours, x), gradients(theirs, x), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 @KERNELS

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from nas.errors import ConfigError
 from tmics_space.frequency import (
     EPSILONS,
+    BoxFilter,
     FrequencyDecomposition,
-    box_filter,
     decompose,
     guided_filter,
     guided_filters,
@@ -44,9 +44,10 @@ def test_point_01_parameters() -> None:
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 13))
 def test_the_box_filter_is_the_mean_of_the_window_inside_the_image(height: int, width: int, radius: int) -> None:
     image = random(2, 3, height, width)
-    means = box_filter(image, radius)
+    means = BoxFilter(radius, image)(image)
     for (y, x), window in windows(height, width, radius).items():
         torch.testing.assert_close(means[..., y, x], image[..., window[0], window[1]].mean((2, 3)))
+    torch.testing.assert_close(BoxFilter(radius, image)._pooled(image), means)  # what other devices do
 
 
 def test_point_10_the_guided_filter_is_ridge_regression_in_every_window() -> None:
@@ -71,15 +72,20 @@ def test_point_10_the_guided_filter_is_ridge_regression_in_every_window() -> Non
     torch.testing.assert_close(guided_filter(guide, source, radius, eps), expected)
 
 
+def twice_averaged(source: Tensor) -> Tensor:
+    mean = BoxFilter(3, source)
+    return mean(mean(source))
+
+
 def test_point_10_a_constant_guide_takes_the_mean_of_means() -> None:
     source = random(2, 3, 9, 12)
     guide = torch.full((2, 1, 9, 12), 0.7, dtype=torch.float64)
-    torch.testing.assert_close(guided_filter(guide, source, 3, 1e-4), box_filter(box_filter(source, 3), 3))
+    torch.testing.assert_close(guided_filter(guide, source, 3, 1e-4), twice_averaged(source))
 
 
 def test_point_10_a_large_eps_takes_the_mean_of_means() -> None:
     guide, source = random(2, 1, 9, 12), random(2, 3, 9, 12)
-    expected = box_filter(box_filter(source, 3), 3)
+    expected = twice_averaged(source)
     torch.testing.assert_close(guided_filter(guide, source, 3, 1e9), expected, rtol=0, atol=1e-8)
 
 
@@ -89,16 +95,13 @@ def test_point_10_a_small_eps_keeps_what_the_guide_has() -> None:
     torch.testing.assert_close(guided_filter(guide, source, 3, 1e-12), source, rtol=0, atol=1e-8)
 
 
-def test_point_10_frequencies_sum_to_the_projected_features() -> None:
+def test_point_10_the_bands_that_are_mixed_sum_to_the_projected_features() -> None:
     cell = FrequencyDecomposition(4, (2, 3)).double()
-    seen: dict[str, Tensor] = {}
-    for name in ("low", "high"):
-        getattr(cell, name).register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
-    x = random(2, 4, 11, 10)
-    cell(x)
-    p = cell.project(x)
-    assert seen["low"].shape == (2, 4 * 2 * 2, 11, 10)
-    torch.testing.assert_close(seen["low"] + seen["high"], p.repeat(1, 4, 1, 1))
+    p = cell.project(random(2, 4, 11, 10))
+    low = decompose(p, (2, 3))
+    mixed, rest = cell._mixed(p, low)
+    torch.testing.assert_close(mixed, cell.low[0](low))
+    torch.testing.assert_close(rest, cell.high[0](p.repeat(1, 4, 1, 1) - low))
 
 
 def test_decompose_takes_every_radius_and_epsilon_with_the_range_as_guide() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nas.errors import ConfigError, InvalidFileError
 from nas.supernet import Supernet
 from tmics_space.data import iterate_frames, moving_texture, read_frames, windows, write_frames
+from tmics_space.flow import PyramidFlow
 from tmics_space.network import Restored
 from tmics_space.predict import OVERLAP, derain, derain_file
 from tmics_space.space import tmics
@@ -254,3 +255,53 @@ def test_a_failure_midway_leaves_no_sink(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError, match="shot_006"):
         derain_file(Stub(), source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+# --- what windows share ---
+
+
+@pytest.fixture(scope="module")
+def flowing() -> nn.Module:
+    """A network that aligns by a learned flow, away from its initial weights."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"channels": 4, "dna_cells": 1, "cna_cells": 1, "layers": 1, "frequency": ["none"]}
+    supernet = Supernet(tmics, **options, alignment=["ofm"], flow={"name": "pyramid", "width": 4})
+    network = supernet.derived(supernet.derive()).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.mark.parametrize("size", [(20, 18), (9, 33)])
+def test_sharing_between_windows_changes_nothing(flowing: nn.Module, size: tuple[int, int]) -> None:
+    clip = moving_texture(6, *size)
+    beyond = (0, max(16 - size[1], 0), 0, max(16 - size[0], 0))
+    for each, window in zip(derain(flowing, clip), windows(clip), strict=True):
+        with torch.no_grad():
+            padded = nn.functional.pad(window / 255, beyond, mode="replicate")
+            expected = flowing(padded.unsqueeze(0)).output[0, :, : size[0], : size[1]].clamp(0, 1)
+        torch.testing.assert_close(each.frame, expected, rtol=0, atol=1e-5)
+
+
+def test_every_frame_is_described_once(flowing: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    described: list[int] = []
+    kind = PyramidFlow.describe
+    monkeypatch.setattr(
+        PyramidFlow, "describe", lambda self, frames: described.append(len(frames)) or kind(self, frames)
+    )
+    clip = moving_texture(7, 20, 18)
+    list(derain(flowing, clip))
+    assert described == [1] * 7
+    described.clear()
+    list(derain(flowing, clip, tile=64))  # a tile is another picture
+    assert described == [5] * 7
+
+
+def test_bfloat16_is_close(flowing: nn.Module) -> None:
+    clip = moving_texture(3, 20, 18)
+    for exact, narrow in zip(derain(flowing, clip), derain(flowing, clip, bfloat16=True), strict=True):
+        assert narrow.frame.dtype == torch.float32
+        assert not torch.equal(narrow.frame, exact.frame)
+        assert (narrow.frame - exact.frame).square().mean() < 1e-5  # 50 dB
+        assert not torch.is_autocast_enabled("cpu")  # also while the caller has the frame

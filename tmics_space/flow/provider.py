@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
+
+Described = list[Tensor]
+"""What a flow knows of frames by themselves, batch first; empty where it knows nothing."""
+
+
+@runtime_checkable
+class Framewise(Protocol):
+    """A flow module whose work on single frames can be shared by the pairs, and the windows, that they are part of.
+
+    `forward(a, b)` equals `between(describe(a), describe(b), a.shape[2:])`.
+    """
+
+    def describe(self, frames: Tensor) -> Described:
+        """What is known of each of the frames `(batch, 3, height, width)`: tensors `(batch, ...)`."""
+
+    def between(self, reference: Described, neighbour: Described, size: Sequence[int]) -> Tensor:
+        """The flow between frames of (height, width) `size`, from what is known of both."""
+
 
 Provider = Callable[..., nn.Module]
 P = TypeVar("P", bound=Provider)
@@ -21,7 +39,7 @@ def flow_provider(name: str) -> Callable[[P], P]:
 
     The module's `forward(reference, neighbour)` takes frames `(batch, 3, height, width)` in [0, 1] and returns a flow
     `(batch, 2, height, width)` in pixels such that `warp(neighbour, flow)` resembles `reference`. Raises `ConfigError`
-    where another maker already has the name.
+    where another maker already has the name. A module that is also `Framewise` sees every frame of a film once.
     """
 
     def register(provider: P) -> P:

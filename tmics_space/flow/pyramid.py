@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
 from tmics_space.blocks import conv, zeroed
-from tmics_space.flow.provider import flow_provider
+from tmics_space.flow.provider import Described, flow_provider
 from tmics_space.flow.warp import warp
 
 REACH = 2
@@ -41,20 +43,26 @@ class PyramidFlow(nn.Module):
         )
 
     def forward(self, reference: Tensor, neighbour: Tensor) -> Tensor:
-        height, width = reference.shape[2:]
-        whole = 2**self.levels
-        pair = torch.cat((reference, neighbour))
-        level = F.pad(pair, (0, -width % whole, 0, -height % whole), mode="replicate")
-        pyramid = [level := F.avg_pool2d(level, 2) for _ in range(self.levels)]
-        flow = level.new_zeros(len(reference), 2, *level.shape[2:])
-        for level in reversed(pyramid):
-            corrected = self._corrected(level, flow)
-            flow = 2 * F.interpolate(corrected, scale_factor=2, mode="bilinear", align_corners=False)
-        return flow[:, :, :height, :width]
+        return self.between(self.describe(reference), self.describe(neighbour), reference.shape[2:])
 
-    def _corrected(self, level: Tensor, flow: Tensor) -> Tensor:
-        """`flow` in pixels of this level, corrected; `level` holds the references, then the neighbours."""
-        reference, neighbour = _standardized(self.features(level), (2, 3)).chunk(2)
+    def describe(self, frames: Tensor) -> Described:
+        """What is known of every frame by itself: its features at each level, the finest first."""
+        height, width = frames.shape[2:]
+        whole = 2**self.levels
+        level = F.pad(frames, (0, -width % whole, 0, -height % whole), mode="replicate")
+        pyramid = [level := F.avg_pool2d(level, 2) for _ in range(self.levels)]
+        return [_standardized(self.features(level), (2, 3)) for level in pyramid]
+
+    def between(self, reference: Described, neighbour: Described, size: Sequence[int]) -> Tensor:
+        """The flow between frames of (height, width) `size`, given what `describe` says of them."""
+        flow = reference[-1].new_zeros(len(reference[-1]), 2, *reference[-1].shape[2:])
+        for level in reversed(range(self.levels)):
+            corrected = self._corrected(reference[level], neighbour[level], flow)
+            flow = 2 * F.interpolate(corrected, scale_factor=2, mode="bilinear", align_corners=False)
+        return flow[:, :, : size[0], : size[1]]
+
+    def _corrected(self, reference: Tensor, neighbour: Tensor, flow: Tensor) -> Tensor:
+        """`flow` in pixels of this level, corrected by the features of both frames."""
         costs = _standardized(matching_costs(reference, warp(neighbour, flow)), (1,))
         correction: Tensor = self.estimate(torch.cat((costs, reference, flow), 1))
         return flow + correction

@@ -105,3 +105,14 @@ def test_it_learns_a_motion_without_seeing_it() -> None:
         optimizer.step()
     error = (network(reference, texture) - flows)[..., 4:-4, 4:-4].square().sum(1).sqrt().mean()
     assert error < 0.5  # pixels; standing still is 2.0
+
+
+def test_describing_frames_together_or_apart_makes_no_difference() -> None:
+    network = moved(PyramidFlow(4)).double()
+    assert isinstance(network, PyramidFlow)
+    a, b = torch.rand(2, 3, 3, 19, 22, dtype=torch.float64)
+    together = network.describe(torch.cat((a, b)))
+    assert [level.shape for level in together] == [(6, 4, 32 // 2**k, 32 // 2**k) for k in range(1, 5)]
+    found = network.between([level[:3] for level in together], [level[3:] for level in together], (19, 22))
+    torch.testing.assert_close(found, network(a, b), rtol=0, atol=1e-12)
+    torch.testing.assert_close(network.describe(b[1:2])[2], together[2][4:5], rtol=0, atol=1e-12)

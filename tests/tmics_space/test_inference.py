@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nas.supernet import Supernet
+from tmics_space.inference import folded
+from tmics_space.space import tmics
+
+
+def network() -> nn.Module:
+    """A derived network whose norms have seen something, in float64."""
+    torch.manual_seed(0)
+    supernet = Supernet(tmics, channels=4, dna_cells=1, cna_cells=1, alignment=["tgm"], frequency=["gf2"])
+    network = supernet.derived(supernet.derive()).double()
+    for _ in range(3):
+        network(torch.rand(2, 5, 3, 20, 18, dtype=torch.float64))
+    return network.eval()
+
+
+def norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def test_a_folded_network_computes_the_same_without_norms() -> None:
+    whole = network()
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+    fast = folded(whole)
+    assert norms(whole) > 10
+    assert norms(fast) == 0
+    x = torch.rand(2, 5, 3, 21, 19, dtype=torch.float64)
+    for found, expected in zip(fast(x), whole(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_weights_are_laid_out_channels_last() -> None:
+    weights = [p for p in folded(network()).parameters() if p.dim() == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def test_what_cannot_be_folded_stays() -> None:
+    depthwise = nn.Conv2d(4, 4, 3, groups=4)
+    others = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), depthwise, nn.ReLU(), nn.BatchNorm2d(4)).eval()
+    assert folded(others) is others
+    training = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+    assert folded(training) is training
+    assert folded(training.eval()) is not training
