@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.app import app
-from nas.cli.targets import genotype_of
+from nas.cli.targets import genotype_of, options_of
 from nas.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -115,7 +115,6 @@ def draw(target: str, /, *options: str, out: Path | None = None) -> None:
 
 def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genotype | None]:
     """What `target` names: a run's genotype, a genotype file or shipped genotype, or a search space."""
-    from nas.files import parse_yaml
     from nas.genotype import shipped
     from nas.space import find_space, spaces
 
@@ -127,13 +126,7 @@ def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genoty
     if ":" not in target and target not in spaces():
         known = [*spaces(), *shipped()]
         raise UnknownNameError("search space or genotype", target, known, "or give the path of a genotype or a run")
-    options = {}
-    for option in given:
-        name, equals, text = option.partition("=")
-        if not equals:
-            raise ConfigError(f"'{option}' is not an option: expected name=value")
-        options[name] = parse_yaml(text, option)
-    return find_space(target).describe(**options), None
+    return find_space(target).describe(**options_of(given)), None
 
 
 def _first_line(documented: object) -> str:

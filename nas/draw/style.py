@@ -13,6 +13,9 @@ from nas.graph import Graph
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 INK, FAINT, LINE, PLAIN = "#1a1a1a", "#5c5c5c", "#6b6b6b", "#f2f2f2"
 
+MARK = "#b0006d"
+"""What differs between two genotypes: its outlines and notes."""
+
 DECISION = ("#e2e4f3", "#332288")
 SIZE = ("#f1dde7", "#882255")
 """(fill, stroke) of macro decisions, and of widths and depths; indigo and wine of P. Tol's colour-blind safe scheme."""
@@ -63,6 +66,9 @@ class Look(NamedTuple):
     pad: float = 6.0
     stacked: bool = False
     tooltip: str = ""
+    weight: float = 1.2
+    """Pixels of the outline."""
+    dashed: bool = False
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
@@ -126,8 +132,18 @@ def title(attributes: Attributes) -> str:
     return name.strip()
 
 
+def note(attributes: Attributes) -> str:
+    """What a mark says (see `nas.draw.marks`); empty where there is none."""
+    mark = str(attributes.get("mark", ""))
+    return f"was {attributes['was']}" if mark == "changed" else mark
+
+
 def look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look:
     """How to draw a node."""
+    return _marked(_plain(attributes, colours), attributes)
+
+
+def _plain(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look:
     kind, label, repeat = attributes["kind"], attributes["label"], times(attributes)
     if attributes["decision"]:
         return _decision(attributes, colours)
@@ -144,10 +160,18 @@ def look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look
 
 def edge_look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look | None:
     """How to draw the label of an edge, if it has one."""
-    if not attributes["label"]:
+    if not attributes["label"] and not note(attributes):
         return None
     fill, stroke = colours.get(attributes["label"], PALETTE[-1])
-    return Look((Text(attributes["label"], 11.5),), fill, stroke, radius=9.0, pad=3.0, tooltip=tooltip(attributes))
+    lines = (Text(attributes["label"], 11.5),) if attributes["label"] else ()
+    return _marked(Look(lines, fill, stroke, radius=9.0, pad=3.0, tooltip=tooltip(attributes)), attributes)
+
+
+def _marked(look: Look, attributes: Attributes) -> Look:
+    if not note(attributes):
+        return look
+    lines = (*look.lines, Text(note(attributes), 10.5, bold=True, colour=MARK))
+    return look._replace(lines=lines, stroke=MARK, weight=2.4, dashed=attributes["mark"] == "removed")
 
 
 def tooltip(attributes: Attributes) -> str:

@@ -10,6 +10,7 @@ from nas.draw.layout import Point, Rect
 from nas.draw.picture import STACK, Box, Frame, Line, Picture
 from nas.draw.style import FONT, Text
 
+DASHES = "5 3"
 ARROW = 7.0
 """Length of an arrow head in pixels."""
 
@@ -41,7 +42,7 @@ def _frame(root: ElementTree.Element, frame: Frame) -> None:
         group,
         frame.rect,
         9.0,
-        {"fill": "#6b6b6b", "fill-opacity": "0.04", "stroke": frame.stroke, "stroke-dasharray": "5 3"},
+        {"fill": "#6b6b6b", "fill-opacity": "0.04", "stroke": frame.stroke, "stroke-dasharray": DASHES},
     )
     y = frame.rect.y + 6
     for line in frame.lines:
@@ -51,7 +52,9 @@ def _frame(root: ElementTree.Element, frame: Frame) -> None:
 
 def _box(root: ElementTree.Element, box: Box) -> None:
     group = _group(root, box.look.tooltip)
-    colours = {"fill": box.look.fill, "stroke": box.look.stroke, "stroke-width": "1.2"}
+    colours = {"fill": box.look.fill, "stroke": box.look.stroke, "stroke-width": f"{box.look.weight:g}"}
+    if box.look.dashed:
+        colours["stroke-dasharray"] = DASHES
     rect = box.rect
     if box.look.stacked:
         rect = Rect(rect.x, rect.y + 2 * STACK, rect.width - 2 * STACK, rect.height - 2 * STACK)
@@ -75,7 +78,9 @@ def _line(root: ElementTree.Element, line: Line) -> None:
         head = f"{_n(x)},{_n(y)} {_n(x - ARROW)},{_n(y - 3.5)} {_n(x - ARROW)},{_n(y + 3.5)}"
         ElementTree.SubElement(root, "polygon", points=head, fill=line.colour)
     path = ElementTree.SubElement(root, "path", d=_curve(points), fill="none", stroke=line.colour)
-    path.set("stroke-width", "1.3")
+    path.set("stroke-width", f"{line.weight:.2g}")
+    if line.dashed:
+        path.set("stroke-dasharray", DASHES)
     path.set("stroke-linejoin", "round")
 
 
