@@ -128,6 +128,27 @@ def test_show_a_file_and_a_run(nas: Nas, genotype: Path, searched: Path) -> None
     assert nas("show", searched).out.endswith(f"parameters: {parameters(found):,}\n")
 
 
+def test_show_what_modules_cost(nas: Nas, genotype: Path, refused: Callable[..., str]) -> None:
+    out = nas("show", genotype, "--input", "2x2x5x5", "--runs", "2").out
+    stem = 2 * (2 * 25) * 4 * 2 * 9
+    assert re.search(rf"^stem +{4 * 2 * 9 + 4} +{stem / 1e9:.4g} +[\d.e-]+$", out, re.M)
+    assert re.search(r"^averaging +6 ", out, re.M)
+    assert re.search(r"^FLOPs: [\d,]+$", out, re.M)
+    assert re.search(r"^latency: [\d.]+ ms \(median of 2, CPU, threads: \d+\)$", out, re.M)
+    assert "first.conv.0" in nas("show", genotype, "--depth", "3").out
+    assert "'2x' is no shape: expected sizes such as 1x3x32x32" in refused("show", genotype, "--input", "2x")
+    assert "--input measures the network of a genotype" in refused("show", "toy", "--input", "1x2x5x5")
+    assert "cannot run on 1x3x5x5" in nas("show", genotype, "--input", "1x3x5x5").err
+
+
+def test_show_where_a_genotype_comes_from(nas: Nas, searched: Path) -> None:
+    out = nas("show", searched).out
+    assert re.search(r"^package: tmics-nas ", out, re.M)
+    assert re.search(r"^seed: 0$", out, re.M)
+    assert re.search(r"^margins: first 0\.\d+, second 0\.\d+$", out, re.M)
+    assert "in the authors' published inference code" in nas("show", "tmics-light").out
+
+
 def test_a_folder_named_like_a_shipped_genotype(nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     GENOTYPE.save(tmp_path / "tmics-light" / "genotype.yaml")
