@@ -8,11 +8,11 @@ import sys
 
 from cyclopts import CycloptsError
 
-from nas.cli import genotypes, inspecting, running
+from nas.cli import genotypes, inspecting, running, tuning
 from nas.cli.app import app
 from nas.errors import ConfigError, NASError
 
-__all__ = ["app", "genotypes", "inspecting", "main", "running"]
+__all__ = ["app", "genotypes", "inspecting", "main", "running", "tuning"]
 
 
 def main() -> None:
