@@ -17,7 +17,7 @@ from nas.files import dump_yaml, parse_yaml, write_text
 from nas.genotype import Genotype
 from nas.run import CONFIG, GENOTYPE, require_equal
 from nas.tune.distributions import KINDS, Distribution, split
-from nas.tune.study import SharedStudy, dashboard, open_storage
+from nas.tune.study import SharedStudy, dashboard
 from nas.tune.trial import Views, run_trial
 
 __all__ = ["KINDS", "Distribution", "Trial", "Tuning", "Views", "dashboard", "tune"]
@@ -79,7 +79,7 @@ def tune(
     plain, distributions = split(overrides, load_config(source).tune)
     base = _checked(source, plain, distributions)
     out.mkdir(parents=True, exist_ok=True)
-    shared = SharedStudy(open_storage(storage), study or out.resolve().name, out, seed=base.seed, prune=prune)
+    shared = SharedStudy(storage, study or out.resolve().name, out, seed=base.seed, prune=prune)
     with shared.locked():
         _keep(out, base, distributions, genotype)
     while True:
@@ -92,10 +92,8 @@ def tune(
             if on_trial is not None:
                 on_trial(_read(shared)[trial.number])
     found = _read(shared)
-    complete = {
-        trial.score: trial for trial in reversed(found) if trial.state == "complete" and trial.score is not None
-    }
-    return Tuning(found, complete[max(complete)] if complete else None)
+    complete = [trial for trial in found if trial.state == "complete"]
+    return Tuning(found, max(complete, key=lambda t: -math.inf if t.score is None else t.score, default=None))
 
 
 def _read(shared: SharedStudy) -> list[Trial]:
@@ -153,11 +151,13 @@ def _keep(out: Path, base: Config, distributions: dict[str, Distribution], genot
     """Record what the study tunes, or compare it with what was recorded; raises `ConfigError` that names the keys."""
     tuned = {key: f"{d.kind}({', '.join(map(str, d.arguments))})" for key, d in distributions.items()}
     text = dump_yaml({**msgspec.to_builtins(base), "tune": tuned})
-    if (out / CONFIG).exists():
-        require_equal(out, parse_yaml(text, CONFIG))
-    else:
+    if not (out / CONFIG).exists():
+        if genotype is not None:
+            genotype.save(out / GENOTYPE)
         write_text(out / CONFIG, text)
-    if genotype is not None and (out / GENOTYPE).exists() and Genotype.load(out / GENOTYPE) != genotype:
-        raise ConfigError(f"{out}: was started with another genotype; tune that, or use another folder")
-    if genotype is not None:
-        genotype.save(out / GENOTYPE)
+        return
+    require_equal(out, parse_yaml(text, CONFIG))
+    begun = Genotype.load(out / GENOTYPE) if (out / GENOTYPE).exists() else None
+    if begun != genotype:
+        what = "without a genotype" if begun is None else "with another genotype" if genotype else "with a genotype"
+        raise ConfigError(f"{out}: was started {what}; go on as it was started, or use another folder")

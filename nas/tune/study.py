@@ -21,23 +21,6 @@ JOURNAL = "journal:"
 _FOLDER = "folder"
 
 
-def open_storage(url: str) -> BaseStorage:
-    """The storage `journal:FILE`, or at the URL of a database; raises `ConfigError` for one that cannot be used."""
-    if url.startswith(JOURNAL):
-        path = Path(url.removeprefix(JOURNAL))
-        if not path.parent.is_dir() or path.is_dir():
-            raise ConfigError(f"{url}: cannot be written; expected journal:FILE in a folder that exists")
-        return JournalStorage(JournalFileBackend(str(path)))
-    if "://" not in url:
-        raise ConfigError(
-            f"'{url}' is no storage, expected journal:FILE or the URL of a database, such as sqlite:///f.db"
-        )
-    try:
-        return RDBStorage(url)
-    except (SQLAlchemyError, ImportError) as error:
-        raise ConfigError(f"{url}: {str(error).partition(chr(10))[0]}") from error
-
-
 def dashboard(url: str) -> str:
     """What to give to the program `optuna-dashboard` to look at a storage."""
     return url.removeprefix(JOURNAL)
@@ -50,13 +33,14 @@ class SharedStudy:
     system with locks (flock). A trial that no process holds, though it has not ended, was killed: it is claimed again.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, folder: Path, *, seed: int, prune: bool) -> None:
-        """Raises `ConfigError` where the study has its trials in another folder, or is of another kind."""
+    def __init__(self, storage: str, name: str, folder: Path, *, seed: int, prune: bool) -> None:
+        """`storage` is `journal:FILE`, or the URL of a database. Raises `ConfigError` for one that cannot be used, and
+        where the study has its trials in another folder, or minimizes."""
         self.folder, self._seed = folder, seed
         pruner = optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner()
         with self.locked():
             self.study = optuna.create_study(
-                storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
+                storage=_open(storage), study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
             )
             mine = str(folder.resolve())
             other = self.study.user_attrs.get(_FOLDER, mine)
@@ -123,3 +107,19 @@ def _lock(folder: Path, *, wait: bool = True) -> IO[str] | None:
         file.close()
         return None
     return file
+
+
+def _open(url: str) -> BaseStorage:
+    if url.startswith(JOURNAL):
+        path = Path(url.removeprefix(JOURNAL))
+        if not path.parent.is_dir() or path.is_dir():
+            raise ConfigError(f"{url}: cannot be written; expected journal:FILE in a folder that exists")
+        return JournalStorage(JournalFileBackend(str(path)))
+    if "://" not in url:
+        raise ConfigError(
+            f"'{url}' is no storage, expected journal:FILE or the URL of a database, such as sqlite:///f.db"
+        )
+    try:
+        return RDBStorage(url)
+    except (SQLAlchemyError, ImportError) as error:
+        raise ConfigError(f"{url}: {str(error).partition(chr(10))[0]}") from error
