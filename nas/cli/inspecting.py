@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -155,21 +155,32 @@ def config(name: str | None = None, /) -> None:
 
 
 @app.command
-def draw(target: str, /, *options: str, out: Path | None = None) -> None:
+def draw(
+    target: str,
+    /,
+    *options: str,
+    out: Path | None = None,
+    cells: Literal["beside", "open", "closed"] = "beside",
+    dark: bool = False,
+) -> None:
     """Draw a genotype, or a whole search space.
 
     Args:
         target: A genotype (file or shipped name), the folder of a run that has one, or a search space.
         options: Options of a search space: name=value.
-        out: A picture: .svg, .dot, .txt, or .png and .pdf with Graphviz' `dot`; the terminal where absent.
+        out: A picture: .svg, .dot, .mmd (Mermaid), .txt, or .png and .pdf with Graphviz' `dot`; or the graph for other
+            programs: .graphml, .json (node-link). The terminal where absent.
+        cells: Where to show the inside of cells: beside the network (each once), open at every place in it, or closed,
+            not at all.
+        dark: A dark picture (SVG).
     """
     from nas.draw import render, save
 
     description, genotype = _described(target, options)
     if out is None:
-        print(render(description, genotype, "text"), end="")
+        print(render(description, genotype, "text", cells=cells), end="")
     else:
-        save(out, description, genotype)
+        save(out, description, genotype, cells=cells, theme="dark" if dark else "light")
 
 
 def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genotype | None]:

@@ -16,6 +16,7 @@ from nas.draw.layout import Point, Rect, layered
 from nas.draw.style import (
     DECISION,
     FAINT,
+    FRAME,
     INK,
     LINE,
     MARK,
@@ -161,7 +162,7 @@ class _Drawing:
                 line, ports[OUT] = line._replace(points=(*line.points, (width, end)), target=name), end - height / 2
             pieces.append(line)
         attributes = self.graph.nodes[name]
-        stroke = MARK if note(attributes) else DECISION[1] if attributes["decision"] else "#8c8c8c"
+        stroke = MARK if note(attributes) else DECISION[1] if attributes["decision"] else FRAME
         frame = Frame(name, Rect(0.0, 0.0, width, height), lines, stroke, tooltip(attributes))
         framed = inside._replace(width=width, height=height, frames=(frame, *inside.frames), lines=tuple(pieces))
         return framed, Size(width, height, ports[IN], ports[OUT])

@@ -11,7 +11,8 @@ from nas.draw.groups import Attributes
 from nas.graph import Graph
 
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
-INK, FAINT, LINE, PLAIN = "#1a1a1a", "#5c5c5c", "#6b6b6b", "#f2f2f2"
+INK, FAINT, LINE, FRAME = "#1a1a1a", "#5c5c5c", "#6b6b6b", "#8c8c8c"
+PLAIN, WHITE = "#f2f2f2", "#ffffff"
 
 MARK = "#b0006d"
 """What differs between two genotypes: its outlines and notes."""
@@ -60,7 +61,7 @@ class Look(NamedTuple):
     """How to draw one node or edge label: its centred lines, and its outline `pad` pixels above and below them."""
 
     lines: tuple[Text, ...]
-    fill: str = "#ffffff"
+    fill: str = WHITE
     stroke: str = LINE
     radius: float = 5.0
     pad: float = 6.0
@@ -152,8 +153,8 @@ def _plain(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Lo
         if label != attributes["cell"]:
             lines.append(Text(attributes["cell"], 11, colour=FAINT))
         tooltip = f"cell {attributes['cell']}{repeat}"
-        return Look(tuple(lines), "#ffffff", INK, stacked=bool(repeat), tooltip=tooltip)
-    fill = PLAIN if kind in ("input", "output") else "#ffffff"
+        return Look(tuple(lines), WHITE, INK, stacked=bool(repeat), tooltip=tooltip)
+    fill = PLAIN if kind in ("input", "output") else WHITE
     radius = 5.0 if kind == "module" else 14.0
     return Look((Text(label + repeat),), fill, LINE, radius, stacked=bool(repeat))
 
@@ -186,7 +187,7 @@ def _decision(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) ->
     kind, taken, repeat = attributes["kind"], chosen(attributes), times(attributes)
     name = attributes["decision"] + repeat
     if kind == "operation":
-        fill, stroke = colours.get(taken, ("#ffffff", LINE))
+        fill, stroke = colours.get(taken, (WHITE, LINE))
         lines = (Text(taken),) if taken else (Text(name, 11, colour=FAINT), *_rows(attributes, colours))
     else:
         fill, stroke = DECISION if kind == "decision" else SIZE
@@ -202,4 +203,4 @@ def _rows(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> tup
         unit = "channels" if attributes["kind"] == "width" else "blocks"
         return (Text(f"{', '.join(names)} {unit}", 11.5),)
     micro = attributes["kind"] == "operation"
-    return tuple(Text(name, 11.5, chip=colours[name][0] if micro else "#ffffff") for name in names)
+    return tuple(Text(name, 11.5, chip=colours[name][0] if micro else WHITE) for name in names)

@@ -8,14 +8,15 @@ from xml.etree import ElementTree
 
 from nas.draw.layout import Point, Rect
 from nas.draw.picture import STACK, Box, Frame, Line, Picture
-from nas.draw.style import FONT, Text
+from nas.draw.style import FONT, LINE, Text
+from nas.draw.theme import BACKGROUND, DARK, Theme
 
 DASHES = "5 3"
 ARROW = 7.0
 """Length of an arrow head in pixels."""
 
 
-def svg(picture: Picture) -> str:
+def svg(picture: Picture, theme: Theme = "light") -> str:
     """The picture as an SVG document; it scales, its natural size is `picture.width` times `picture.height` pixels."""
     width, height = (f"{round(side + 0.5)}" for side in (picture.width, picture.height))
     root = ElementTree.Element(
@@ -25,13 +26,18 @@ def svg(picture: Picture) -> str:
     )
     root.set("font-family", FONT)
     ElementTree.SubElement(root, "title").text = picture.title
-    ElementTree.SubElement(root, "rect", width=width, height=height, fill="#ffffff")
+    background = ElementTree.SubElement(root, "rect", width=width, height=height)
     for frame in picture.frames:
         _frame(root, frame)
     for line in picture.lines:
         _line(root, line)
     for box in picture.boxes:
         _box(root, box)
+    if theme == "dark":
+        for element in root.iter():
+            painted = {key: element.attrib[key] for key in ("fill", "stroke") if key in element.attrib}
+            element.attrib.update({key: DARK.get(colour, colour) for key, colour in painted.items()})
+    background.set("fill", BACKGROUND[theme])
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -42,7 +48,7 @@ def _frame(root: ElementTree.Element, frame: Frame) -> None:
         group,
         frame.rect,
         9.0,
-        {"fill": "#6b6b6b", "fill-opacity": "0.04", "stroke": frame.stroke, "stroke-dasharray": DASHES},
+        {"fill": LINE, "fill-opacity": "0.04", "stroke": frame.stroke, "stroke-dasharray": DASHES},
     )
     y = frame.rect.y + 6
     for line in frame.lines:
