@@ -188,14 +188,27 @@ def test_draw_to_the_terminal(nas: Nas, genotype: Path, searched: Path) -> None:
     assert not light.endswith("\n\n")
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".dot", ".txt"])
+BEGIN = {".svg": "<svg", ".dot": "digraph", ".mmd": "flowchart", ".graphml": "<graphml", ".json": "{", ".txt": "toy"}
+
+
+@pytest.mark.parametrize("suffix", BEGIN)
 def test_draw_to_a_file(suffix: str, nas: Nas, genotype: Path, searched: Path, tmp_path: Path) -> None:
-    begin = {".svg": "<svg", ".dot": "digraph", ".txt": "toy"}[suffix]
+    begin = BEGIN[suffix]
     for number, target in enumerate((genotype, searched, "toy")):
         path = tmp_path / f"picture-{number}{suffix}"
         assert nas("draw", target, "--out", path) == (0, "", "")
         assert path.read_text().startswith(begin)
         assert "depthwise" in path.read_text() or target != "toy"
+
+
+def test_draw_cells_and_dark(nas: Nas, refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "cell/1" in nas("draw", "tmics-light").out
+    assert "cell/1" not in nas("draw", "tmics-light", "--cells", "closed").out
+    assert nas("draw", "tmics-light", "--cells", "open").out.count("residual_5x5") == 2
+    assert nas("draw", "tmics-light", "--dark", "--out", tmp_path / "a.svg").code == 0
+    assert "#16181d" in (tmp_path / "a.svg").read_text()
+    assert "dark pictures are SVG, found dot" in refused("draw", "tmics-light", "--dark", "--out", tmp_path / "a.dot")
+    assert "Invalid value" in refused("draw", "tmics-light", "--cells", "ajar")
 
 
 def test_draw_where_it_cannot(

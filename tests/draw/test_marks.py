@@ -74,7 +74,7 @@ def test_marks_are_in_every_rendering(classification: Description) -> None:
 
 
 def test_unions_of_random_genotypes_can_be_laid_out(many: list[tuple[Description, dict[str, Choice] | None]]) -> None:
-    for (description, before), (other, after) in itertools.pairwise(many):
+    for (description, before), (other, after) in itertools.pairwise(many[::8]):
         if description is other and before and after:
             union = marked(graph(description, before), graph(description, after))
             drawn = picture(union)
