@@ -21,7 +21,7 @@ from nas.canon import CellGraph, Edge, canon
 from nas.cell import Cell, Chain
 from nas.choose import Chooser, Derived
 from nas.genotype import Choice, Genotype
-from nas.primitives import NAS_BENCH_201, FactorizedReduce
+from nas.primitives import DARTS, NAS_BENCH_201, FactorizedReduce
 from nas.space import search_space
 
 EFFECTS = {"none": "zero", "skip_connect": "identity"}
@@ -141,6 +141,14 @@ def test_cells_of_other_canonical_hash_differ(classes: Group, shared: Shared) ->
     for _ in range(500):
         a, b = sample.sample(without, 2)
         assert not torch.allclose(shared(a), shared(b), rtol=1e-6, atol=1e-6), (a, b)
+
+
+@pytest.mark.parametrize("name", {**DARTS, **NAS_BENCH_201})
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_operation_on_zero_is_zero(name: str, stride: int) -> None:
+    """What `canonical` takes for granted, of every candidate of the field's usual sets."""
+    operation = (DARTS | NAS_BENCH_201)[name](4, stride=stride)
+    assert operation(torch.zeros(2, 4, 6, 6)).abs().max() == 0
 
 
 @pytest.mark.parametrize(

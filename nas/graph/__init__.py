@@ -77,9 +77,7 @@ def graph(
     source = next((name for name, _ in getattr(network, "wiring", ()) if name in SOURCES), "input")
     walk.open("", "", walk.part("", network), source)
     done: set[str] = set()
-    while cells == "beside" and (
-        waiting := [title for title in walk.panels if title not in done]
-    ):  # a panel may ask for others
+    while waiting := [title for title in walk.panels if title not in done]:  # a panel may ask for others
         for title in waiting:
             walk.panel(title, walk.panels[title])
         done.update(waiting)
@@ -106,7 +104,8 @@ class _Walk:
         if isinstance(module, Cell | Chain):
             if self.shown == "open":
                 return self._opened(name or module.label, module)
-            self.panels.setdefault(module.label, module)
+            if self.shown == "beside":
+                self.panels.setdefault(module.label, module)
             return Box("cell", name or module.label, cell=module.label)
         if isinstance(module, Decided):
             return self._decided(module, micro)
