@@ -155,8 +155,7 @@ class Building(abc.ABC):
         else:
             if replace(known, conditions=()) != decision:
                 raise SpaceError(
-                    f"'{label}' is declared twice with different candidates: {_listing(known)}, then"
-                    f" {_listing(decision)}"
+                    f"'{label}' is declared twice with different candidates: {known.expected}, then {decision.expected}"
                 )
             self.decisions[label] = replace(known, conditions=_either(known.conditions, conditions))
         yield decision
@@ -221,14 +220,14 @@ class Derived(Building):
         if decision.label not in self._choices:
             raise SpaceError(
                 f"the genotype of space '{self._name}' has no choice for '{decision.label}', expected"
-                f" {_listing(decision)}"
+                f" {decision.expected}"
             )
         choice = self._choices[decision.label]
         if not decision.accepts(choice):
             if decision.kind == "operation":
                 raise UnknownNameError(f"candidate of '{decision.label}'", choice, decision.candidates)
             found = list(choice) if isinstance(choice, tuple) else repr(choice)
-            raise SpaceError(f"'{decision.label}' cannot be {found}, expected {_listing(decision)}")
+            raise SpaceError(f"'{decision.label}' cannot be {found}, expected {decision.expected}")
         return choice
 
     def _operation(self, decision: Decision, candidates: Mapping[str, Factory]) -> nn.Module:
@@ -267,13 +266,6 @@ def _conditions(decision: Decision, inside: str | int) -> tuple[Condition, ...]:
 def _either(a: tuple[Condition, ...], b: tuple[Condition, ...]) -> tuple[Condition, ...]:
     """Conditions of which one must hold; an empty tuple always holds."""
     return tuple(dict.fromkeys(a + b)) if a and b else ()
-
-
-def _listing(decision: Decision) -> str:
-    names = ", ".join(map(str, decision.candidates))
-    if decision.kind == "inputs":
-        return f"{decision.keep} different of the sources {names}"
-    return f"{names}" if decision.kind == "operation" else f"a {decision.kind} of {names}"
 
 
 def _seed(*parts: object) -> int:

@@ -56,10 +56,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     initial: dict[str, str] = {}
     """Weights to start from (safetensors files), by the path of a part of the network: `alignment.ofm.flow`. A derived
     network leaves out those of parts that it lacks."""
+    tune: dict[str, str] = {}
+    """What `nas tune` varies: by key, a distribution such as `log(1e-4, 1e-1)`. No run depends on it."""
 
     def dump(self) -> str:
-        """The YAML text, complete with all defaults of the structs."""
-        return dump_yaml(msgspec.to_builtins(self))
+        """The YAML text of what a run depends on, complete with all defaults of the structs."""
+        return dump_yaml({name: value for name, value in msgspec.to_builtins(self).items() if name != "tune"})
 
     def build_task(self) -> Task:
         """The task with its configuration and the run's seed; raises `InvalidFileError` for a field it has not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,9 @@ from nas.errors import InvalidFileError, UnknownNameError
 from nas.files import convert, dump_yaml, parse_yaml, read_text, write_text
 
 SCHEMA = 1
+
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""For each schema version before `SCHEMA`, what makes the fields of a file of that version those of the next one."""
 
 Choice = str | int | tuple[int, ...]
 """What one decision took: a candidate's name, a width or depth, or the sources of a node's in-edges."""
@@ -53,6 +56,14 @@ class Decision:
                 and set(choice) <= set(self.candidates)
             )
         return not isinstance(choice, tuple) and choice in self.candidates
+
+    @property
+    def expected(self) -> str:
+        """What `accepts` takes, in words."""
+        names = ", ".join(map(str, self.candidates))
+        if self.kind == "inputs":
+            return f"{self.keep} different of the sources {names}"
+        return names if self.kind == "operation" else f"a {self.kind} of {names}"
 
     def active(self, choices: Mapping[str, Choice]) -> bool:
         """Whether the decision exists in a network with these choices."""
@@ -96,24 +107,22 @@ class Genotype(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Raises `InvalidFileError` (file, field, found, expected) for anything but a valid genotype of a known schema
         version, and `UnknownNameError` for a name that is neither a file nor shipped.
         """
-        path = Path(source)
-        if not os.path.isfile(path):  # a run's folder may have the name of a shipped genotype
-            shipped_ = shipped()
-            if str(source) not in shipped_ and path.suffix not in (".yaml", ".yml"):
-                raise UnknownNameError("genotype", source, shipped_, "or give the path of a file")
-            path = shipped_.get(str(source), path)
+        path = find_genotype(source)
         return cls.parse(read_text(path), str(path))
 
     @classmethod
     def parse(cls, text: str, where: str = "genotype") -> Genotype:
-        """The genotype in a YAML text; errors start with `where`."""
+        """The genotype in a YAML text of any schema version; errors start with `where`."""
         data = parse_yaml(text, where)
         if not isinstance(data, dict):
             raise InvalidFileError(f"{where}: expected a mapping with 'schema', 'space' and 'choices'")
         version = data.pop("schema", None)
-        if type(version) is not int or version != SCHEMA:
+        if type(version) is not int or version not in (*MIGRATIONS, SCHEMA):
             found = "has no 'schema' field" if version is None else f"has schema version {version!r}"
-            raise InvalidFileError(f"{where}: {found}; this package reads version {SCHEMA}")
+            known = f"versions {min(MIGRATIONS)} to {SCHEMA}" if MIGRATIONS else f"version {SCHEMA}"
+            raise InvalidFileError(f"{where}: {found}; this package reads {known}")
+        for older in range(version, SCHEMA):
+            data = MIGRATIONS[older](data)
         if isinstance(data.get("choices"), dict):
             for label, choice in data["choices"].items():
                 convert(choice, Choice, f"{where}: choices.{label}")  # type: ignore[arg-type]  # a union is a type here
@@ -130,6 +139,33 @@ class Genotype(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def save(self, path: str | Path) -> None:
         """Write the genotype to a file, atomically; raises `InvalidFileError` where it cannot be written."""
         write_text(path, self.dump())
+
+
+def find_genotype(source: str | Path) -> Path:
+    """The path of a genotype file: `source` itself, else that of a shipped genotype by this name.
+
+    Raises `UnknownNameError` for a name that is neither.
+    """
+    path = Path(source)
+    if os.path.isfile(path):  # a run's folder may have the name of a shipped genotype
+        return path
+    shipped_ = shipped()
+    if str(source) not in shipped_ and path.suffix not in (".yaml", ".yml"):
+        raise UnknownNameError("genotype", source, shipped_, "or give the path of a file")
+    return shipped_.get(str(source), path)
+
+
+def upgrade(path: str | Path) -> int:
+    """Rewrite a genotype file of an older schema version in the current one; returns the version that it had.
+
+    A file of the current version stays as it is; comments are lost. Raises what `Genotype.parse` does.
+    """
+    text = read_text(path)
+    genotype = Genotype.parse(text, str(path))
+    version: int = parse_yaml(text, str(path))["schema"]
+    if version < SCHEMA:
+        genotype.save(path)
+    return version
 
 
 def shipped() -> dict[str, Path]:

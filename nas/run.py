@@ -101,7 +101,7 @@ class Run:
         if not (path / CONFIG).is_file():
             raise InvalidFileError(f"{path}: no run to resume (it has no {CONFIG}); leave --resume out to start one")
         if config_text is not None:
-            _require_equal(path, parse_yaml(config_text, "configuration"))
+            require_equal(path, parse_yaml(config_text, "configuration"))
         return cls(path)
 
     @property
@@ -249,7 +249,8 @@ def _require_empty(path: Path) -> None:
         raise ConfigError(f"{path}: not empty; continue the run in it with --resume, or use another folder")
 
 
-def _require_equal(path: Path, given: Any) -> None:
+def require_equal(path: Path, given: Any) -> None:
+    """Raise `ConfigError`, which names the keys, where the configuration in a folder differs from the given one."""
     recorded = _flat(parse_yaml(read_text(path / CONFIG), str(path / CONFIG)))
     new = _flat(given)
     missing = object()

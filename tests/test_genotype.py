@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from hypothesis import strategies as st
 from nas import genotype as module
 from nas.errors import InvalidFileError, UnknownNameError
 from nas.files import parse_yaml
-from nas.genotype import SCHEMA, Decision, Genotype, Provenance, json_schema, shipped
+from nas.genotype import SCHEMA, Decision, Genotype, Provenance, json_schema, shipped, upgrade
+from nas.lint import lint
+
+GOLDEN = Path(__file__).parent / "golden"
 
 ODD = ["1", "08", "1e-3", "12:30", "no", "null", "2001-01-01", "", "a: b", "é", "a\x85b", "=", "<<", "-", "\U0001f600"]
 
@@ -203,3 +207,72 @@ def test_decisions_exist_where_one_of_their_conditions_holds() -> None:
     assert decision.active({"a": "q", "n": (0, 1)})
     assert decision.active({"d": 3})
     assert not any(decision.active(choices) for choices in ({}, {"a": "q"}, {"n": (0, 2)}, {"n": (), "d": 2}))
+
+
+# --- versions of the schema ---
+
+GOLDEN_GENOTYPE = Genotype(
+    space="tmics",
+    options={"channels": 16, "frames": 3, "alignment": ["tgm"], "normalize": "batch"},
+    choices={
+        "alignment": "tgm",
+        "frequency": "none",
+        "cell/1": "residual_3x3",
+        "cell/2": "dilated_5x5",
+        "cell/3": "channel_attention",
+        "cell/4": "spatial_attention",
+    },
+    provenance=Provenance(
+        package="tmics-nas 0.1.0",
+        seed=3,
+        config="0123456789abcdef",
+        source="written by hand",
+        scores={"psnr": 30.25},
+        margins={"alignment": 0.125},
+    ),
+)
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA + 1))
+def test_every_version_stays_loadable(version: int) -> None:
+    """Files of released versions never change; a new version brings its own, and a migration."""
+    path = GOLDEN / f"genotype-{version}.yaml"
+    assert Genotype.load(path) == GOLDEN_GENOTYPE
+    assert lint(path.read_text(encoding="utf-8")) == []
+    assert set(module.MIGRATIONS) == set(range(1, SCHEMA))
+
+
+@pytest.fixture
+def _two_versions_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schema 3 calls `space` what version 2 called `place`, and version 1 `where`."""
+    renamed = {1: ("where", "place"), 2: ("place", "space")}
+
+    def migration(old: str, new: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        return lambda data: {new if key == old else key: value for key, value in data.items()}
+
+    monkeypatch.setattr(module, "SCHEMA", 3)
+    monkeypatch.setattr(module, "MIGRATIONS", {version: migration(*names) for version, names in renamed.items()})
+
+
+@pytest.mark.usefixtures("_two_versions_later")
+def test_older_versions_are_migrated_one_by_one(tmp_path: Path) -> None:
+    expected = Genotype(space="t", choices={"a": "x"})
+    for version, field in ((1, "where"), (2, "place"), (3, "space")):
+        text = f"schema: {version}\n{field}: t\nchoices: {{a: x}}  # by hand\n"
+        assert Genotype.parse(text) == expected
+        path = tmp_path / f"{version}.yaml"
+        path.write_text(text)
+        assert upgrade(path) == version
+        assert (path.read_text() == text) is (version == 3)
+        assert path.read_text().startswith("schema: 3\n")
+        assert Genotype.load(path) == expected
+    with pytest.raises(InvalidFileError, match="g: has schema version 4; this package reads versions 1 to 3"):
+        Genotype.parse("schema: 4\nspace: t\nchoices: {}", "g")
+    with pytest.raises(InvalidFileError, match="g: unknown field 'where'"):
+        Genotype.parse("schema: 2\nwhere: t\nchoices: {}", "g")
+
+
+def test_upgrade_refuses_what_is_no_genotype(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("schema: 7\n")
+    with pytest.raises(InvalidFileError, match=r"bad\.yaml: has schema version 7"):
+        upgrade(tmp_path / "bad.yaml")

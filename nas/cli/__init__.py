@@ -9,11 +9,11 @@ import warnings
 
 from cyclopts import CycloptsError
 
-from nas.cli import inspecting, running
+from nas.cli import genotypes, inspecting, running, tuning
 from nas.cli.app import app
 from nas.errors import ConfigError, NASError
 
-__all__ = ["app", "inspecting", "main", "running"]
+__all__ = ["app", "genotypes", "inspecting", "main", "running", "tuning"]
 
 
 def main() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from nas.cli.app import app
-from nas.cli.targets import genotype_of
+from nas.cli.targets import genotype_of, options_of
 from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -48,17 +50,30 @@ def ops(name: str | None = None, /) -> None:
 
 
 @app.command
-def show(target: str, /, *options: str) -> None:
-    """Show the decisions and the number of parameters of a search space or a genotype.
+def show(
+    target: str,
+    /,
+    *options: str,
+    input: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=True)] = (),
+    depth: int = 1,
+    runs: int = 5,
+) -> None:
+    """Show the decisions of a search space or a genotype, and what the modules of a genotype's network cost.
 
     Args:
         target: A search space, a genotype (file or shipped name), or the folder of a run that has one.
         options: Options of a search space: name=value.
+        input: Shape of each input of a genotype's network, such as 1x5x3x64x64, to count FLOPs (1 multiply-add = 2) and
+            to measure the latency on this machine, in eval mode.
+        depth: How many levels of modules inside one another to take apart.
+        runs: Forward passes whose times the latency is the median of.
     """
-    from nas.cost import costs, measure
     from nas.report.tables import table
 
     description, genotype = _described(target, options)
+    shapes = [_shape(text) for text in input]
+    if genotype is None and shapes:
+        raise ConfigError(f"--input measures the network of a genotype, but '{target}' is a search space")
     rows = []
     for label, decision in description.decisions.items():
         choice = genotype.choices.get(label) if genotype else None
@@ -72,11 +87,55 @@ def show(target: str, /, *options: str) -> None:
     values = ", ".join(f"{name}={value}" for name, value in description.options.items())
     table(f"{description.space.name}: {values}", columns, rows)
     if genotype is not None:
-        print(f"parameters: {int(measure(genotype)):,}")
+        _show_provenance(genotype)
+        _show_costs(genotype, shapes, depth, runs)
+        return
+    from nas.cost import costs
+
+    everything = sum(p.numel() for p in description.network.parameters())
+    outside = int(costs(description).base)
+    print(f"operation weights of the supernet: {everything:,}; outside every decision: {outside:,}")
+
+
+def _show_provenance(genotype: Genotype) -> None:
+    import msgspec
+
+    for field, value in msgspec.to_builtins(genotype.provenance or {}).items():
+        text = ", ".join(f"{name} {number:g}" for name, number in value.items()) if isinstance(value, dict) else value
+        print(f"{field}: {text}")
+
+
+def _show_costs(genotype: Genotype, shapes: list[list[int]], depth: int, runs: int) -> None:
+    import torch
+
+    from nas.breakdown import breakdown
+    from nas.report.tables import table
+    from nas.space import find_space
+
+    with torch.device("cpu" if shapes else "meta"):
+        network = find_space(genotype.space).derived(genotype)
+    inputs = [torch.randn(shape) for shape in shapes] or None
+    whole, *modules = breakdown(network, inputs, depth=depth, runs=runs)
+    if inputs is None:
+        table("Modules", ("module", "parameters"), [(row.module, row.parameters) for row in modules])
     else:
-        everything = sum(p.numel() for p in description.network.parameters())
-        outside = int(costs(description).base)
-        print(f"operation weights of the supernet: {everything:,}; outside every decision: {outside:,}")
+        rows = [(r.module, r.parameters, _scaled(r.flops, 1e-9), _scaled(r.seconds, 1e3)) for r in modules]
+        table("Modules", ("module", "parameters", "GFLOPs", "latency (ms)"), rows)
+        print(f"FLOPs: {whole.flops:,}")
+        threads = torch.get_num_threads()
+        print(f"latency: {_scaled(whole.seconds, 1e3):.4g} ms (median of {runs}, CPU, threads: {threads})")
+    print(f"parameters: {whole.parameters:,}")
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else factor * value
+
+
+def _shape(text: str) -> list[int]:
+    sizes = text.split("x")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise ConfigError(f"'{text}' is no shape: expected sizes such as 1x3x32x32")
+    return [int(size) for size in sizes]
 
 
 @app.command
@@ -96,26 +155,36 @@ def config(name: str | None = None, /) -> None:
 
 
 @app.command
-def draw(target: str, /, *options: str, out: Path | None = None) -> None:
+def draw(
+    target: str,
+    /,
+    *options: str,
+    out: Path | None = None,
+    cells: Literal["beside", "open", "closed"] = "beside",
+    dark: bool = False,
+) -> None:
     """Draw a genotype, or a whole search space.
 
     Args:
         target: A genotype (file or shipped name), the folder of a run that has one, or a search space.
         options: Options of a search space: name=value.
-        out: A picture: .svg, .dot, .txt, or .png and .pdf with Graphviz' `dot`; the terminal where absent.
+        out: A picture: .svg, .dot, .mmd (Mermaid), .txt, or .png and .pdf with Graphviz' `dot`; or the graph for other
+            programs: .graphml, .json (node-link). The terminal where absent.
+        cells: Where to show the inside of cells: beside the network (each once), open at every place in it, or closed,
+            not at all.
+        dark: A dark picture (SVG).
     """
     from nas.draw import render, save
 
     description, genotype = _described(target, options)
     if out is None:
-        print(render(description, genotype, "text"), end="")
+        print(render(description, genotype, "text", cells=cells), end="")
     else:
-        save(out, description, genotype)
+        save(out, description, genotype, cells=cells, theme="dark" if dark else "light")
 
 
 def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genotype | None]:
     """What `target` names: a run's genotype, a genotype file or shipped genotype, or a search space."""
-    from nas.files import parse_yaml
     from nas.genotype import shipped
     from nas.space import find_space, spaces
 
@@ -129,13 +198,7 @@ def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genoty
     if ":" not in target and target not in spaces():
         known = [*spaces(), *shipped()]
         raise UnknownNameError("search space or genotype", target, known, "or give the path of a genotype or a run")
-    options = {}
-    for option in given:
-        name, equals, text = option.partition("=")
-        if not equals:
-            raise ConfigError(f"'{option}' is not an option: expected name=value")
-        options[name] = parse_yaml(text, option)
-    return find_space(target).describe(**options), None
+    return find_space(target).describe(**options_of(given)), None
 
 
 def _first_line(documented: object) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.errors import ConfigError, InvalidFileError, SpaceError, UnknownNameError
 
@@ -12,25 +13,47 @@ if TYPE_CHECKING:
     from nas.genotype import Genotype
 
 
-def genotype_of(target: str) -> Genotype:
-    """The genotype of a file, of a shipped name or of a run's folder.
+def genotype_file(target: str) -> Path:
+    """The path of a genotype: of a file, of a shipped name or of a run's folder.
 
-    Raises what `Genotype.load` does, `ConfigError` for a folder without one, `InvalidFileError` for one that does not
-    fit its space.
+    Raises what `find_genotype` does, and `ConfigError` for a folder without one.
     """
-    from nas.cost import measure
-    from nas.genotype import Genotype
+    from nas.genotype import find_genotype
     from nas.run import GENOTYPE
 
     file = Path(target, GENOTYPE)
     if Path(target).is_dir() and not file.is_file():
         raise ConfigError(f"{target}: no {GENOTYPE} in this folder; `nas derive` writes that of an unfinished search")
-    genotype = Genotype.load(file if file.is_file() else target)
+    return file if file.is_file() else find_genotype(target)
+
+
+def genotype_of(target: str) -> Genotype:
+    """The genotype that `genotype_file` finds.
+
+    Raises what that and `Genotype.load` do, and `InvalidFileError` for one that does not fit its space.
+    """
+    from nas.cost import measure
+    from nas.genotype import Genotype
+
+    genotype = Genotype.load(genotype_file(target))
     try:
         measure(genotype)  # builds the network, without values
     except (ConfigError, SpaceError, UnknownNameError) as error:
         raise InvalidFileError(f"{target}: {error}") from error
     return genotype
+
+
+def options_of(given: Iterable[str]) -> dict[str, Any]:
+    """The options in texts `name=value`; raises `ConfigError` for a text of another form."""
+    from nas.files import parse_yaml
+
+    options = {}
+    for option in given:
+        name, equals, text = option.partition("=")
+        if not equals:
+            raise ConfigError(f"'{option}' is not an option: expected name=value")
+        options[name] = parse_yaml(text, option)
+    return options
 
 
 def config_of(run: Path, overrides: tuple[str, ...] = ()) -> Config:

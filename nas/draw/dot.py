@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from nas.draw.groups import members
-from nas.draw.style import INK, LINE, edge_look, families, look, title, wrap
+from nas.draw.style import INK, LINE, MARK, Look, edge_look, families, look, note, title, wrap
 from nas.errors import ConfigError
 from nas.graph import Graph
 
@@ -26,10 +26,10 @@ def dot(graph: Graph) -> str:
             if name not in inside:
                 drawn = look(node, colours)
                 text = "\n".join(line.text for line in drawn.lines)
-                paint = f'fillcolor="{drawn.fill}", color="{drawn.stroke}", fontcolor="{INK}"'
+                paint = f'fillcolor="{drawn.fill}", color="{drawn.stroke}", fontcolor="{INK}"' + _pen(drawn)
                 lines.append(f"{indent}{quote(name)} [label={quote(text)}, {paint}, tooltip={quote(drawn.tooltip)}];")
                 continue
-            text = "\n".join([title(node), *wrap(node["caption"], 360, 11)])
+            text = "\n".join([title(node), *wrap(node["caption"], 360, 11), *wrap(note(node), 360, 11)])
             lines.append(f"{indent}subgraph {quote(f'cluster {name}')} {{")
             lines.append(f'{indent}  label={quote(text)}; labeljust=l; style="rounded,dashed"; color="{LINE}";')
             add(name, f"{indent}  ")
@@ -38,9 +38,19 @@ def dot(graph: Graph) -> str:
     add("", "  ")
     for source, target, attributes in graph.edges(data=True):
         drawn = edge_look(attributes, colours)
-        label = "" if drawn is None else f' [label={quote(drawn.lines[0].text)}, color="{drawn.stroke}"]'
+        label = ""
+        if drawn is not None:
+            text = "\n".join(line.text for line in drawn.lines)
+            label = f' [label={quote(text)}, color="{drawn.stroke}"{_pen(drawn)}]'
         lines.append(f"  {quote(source)} -> {quote(target)}{label};")
     return "\n".join([*lines, "}", ""])
+
+
+def _pen(look: Look) -> str:
+    """The outline of what is marked."""
+    if look.stroke != MARK:
+        return ""
+    return f', penwidth={look.weight:g}, fontcolor="{MARK}"' + (", style=dashed" if look.dashed else "")
 
 
 def quote(text: str) -> str:

@@ -13,7 +13,23 @@ from nas.draw.fold import fold
 from nas.draw.groups import IN, OUT, Attributes, levels, members, parts
 from nas.draw.layers import Edge, Size
 from nas.draw.layout import Point, Rect, layered
-from nas.draw.style import DECISION, FAINT, INK, LINE, Look, Text, edge_look, families, look, title, tooltip, wrap
+from nas.draw.style import (
+    DECISION,
+    FAINT,
+    FRAME,
+    INK,
+    LINE,
+    MARK,
+    Look,
+    Text,
+    edge_look,
+    families,
+    look,
+    note,
+    title,
+    tooltip,
+    wrap,
+)
 from nas.graph import Graph
 
 PAD = 16.0
@@ -51,6 +67,8 @@ class Line(NamedTuple):
     arrow: bool
     source: str
     target: str
+    weight: float = 1.3
+    dashed: bool = False
 
 
 class Picture(NamedTuple):
@@ -113,7 +131,8 @@ class _Drawing:
             layout = fold(layout, WIDEST * 1.25)
         lines, boxes = [], [Box(name, layout.boxes[name], drawn) for name, drawn in looks.items()]
         for edge, label in labels.items():
-            lines.append(Line(layout.paths[edge], label.stroke if label else LINE, edge[1] in looks, *edge))
+            line = Line(layout.paths[edge], label.stroke if label else LINE, edge[1] in looks, *edge)
+            lines.append(line._replace(weight=1.1 * label.weight, dashed=label.dashed) if label else line)
             if label:
                 boxes.append(Box(" ".join(edge), layout.labels[edge], label, label=True))
         done = Picture("", layout.width, layout.height, (), tuple(lines), tuple(boxes))
@@ -143,7 +162,7 @@ class _Drawing:
                 line, ports[OUT] = line._replace(points=(*line.points, (width, end)), target=name), end - height / 2
             pieces.append(line)
         attributes = self.graph.nodes[name]
-        stroke = DECISION[1] if attributes["decision"] else "#8c8c8c"
+        stroke = MARK if note(attributes) else DECISION[1] if attributes["decision"] else FRAME
         frame = Frame(name, Rect(0.0, 0.0, width, height), lines, stroke, tooltip(attributes))
         framed = inside._replace(width=width, height=height, frames=(frame, *inside.frames), lines=tuple(pieces))
         return framed, Size(width, height, ports[IN], ports[OUT])
@@ -159,7 +178,8 @@ def _size(look: Look) -> Size:
 def _heading(attributes: Attributes, width: float) -> tuple[Text, ...]:
     colour = DECISION[1] if attributes["decision"] else INK
     lines = [Text(line, 12.5, True, colour) for line in wrap(title(attributes), width, 14)]
-    return (*lines, *(Text(line, 11, colour=FAINT) for line in wrap(attributes["caption"], width, 11)))
+    lines += [Text(line, 11, colour=FAINT) for line in wrap(attributes["caption"], width, 11)]
+    return (*lines, *(Text(line, 11, True, MARK) for line in wrap(note(attributes), width, 11)))
 
 
 def _merged(outer: Picture, inner: Picture) -> Picture:

@@ -11,7 +11,11 @@ from nas.draw.groups import Attributes
 from nas.graph import Graph
 
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
-INK, FAINT, LINE, PLAIN = "#1a1a1a", "#5c5c5c", "#6b6b6b", "#f2f2f2"
+INK, FAINT, LINE, FRAME = "#1a1a1a", "#5c5c5c", "#6b6b6b", "#8c8c8c"
+PLAIN, WHITE = "#f2f2f2", "#ffffff"
+
+MARK = "#b0006d"
+"""What differs between two genotypes: its outlines and notes."""
 
 DECISION = ("#e2e4f3", "#332288")
 SIZE = ("#f1dde7", "#882255")
@@ -57,12 +61,15 @@ class Look(NamedTuple):
     """How to draw one node or edge label: its centred lines, and its outline `pad` pixels above and below them."""
 
     lines: tuple[Text, ...]
-    fill: str = "#ffffff"
+    fill: str = WHITE
     stroke: str = LINE
     radius: float = 5.0
     pad: float = 6.0
     stacked: bool = False
     tooltip: str = ""
+    weight: float = 1.2
+    """Pixels of the outline."""
+    dashed: bool = False
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
@@ -126,8 +133,18 @@ def title(attributes: Attributes) -> str:
     return name.strip()
 
 
+def note(attributes: Attributes) -> str:
+    """What a mark says (see `nas.draw.marks`); empty where there is none."""
+    mark = str(attributes.get("mark", ""))
+    return f"was {attributes['was']}" if mark == "changed" else mark
+
+
 def look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look:
     """How to draw a node."""
+    return _marked(_plain(attributes, colours), attributes)
+
+
+def _plain(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look:
     kind, label, repeat = attributes["kind"], attributes["label"], times(attributes)
     if attributes["decision"]:
         return _decision(attributes, colours)
@@ -136,18 +153,26 @@ def look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look
         if label != attributes["cell"]:
             lines.append(Text(attributes["cell"], 11, colour=FAINT))
         tooltip = f"cell {attributes['cell']}{repeat}"
-        return Look(tuple(lines), "#ffffff", INK, stacked=bool(repeat), tooltip=tooltip)
-    fill = PLAIN if kind in ("input", "output") else "#ffffff"
+        return Look(tuple(lines), WHITE, INK, stacked=bool(repeat), tooltip=tooltip)
+    fill = PLAIN if kind in ("input", "output") else WHITE
     radius = 5.0 if kind == "module" else 14.0
     return Look((Text(label + repeat),), fill, LINE, radius, stacked=bool(repeat))
 
 
 def edge_look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look | None:
     """How to draw the label of an edge, if it has one."""
-    if not attributes["label"]:
+    if not attributes["label"] and not note(attributes):
         return None
     fill, stroke = colours.get(attributes["label"], PALETTE[-1])
-    return Look((Text(attributes["label"], 11.5),), fill, stroke, radius=9.0, pad=3.0, tooltip=tooltip(attributes))
+    lines = (Text(attributes["label"], 11.5),) if attributes["label"] else ()
+    return _marked(Look(lines, fill, stroke, radius=9.0, pad=3.0, tooltip=tooltip(attributes)), attributes)
+
+
+def _marked(look: Look, attributes: Attributes) -> Look:
+    if not note(attributes):
+        return look
+    lines = (*look.lines, Text(note(attributes), 10.5, bold=True, colour=MARK))
+    return look._replace(lines=lines, stroke=MARK, weight=2.4, dashed=attributes["mark"] == "removed")
 
 
 def tooltip(attributes: Attributes) -> str:
@@ -162,7 +187,7 @@ def _decision(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) ->
     kind, taken, repeat = attributes["kind"], chosen(attributes), times(attributes)
     name = attributes["decision"] + repeat
     if kind == "operation":
-        fill, stroke = colours.get(taken, ("#ffffff", LINE))
+        fill, stroke = colours.get(taken, (WHITE, LINE))
         lines = (Text(taken),) if taken else (Text(name, 11, colour=FAINT), *_rows(attributes, colours))
     else:
         fill, stroke = DECISION if kind == "decision" else SIZE
@@ -178,4 +203,4 @@ def _rows(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> tup
         unit = "channels" if attributes["kind"] == "width" else "blocks"
         return (Text(f"{', '.join(names)} {unit}", 11.5),)
     micro = attributes["kind"] == "operation"
-    return tuple(Text(name, 11.5, chip=colours[name][0] if micro else "#ffffff") for name in names)
+    return tuple(Text(name, 11.5, chip=colours[name][0] if micro else WHITE) for name in names)

@@ -8,13 +8,15 @@ from xml.etree import ElementTree
 
 from nas.draw.layout import Point, Rect
 from nas.draw.picture import STACK, Box, Frame, Line, Picture
-from nas.draw.style import FONT, Text
+from nas.draw.style import FONT, LINE, Text
+from nas.draw.theme import BACKGROUND, DARK, Theme
 
+DASHES = "5 3"
 ARROW = 7.0
 """Length of an arrow head in pixels."""
 
 
-def svg(picture: Picture) -> str:
+def svg(picture: Picture, theme: Theme = "light") -> str:
     """The picture as an SVG document; it scales, its natural size is `picture.width` times `picture.height` pixels."""
     width, height = (f"{round(side + 0.5)}" for side in (picture.width, picture.height))
     root = ElementTree.Element(
@@ -24,13 +26,18 @@ def svg(picture: Picture) -> str:
     )
     root.set("font-family", FONT)
     ElementTree.SubElement(root, "title").text = picture.title
-    ElementTree.SubElement(root, "rect", width=width, height=height, fill="#ffffff")
+    background = ElementTree.SubElement(root, "rect", width=width, height=height)
     for frame in picture.frames:
         _frame(root, frame)
     for line in picture.lines:
         _line(root, line)
     for box in picture.boxes:
         _box(root, box)
+    if theme == "dark":
+        for element in root.iter():
+            painted = {key: element.attrib[key] for key in ("fill", "stroke") if key in element.attrib}
+            element.attrib.update({key: DARK.get(colour, colour) for key, colour in painted.items()})
+    background.set("fill", BACKGROUND[theme])
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -41,7 +48,7 @@ def _frame(root: ElementTree.Element, frame: Frame) -> None:
         group,
         frame.rect,
         9.0,
-        {"fill": "#6b6b6b", "fill-opacity": "0.04", "stroke": frame.stroke, "stroke-dasharray": "5 3"},
+        {"fill": LINE, "fill-opacity": "0.04", "stroke": frame.stroke, "stroke-dasharray": DASHES},
     )
     y = frame.rect.y + 6
     for line in frame.lines:
@@ -51,7 +58,9 @@ def _frame(root: ElementTree.Element, frame: Frame) -> None:
 
 def _box(root: ElementTree.Element, box: Box) -> None:
     group = _group(root, box.look.tooltip)
-    colours = {"fill": box.look.fill, "stroke": box.look.stroke, "stroke-width": "1.2"}
+    colours = {"fill": box.look.fill, "stroke": box.look.stroke, "stroke-width": f"{box.look.weight:g}"}
+    if box.look.dashed:
+        colours["stroke-dasharray"] = DASHES
     rect = box.rect
     if box.look.stacked:
         rect = Rect(rect.x, rect.y + 2 * STACK, rect.width - 2 * STACK, rect.height - 2 * STACK)
@@ -75,7 +84,9 @@ def _line(root: ElementTree.Element, line: Line) -> None:
         head = f"{_n(x)},{_n(y)} {_n(x - ARROW)},{_n(y - 3.5)} {_n(x - ARROW)},{_n(y + 3.5)}"
         ElementTree.SubElement(root, "polygon", points=head, fill=line.colour)
     path = ElementTree.SubElement(root, "path", d=_curve(points), fill="none", stroke=line.colour)
-    path.set("stroke-width", "1.3")
+    path.set("stroke-width", f"{line.weight:.2g}")
+    if line.dashed:
+        path.set("stroke-dasharray", DASHES)
     path.set("stroke-linejoin", "round")
 
 

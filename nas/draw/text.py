@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas.draw.groups import levels, members, parts, path
-from nas.draw.style import title
+from nas.draw.groups import Attributes, levels, members, parts, path
+from nas.draw.style import note, title
 from nas.graph import Graph
 
 
@@ -24,12 +24,13 @@ def text(graph: Graph) -> str:
             same = node["candidates"] == candidates and not node["chosen"] and "," in candidates
             said = title(node).replace(f"one of {candidates}", "one of the same") if same else title(node)
             candidates = node["candidates"]
-            lines.append(f"{indent}{'└─' if end else '├─'} {said}")
+            lines.append(f"{indent}{'└─' if end else '├─'} {said}{_noted(node)}")
             if name in inside:
                 add(inside[name], indent + ("   " if end else "│  "))
                 continue
             sources = [_source(graph, source, name) for source in graph.pred[name]]
-            if sources and ([*graph.pred[name]] != [before] or graph.edges[before, name]["label"]):
+            edge = graph.edges.get((before, name), {})
+            if sources and ([*graph.pred[name]] != [before] or edge["label"] or note(edge)):
                 lines[-1] += f" ← {', '.join(sources)}"
             before = name
 
@@ -47,5 +48,9 @@ def _source(graph: Graph, source: str, target: str) -> str:
     """A node by its label, within the labels of the groups around it that are not around the target as well."""
     around = path(graph, target)
     name = "/".join(graph.nodes[node]["label"] for node in path(graph, source) if node not in around)
-    operation = graph.edges[source, target]["label"]
-    return f"{operation}({name})" if operation else name
+    edge = graph.edges[source, target]
+    return (f"{edge['label']}({name})" if edge["label"] else name) + _noted(edge)
+
+
+def _noted(attributes: Attributes) -> str:
+    return f" [{note(attributes)}]" if note(attributes) else ""

@@ -14,6 +14,7 @@ from typing import Any
 import processes
 import pytest
 import toy
+from cyclopts import App
 
 from nas.cli import inspecting
 from nas.cli.app import app
@@ -22,15 +23,28 @@ NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
 COMMANDS = {
     "spaces": [],
     "ops": ["NAME", "A registered set, or a YAML file"],
-    "show": ["TARGET", "A search space, a genotype", "OPTIONS", "name=value"],
+    "show": ["TARGET", "A search space, a genotype", "OPTIONS", "name=value", "--input", "--depth", "--runs"],
     "config": ["NAME", "all are listed where it is absent"],
     "search": ["CONFIG", "A YAML file", "OVERRIDES", "search.steps=500", "--out", "--resume", "--quiet"],
     "derive": ["RUN", "The folder of a search", "--out", "the terminal where absent"],
-    "draw": ["TARGET", "OPTIONS", "--out", ".svg, .dot, .txt", ".png and .pdf with Graphviz"],
+    "draw": ["TARGET", "OPTIONS", "--out", ".svg, .dot, .mmd", ".png and .pdf with Graphviz", "--cells", "--dark"],
     "retrain": ["GENOTYPE", "the folder of a search", "OVERRIDES", "--out", "--config", "--inherit", "--resume"],
     "evaluate": ["RUN", "The folder of a retraining", "OVERRIDES", "other data"],
+    "tune": ["CONFIG", "OVERRIDES", "key.path=distribution", "--trials", "--storage", "journal:FILE", "--genotype"],
+    "genotype lint": ["TARGETS", "the path of its field", "Exits with 2"],
+    "genotype diff": ["BEFORE", "AFTER", "--out", "changes marked"],
+    "genotype canon": ["TARGETS", "--cells", "isomorphism as in NAS-Bench-201"],
+    "genotype import": ["SOURCE", "OPTIONS", "--format", "nas-bench-201", "--name", "--out"],
+    "genotype upgrade": ["TARGETS", "older schema versions"],
     "predict": ["SOURCE", "A video file or a folder", "SINK", "by its suffix", "--model", "--tile", "in pixels"],
 }
+
+
+def command_of(name: str) -> App:
+    found = app
+    for word in name.split():
+        found = found[word]
+    return found
 
 
 def plain(text: str) -> str:
@@ -54,18 +68,20 @@ def test_help_teaches_the_way(nas: Callable[..., Any]) -> None:
         assert result.code == 0
         text = plain(result.out)
         for command in COMMANDS:
-            assert f" {command} " in text
+            assert f" {command.split()[0]} " in text
         for part in ("nas config NAME > my.yaml", "nas search my.yaml --out runs/search", "--import MODULE"):
             assert part in text
 
 
 def test_every_command_is_known() -> None:
-    assert {name for name in app if not name.startswith("-")} == set(COMMANDS)
+    known = [name for name in app if not name.startswith("-")]
+    words = [[name, *([] if name != "genotype" else [sub])] for name in known for sub in app[name]]
+    assert {" ".join(w) for w in words if not w[-1].startswith("-")} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_explains_its_arguments(command: str, nas: Callable[..., Any]) -> None:
-    result = nas(command, "--help")
+    result = nas(*command.split(), "--help")
     assert result.code == 0
     text = plain(result.out)
     assert f"Usage: nas {command}" in text
@@ -75,7 +91,7 @@ def test_help_of_a_command_explains_its_arguments(command: str, nas: Callable[..
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_parameter_has_a_help(command: str) -> None:
-    arguments = app[command].assemble_argument_collection(parse_docstring=True)
+    arguments = command_of(command).assemble_argument_collection(parse_docstring=True)
     assert [argument.name for argument in arguments if not argument.parameter.help] == []
 
 

@@ -128,6 +128,27 @@ def test_show_a_file_and_a_run(nas: Nas, genotype: Path, searched: Path) -> None
     assert nas("show", searched).out.endswith(f"parameters: {parameters(found):,}\n")
 
 
+def test_show_what_modules_cost(nas: Nas, genotype: Path, refused: Callable[..., str]) -> None:
+    out = nas("show", genotype, "--input", "2x2x5x5", "--runs", "2").out
+    stem = 2 * (2 * 25) * 4 * 2 * 9
+    assert re.search(rf"^stem +{4 * 2 * 9 + 4} +{stem / 1e9:.4g} +[\d.e-]+$", out, re.M)
+    assert re.search(r"^averaging +6 ", out, re.M)
+    assert re.search(r"^FLOPs: [\d,]+$", out, re.M)
+    assert re.search(r"^latency: [\d.]+ ms \(median of 2, CPU, threads: \d+\)$", out, re.M)
+    assert "first.conv.0" in nas("show", genotype, "--depth", "3").out
+    assert "'2x' is no shape: expected sizes such as 1x3x32x32" in refused("show", genotype, "--input", "2x")
+    assert "--input measures the network of a genotype" in refused("show", "toy", "--input", "1x2x5x5")
+    assert "cannot run on 1x3x5x5" in nas("show", genotype, "--input", "1x3x5x5").err
+
+
+def test_show_where_a_genotype_comes_from(nas: Nas, searched: Path) -> None:
+    out = nas("show", searched).out
+    assert re.search(r"^package: tmics-nas ", out, re.M)
+    assert re.search(r"^seed: 0$", out, re.M)
+    assert re.search(r"^margins: first 0\.\d+, second 0\.\d+$", out, re.M)
+    assert "in the authors' published inference code" in nas("show", "tmics-light").out
+
+
 def test_a_folder_named_like_a_shipped_genotype(nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     GENOTYPE.save(tmp_path / "tmics-light" / "genotype.yaml")
@@ -167,14 +188,27 @@ def test_draw_to_the_terminal(nas: Nas, genotype: Path, searched: Path) -> None:
     assert not light.endswith("\n\n")
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".dot", ".txt"])
+BEGIN = {".svg": "<svg", ".dot": "digraph", ".mmd": "flowchart", ".graphml": "<graphml", ".json": "{", ".txt": "toy"}
+
+
+@pytest.mark.parametrize("suffix", BEGIN)
 def test_draw_to_a_file(suffix: str, nas: Nas, genotype: Path, searched: Path, tmp_path: Path) -> None:
-    begin = {".svg": "<svg", ".dot": "digraph", ".txt": "toy"}[suffix]
+    begin = BEGIN[suffix]
     for number, target in enumerate((genotype, searched, "toy")):
         path = tmp_path / f"picture-{number}{suffix}"
         assert nas("draw", target, "--out", path) == (0, "", "")
         assert path.read_text().startswith(begin)
         assert "depthwise" in path.read_text() or target != "toy"
+
+
+def test_draw_cells_and_dark(nas: Nas, refused: Callable[..., str], tmp_path: Path) -> None:
+    assert "cell/1" in nas("draw", "tmics-light").out
+    assert "cell/1" not in nas("draw", "tmics-light", "--cells", "closed").out
+    assert nas("draw", "tmics-light", "--cells", "open").out.count("residual_5x5") == 2
+    assert nas("draw", "tmics-light", "--dark", "--out", tmp_path / "a.svg").code == 0
+    assert "#16181d" in (tmp_path / "a.svg").read_text()
+    assert "dark pictures are SVG, found dot" in refused("draw", "tmics-light", "--dark", "--out", tmp_path / "a.dot")
+    assert "Invalid value" in refused("draw", "tmics-light", "--cells", "ajar")
 
 
 def test_draw_where_it_cannot(

@@ -25,21 +25,25 @@ import pytest
 
 import nas.cli
 import nas.cli.running
+import nas.cli.tuning
 import nas.config
 import nas.operations
 import nas.primitives
 import nas.report.markdown
 import nas.task
+import nas.tune
 import tmics_space.flow.provider
 from nas.cli.targets import genotype_of
 from nas.config import Config
 from nas.files import convert, parse_yaml
 from nas.genotype import Genotype, Provenance
 from nas.hypergradient import RESPONSES
+from nas.importing import importers
 from nas.levels import Level
 from nas.regularize import REGULARIZERS
 from nas.space import find_space
 from nas.testing import SearchSpaceTests
+from nas.tune import KINDS
 from tmics_space.averaging import MODES
 from tmics_space.data import PRESETS, CameraMotion, layouts, moving_texture, write_frames
 from tmics_space.data.layouts import Layout
@@ -99,8 +103,10 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(module, registry, dict(getattr(module, registry)))
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    monkeypatch.setattr(nas.config, "load_config", small(nas.config.load_config))
-    monkeypatch.setattr(nas.cli.running, "genotype_of", narrow(genotype_of))
+    for module in (nas.config, nas.tune):
+        monkeypatch.setattr(module, "load_config", small(module.load_config))
+    for module in (nas.cli.running, nas.cli.tuning):
+        monkeypatch.setattr(module, "genotype_of", narrow(genotype_of))
     for chart in ("mixing_chart", "loss_chart"):  # they take longer than all the rest, and have tests of their own
         monkeypatch.setattr(nas.report.markdown, chart, lambda *_: None)
 
@@ -274,6 +280,8 @@ def test_links_lead_somewhere(page: str) -> None:
         ("data", Pairs.__struct_fields__),
         ("data", CameraMotion.__struct_fields__),
         ("genotypes", Provenance.__struct_fields__),
+        ("genotypes", importers()),
+        ("tuning", KINDS),
     ],
 )
 def test_a_page_is_complete(page: str, names: Sequence[str]) -> None:

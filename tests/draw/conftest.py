@@ -109,10 +109,10 @@ Drawn = tuple[Description, dict[str, Choice] | None]
 
 @pytest.fixture(scope="session")
 def many(restoration: Description, classification: Description, nesting: Description) -> list[Drawn]:
-    """Each space without choices, and with a hundred random ones in all."""
+    """Each space without choices, and with two hundred random ones in all."""
 
     def drawn() -> Iterator[Drawn]:
-        for description, count in ((classification, 50), (restoration, 25), (nesting, 25)):
+        for description, count in ((classification, 100), (restoration, 50), (nesting, 50)):
             yield description, None
             generator = torch.Generator().manual_seed(count)
             for _ in range(count):

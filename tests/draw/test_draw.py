@@ -49,7 +49,7 @@ def test_every_format_has_a_suffix() -> None:
 
 @pytest.mark.parametrize("name", ["picture.jpg", "picture"])
 def test_unknown_suffix(restoration: Description, tmp_path: Path, name: str) -> None:
-    with pytest.raises(UnknownNameError, match=r"known: \.svg, \.dot, \.gv, \.png, \.pdf, \.txt"):
+    with pytest.raises(UnknownNameError, match=r"known: \.svg, \.dot, \.gv, \.png, \.pdf, \.mmd, "):
         save(tmp_path / name, restoration)
     assert not list(tmp_path.iterdir())
 

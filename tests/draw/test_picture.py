@@ -10,16 +10,23 @@ import pytest
 from nas.draw.groups import path
 from nas.draw.layout import Rect
 from nas.draw.picture import Line, Picture, picture
-from nas.genotype import Choice
-from nas.graph import Graph, graph
-from nas.space import Description
+from nas.genotype import Choice, Genotype, shipped
+from nas.graph import Cells, Graph, graph
+from nas.space import Description, find_space
 
 Drawn = tuple[Description, dict[str, Choice] | None]
 
 
 @pytest.fixture(scope="module")
 def pictures(many: list[Drawn]) -> list[tuple[Graph, Picture]]:
+    """All of `many`, every twentieth with cells open and closed too, and every shipped genotype in all three ways."""
+    ways: tuple[Cells, ...] = ("beside", "open", "closed")
     graphs = [graph(description, choices) for description, choices in many]
+    graphs += [graph(description, choices, cells) for description, choices in many[1::20] for cells in ways[1:]]
+    for name in shipped():
+        genotype = Genotype.load(name)
+        description = find_space(genotype.space).describe(**genotype.options)
+        graphs += [graph(description, genotype, cells) for cells in ways]
     return [(drawn, picture(drawn)) for drawn in graphs]
 
 
@@ -108,7 +115,7 @@ def test_edges_stay_out_of_foreign_frames(pictures: list[tuple[Graph, Picture]])
 def test_edges_connect_what_they_should(pictures: list[tuple[Graph, Picture]]) -> None:
     for drawn_graph, drawn in pictures:
         rects = {item.name: item.rect for item in (*drawn.boxes, *drawn.frames)}
-        entries: dict[str, set[tuple[float, float]]] = {}
+        entries: dict[str, set[float]] = {}
         following: dict[str, set[str]] = {}
         for line in drawn.lines:
             following.setdefault(line.source, set()).add(line.target)
@@ -121,9 +128,9 @@ def test_edges_connect_what_they_should(pictures: list[tuple[Graph, Picture]]) -
                 rect = rects[name]
                 assert x == pytest.approx(rect.x if left else rect.x + rect.width)
                 assert rect.y <= y <= rect.y + rect.height
-                entries.setdefault(f"{name} {left}", set()).add((round(x, 3), round(y, 3)))
+                entries.setdefault(f"{name} {left}", set()).add(y)
         # edges meet at one point of a border, so that the pieces outside and inside join
-        assert {ends for ends, points in entries.items() if len(points) > 1} == set()
+        assert [ends for ends, heights in entries.items() if max(heights) - min(heights) > 0.01] == []
         for source, target in drawn_graph.edges:
             groups = {*path(drawn_graph, source), *path(drawn_graph, target)}
             reached, todo = set(), [source]
@@ -140,8 +147,10 @@ def test_everything_is_inside(pictures: list[tuple[Graph, Picture]]) -> None:
         assert all(inside(rect, whole) for rect in [*rects, *(p for line in drawn.lines for p in pieces(line))])
 
 
-def test_flows_run_from_left_to_right(pictures: list[tuple[Graph, Picture]], nesting: Description) -> None:
-    for drawn_graph, drawn in pictures:
+def test_flows_run_from_left_to_right(
+    pictures: list[tuple[Graph, Picture]], many: list[Drawn], nesting: Description
+) -> None:
+    for drawn_graph, drawn in pictures[: len(many)]:
         if drawn_graph.graph["space"] != nesting.space.name:  # that one is folded into rows
             assert all(a[0] <= b[0] for line in drawn.lines for a, b in itertools.pairwise(line.points))
 

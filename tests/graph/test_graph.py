@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import networkx as nx
 import pytest
@@ -17,10 +17,10 @@ from nas.cell import Cell, Chain
 from nas.choose import Chooser
 from nas.derive import choose_randomly
 from nas.errors import NASError, SpaceError
-from nas.genotype import Genotype
+from nas.genotype import Choice, Genotype
 from nas.graph import Graph, graph
 from nas.operations import OperationSet
-from nas.space import Description, SearchSpace
+from nas.space import Description, SearchSpace, search_space
 
 OPERATIONS = OperationSet({n: lambda c: nn.Identity() for n in ("conv_3x3", "conv_5x5", "none")}).register("graph-test")
 TWO: dict[str, Callable[[], nn.Module]] = {"a": nn.Identity, "b": nn.Identity}
@@ -320,3 +320,56 @@ def test_everything_is_plain_data() -> None:
         assert [*read.edges(data=True)] == [*drawn.edges(data=True)]
         data = json.loads(json.dumps(nx.node_link_data(drawn, edges="edges")))
         assert nx.utils.graphs_equal(nx.node_link_graph(data, edges="edges"), drawn)
+
+
+# --- cells, opened and closed ---
+
+
+class Two(nn.Module):
+    """A DAG cell on two inputs, and a row twice."""
+
+    wiring = (("input", "stem"), ("stem", "cell"), ("input", "cell"), ("cell", "rows"), ("rows", "output"))
+
+    def __init__(self, choose: Chooser, output: Literal["concat", "last"]) -> None:
+        super().__init__()
+        operations = {"none": nn.Identity, "a": nn.Identity, "b": nn.Identity}
+        self.stem = nn.Identity()
+        self.cell = Cell(choose, "dag", operations, nodes=2, keep=None, output=output)
+        self.rows = nn.Sequential(*(Chain(choose, "row", operations, length=2, residual=True) for _ in range(2)))
+
+
+@search_space("toy-opened")
+def opened(choose: Chooser, /, *, output: Literal["concat", "last"] = "concat") -> nn.Module:
+    return Two(choose, output)
+
+
+CHOICES: dict[str, Choice] = {
+    "dag/2": (0, 1), "dag/2<-0": "a", "dag/2<-1": "none", "dag/3": (0, 1, 2), "dag/3<-0": "none", "dag/3<-1": "b",
+    "dag/3<-2": "a", "row/1": "a", "row/2": "b",
+}  # fmt: skip
+
+
+def test_opened_cells_stand_where_they_are() -> None:
+    drawn = graph(opened.describe(), CHOICES, "open")
+    assert [name for name, d in drawn.nodes(data=True) if d["kind"] == "cell"] == []
+    wires = {(a.removeprefix("cell/"), b.removeprefix("cell/")) for a, b in drawn.edges}
+    assert wires >= {
+        ("stem", "0"), ("stem", "1"), ("<input>", "0"), ("<input>", "1"),
+        ("0", "2<-0"), ("2<-0", "2"), ("1", "3<-1"), ("3<-1", "3"), ("2", "3<-2"), ("3<-2", "3"),
+        ("2", "concat"), ("3", "concat"),
+    }  # fmt: skip
+    assert not {name for name in drawn if "2<-1" in name or "3<-0" in name}  # none is no connection
+    assert drawn.nodes["cell/2<-0"]["chosen"] == "a"
+    assert drawn.nodes["cell/2<-0"]["kind"] == "operation"
+    rows = [d for _, d in drawn.nodes(data=True) if d["kind"] == "group" and d["multiplicity"] == 2]
+    assert len(rows) == 1
+    last = graph(opened.describe(output="last"), CHOICES, "open")
+    assert not [name for name in last if name.endswith("concat")]
+    assert "cell/3" in last.pred[next(name for name in last if name.startswith("rows") and last.pred[name])]
+
+
+def test_closed_cells_show_nothing_of_their_inside() -> None:
+    beside, closed = (graph(opened.describe(), CHOICES, cells) for cells in ("beside", "closed"))
+    assert set(closed) == {name for name in beside if not name.startswith("cell ")}
+    assert {d["cell"] for _, d in closed.nodes(data=True)} == {"", "dag", "row"}
+    assert closed.edges == beside.subgraph(closed).edges

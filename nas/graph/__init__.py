@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import networkx as nx
 import torch
@@ -25,6 +25,7 @@ from torch import nn
 from nas.cell import Cell, Chain
 from nas.errors import SpaceError
 from nas.genotype import NONE, Choice, Genotype
+from nas.graph.flow import Box, Flow, Part, framed, in_series, listed
 from nas.mixed import ChosenDepth, Decided, Node
 from nas.space import Description
 
@@ -36,8 +37,12 @@ else:
 SOURCES = ("input", "frames")
 """Names that `wiring` has for what a module receives."""
 
+Cells = Literal["beside", "open", "closed"]
 
-def graph(description: Description, choices: Mapping[str, Choice] | Genotype | None = None) -> Graph:
+
+def graph(
+    description: Description, choices: Mapping[str, Choice] | Genotype | None = None, cells: Cells = "beside"
+) -> Graph:
     """The graph of a space (all candidates), or of one genotype (only what it chose).
 
     Nodes carry texts and integers only. Their `kind` is one of
@@ -51,8 +56,11 @@ def graph(description: Description, choices: Mapping[str, Choice] | Genotype | N
     `multiplicity` counts equal neighbours that are drawn once. Edges carry `label`, `decision`, `chosen` and
     `candidates`: in a DAG cell, the operation. The graph itself carries `space` and `operations`, all micro candidates.
 
-    A genotype is drawn with its own options. Raises `SpaceError` for choices that do not fit the space and for a
-    `wiring` that leaves out a decision or has a cycle.
+    The inside of a cell is shown `beside` the rest, or at each place in it (`open`, where operations are nodes), or not
+    at all (`closed`). A genotype is drawn with its own options.
+
+    Raises `SpaceError` for choices that do not fit the space and for a `wiring` that leaves out a decision or has a
+    cycle.
     """
     network = description.network
     if choices is not None:
@@ -65,7 +73,7 @@ def graph(description: Description, choices: Mapping[str, Choice] | Genotype | N
         if genotype.options != options:
             description = space.describe(**genotype.options)
         choices = genotype.choices
-    walk = _Walk(description, choices)
+    walk = _Walk(description, choices, cells)
     source = next((name for name, _ in getattr(network, "wiring", ()) if name in SOURCES), "input")
     walk.open("", "", walk.part("", network), source)
     done: set[str] = set()
@@ -76,50 +84,29 @@ def graph(description: Description, choices: Mapping[str, Choice] | Genotype | N
     return walk.finished()
 
 
-@dataclass(frozen=True)
-class _Box:
-    kind: str
-    label: str
-    decision: str = ""
-    chosen: str = ""
-    candidates: str = ""
-    cell: str = ""
-    caption: str = ""
-    multiplicity: int = 1
-
-
-@dataclass(frozen=True)
-class _Flow:
-    """Named parts and the wires between them; `input` and `output` are the ends of the flow itself."""
-
-    parts: tuple[tuple[str, _Part], ...]
-    wires: tuple[tuple[str, str], ...]
-    frame: _Box | None = None
-
-
-_Part = _Box | _Flow  # equal parts look equal: that is what collapses repeated neighbours
-
-
 class _Walk:
-    def __init__(self, description: Description, choices: Mapping[str, Choice] | None) -> None:
-        self.decisions, self.choices = description.decisions, choices
+    def __init__(self, description: Description, choices: Mapping[str, Choice] | None, cells: Cells) -> None:
+        self.decisions, self.choices, self.shown = description.decisions, choices, cells
         self.panels: dict[str, nn.Module] = {}
-        cells = [module for module in description.network.modules() if isinstance(module, Cell | Chain)]
-        micro = [self.decisions[m.label] for cell in cells for m in cell.modules() if isinstance(m, Decided)]
+        inside = [module for module in description.network.modules() if isinstance(module, Cell | Chain)]
+        micro = [self.decisions[m.label] for cell in inside for m in cell.modules() if isinstance(m, Decided)]
         names = dict.fromkeys(name for d in micro if d.kind == "operation" for name in d.candidates)
-        self.graph: Graph = Graph(space=description.space.name, operations=_text(names))
+        self.graph: Graph = Graph(space=description.space.name, operations=listed(names))
         self.ends: list[str] = []
 
     def choice(self, label: str) -> str:
-        return "" if self.choices is None else _text(self.choices[label])
+        return "" if self.choices is None else listed(self.choices[label])
 
-    def part(self, name: str, module: nn.Module, micro: bool = False) -> _Part:
+    def part(self, name: str, module: nn.Module, micro: bool = False) -> Part:
         """What a module looks like; `name` is its parent's attribute, or empty where that says nothing."""
         if not _decides(module):
-            return _Box("module", name or type(module).__name__)
+            return Box("module", name or type(module).__name__)
         if isinstance(module, Cell | Chain):
-            self.panels.setdefault(module.label, module)
-            return _Box("cell", name or module.label, cell=module.label)
+            if self.shown == "open":
+                return self._opened(name or module.label, module)
+            if self.shown == "beside":
+                self.panels.setdefault(module.label, module)
+            return Box("cell", name or module.label, cell=module.label)
         if isinstance(module, Decided):
             return self._decided(module, micro)
         if hasattr(module, "wiring"):
@@ -129,47 +116,65 @@ class _Walk:
             for key, child in module.named_children()
             if isinstance(module, nn.Sequential) or _decides(child)
         }
-        chain = _chain(steps)
-        part = chain.parts[0][1] if len(chain.parts) == 1 else chain
-        if isinstance(part, _Box):
+        series = in_series(steps)
+        part = series.parts[0][1] if len(series.parts) == 1 else series
+        if isinstance(part, Box):
             return replace(part, label=name or part.label) if part.kind == "cell" else part
         container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
-        return part if container or not name else _framed(part, _Box("group", name))
+        return part if container or not name else framed(part, Box("group", name))
 
-    def _wired(self, name: str, module: Any) -> _Flow:
+    def _wired(self, name: str, module: Any) -> Flow:
         children = dict(module.named_children())
         wires = [("input" if source in SOURCES else source, target) for source, target in module.wiring]
         keys = dict.fromkeys(key for wire in wires for key in wire if key not in ("input", "output"))
         wiring = f"the wiring of {type(module).__name__}"
         for key, child in children.items():
             if key not in keys and _decides(child):
-                raise SpaceError(f"{wiring} leaves out '{key}', which has decisions; it names {_text(keys)}")
+                raise SpaceError(f"{wiring} leaves out '{key}', which has decisions; it names {listed(keys)}")
         if not nx.is_directed_acyclic_graph(nx.DiGraph(wires)):
             raise SpaceError(f"{wiring} has a cycle, expected a flow from 'input' to 'output'")
-        absent = _Flow((), (("input", "output"),))
+        absent = Flow((), (("input", "output"),))
         parts = {
-            key: _framed(self.part(key, children[key]), _Box("group", key)) if key in children else absent
-            for key in keys
+            key: framed(self.part(key, children[key]), Box("group", key)) if key in children else absent for key in keys
         }
-        return _Flow(tuple(parts.items()), tuple(wires), _Box("group", name) if name else None)
+        return Flow(tuple(parts.items()), tuple(wires), Box("group", name) if name else None)
 
-    def _decided(self, module: Decided, micro: bool) -> _Part:
+    def _decided(self, module: Decided, micro: bool) -> Part:
         decision, chosen = self.decisions[module.label], self.choice(module.label)
         kind = decision.kind if decision.kind != "operation" else "operation" if micro else "decision"
-        box = _Box(kind, module.label, module.label, chosen, _text(decision.candidates))
+        box = Box(kind, module.label, module.label, chosen, listed(decision.candidates))
         branches = dict(module.named_children())
         if not isinstance(module, Node) and not any(map(_decides, branches.values())):
             return box
         frame = replace(box, kind="group")
         if isinstance(module, ChosenDepth):
-            return replace(_chain({name: self.part("", block) for name, block in branches.items()}), frame=frame)
+            return replace(in_series({name: self.part("", block) for name, block in branches.items()}), frame=frame)
         single = chosen and not isinstance(module, Node)
         parts = {
-            name: self.part("", child) if single else _framed(self.part(name, child), _Box("group", name))
+            name: self.part("", child) if single else framed(self.part(name, child), Box("group", name))
             for name, child in branches.items()
         }
         wires = [wire for name in parts for wire in (("input", name), (name, "output"))]
-        return _Flow(tuple(parts.items()), tuple(wires), frame)
+        return Flow(tuple(parts.items()), tuple(wires), frame)
+
+    def _opened(self, name: str, cell: Cell | Chain) -> Flow:
+        frame = Box("group", name if name == cell.label else f"{name}: cell {cell.label}")
+        if isinstance(cell, Chain):
+            return replace(self._row(cell), frame=frame)
+        parts: dict[str, Part] = {str(state): Box("input", f"input {state}") for state in range(cell.inputs)}
+        wires = [("input", state) for state in parts]
+        for number, node in enumerate(cell.nodes, cell.inputs):
+            state = str(number)
+            parts[state] = Box("state", state)
+            for source, edge in node.named_children():
+                if isinstance(edge, Decided) and self.choice(edge.label) != NONE:
+                    parts[name := f"{state}<-{source}"] = self._decided(edge, micro=True)
+                    wires += [(source, name), (name, state)]
+            if cell.output == "concat":
+                wires.append((state, "concat"))
+        last = str(len(cell.nodes) + cell.inputs - 1) if cell.output == "last" else "concat"
+        parts.setdefault(last, Box("output", "concat"))
+        return Flow(tuple(parts.items()), (*wires, (last, "output")), frame)
 
     def panel(self, title: str, module: nn.Module) -> None:
         """A group of its own that shows the inside of a cell, or of a candidate on an edge."""
@@ -177,16 +182,16 @@ class _Walk:
         if isinstance(module, Cell):
             self._dag(panel, title, module)
             return
-        self._add(panel, "", _Box("group", title))
+        self._add(panel, "", Box("group", title))
         self.open(f"{panel}/", panel, self._row(module) if isinstance(module, Chain) else self.part("", module))
 
-    def _row(self, chain: Chain) -> _Flow:
-        row = _chain({str(i): self.part("", step, micro=True) for i, step in enumerate(chain, 1)})
+    def _row(self, chain: Chain) -> Flow:
+        row = in_series({str(i): self.part("", step, micro=True) for i, step in enumerate(chain, 1)})
         if not chain.residual:
             return row
         last = row.parts[-1][0]
         wires = (*row.wires[:-1], (last, "+"), ("input", "+"), ("+", "output"))
-        return _Flow((*row.parts, ("+", _Box("state", "+"))), wires)
+        return Flow((*row.parts, ("+", Box("state", "+"))), wires)
 
     def _dag(self, panel: str, title: str, cell: Cell) -> None:
         nodes = {number: node for number, node in enumerate(cell.nodes, cell.inputs) if isinstance(node, Node)}
@@ -197,25 +202,25 @@ class _Walk:
             if isinstance(edge, Decided)
         ]
         caption = self._caption(nodes.values(), {box.candidates for *_, box in edges})
-        self._add(panel, "", _Box("group", title, caption=caption))
+        self._add(panel, "", Box("group", title, caption=caption))
         states = [*range(cell.inputs), *nodes]
         for state in states:
-            box = _Box("state", str(state)) if state in nodes else _Box("input", f"input {state}")
+            box = Box("state", str(state)) if state in nodes else Box("input", f"input {state}")
             self._add(f"{panel}/{state}", panel, box)
-        self._add(f"{panel}/<output>", panel, _Box("output", "output" if cell.output == "last" else "concat"))
+        self._add(f"{panel}/<output>", panel, Box("output", "output" if cell.output == "last" else "concat"))
         for source, target, box in edges:
             if box.chosen != NONE:
                 self._link(f"{panel}/{source}", f"{panel}/{target}", box)
         for state in [states[-1]] if cell.output == "last" else nodes:
             self._link(f"{panel}/{state}", f"{panel}/<output>")
 
-    def _edge(self, edge: Decided) -> _Box:
+    def _edge(self, edge: Decided) -> Box:
         for name, child in edge.named_children():
             if _decides(child):
                 title = child.label if isinstance(child, Cell | Chain) else f"{edge.label}: {name}"
                 self.panels.setdefault(title, child)
         chosen = self.choice(edge.label)
-        return _Box("operation", chosen, edge.label, chosen, _text(self.decisions[edge.label].candidates))
+        return Box("operation", chosen, edge.label, chosen, listed(self.decisions[edge.label].candidates))
 
     def _caption(self, nodes: Iterable[Node], candidates: set[str]) -> str:
         """What holds for the edges of a cell while nothing is chosen."""
@@ -227,21 +232,21 @@ class _Walk:
         each = f"each edge one of {candidates.pop()}" if len(candidates) == 1 else "each edge one of several"
         return f"{each}; each node keeps {keep} of its in-edges" if pruned else each
 
-    def open(self, path: str, group: str, part: _Part, source: str = "input") -> None:
+    def open(self, path: str, group: str, part: Part, source: str = "input") -> None:
         """Add a part between an input and an output node of its own."""
-        self._add(f"{path}<input>", group, _Box("input", source))
-        bare = isinstance(part, _Flow) and part.frame is None
-        first, last = self._emit(path, group, part if bare else _chain({"0": part}))
-        self._add(f"{path}<output>", group, _Box("output", "output"))
+        self._add(f"{path}<input>", group, Box("input", source))
+        bare = isinstance(part, Flow) and part.frame is None
+        first, last = self._emit(path, group, part if bare else in_series({"0": part}))
+        self._add(f"{path}<output>", group, Box("output", "output"))
         self._link(f"{path}<input>", first)
         self._link(last, f"{path}<output>")
 
-    def _emit(self, path: str, group: str, part: _Part) -> tuple[str, str]:
+    def _emit(self, path: str, group: str, part: Part) -> tuple[str, str]:
         """Add a part to the graph; returns the ids of its two ends."""
-        box = part if isinstance(part, _Box) else part.frame
+        box = part if isinstance(part, Box) else part.frame
         if box is not None:
             self._add(path, group, box)
-        if isinstance(part, _Box):
+        if isinstance(part, Box):
             return path, path
         first, last = f"{path}\0first", f"{path}\0last"
         self.ends += [first, last]
@@ -253,11 +258,11 @@ class _Walk:
             self._link(ends[source][1], ends[target][0])
         return first, last
 
-    def _add(self, path: str, group: str, box: _Box) -> None:
+    def _add(self, path: str, group: str, box: Box) -> None:
         self.graph.add_node(path, **asdict(box), group=group)
 
-    def _link(self, source: str, target: str, box: _Box | None = None) -> None:
-        box = box or _Box("", "")
+    def _link(self, source: str, target: str, box: Box | None = None) -> None:
+        box = box or Box("", "")
         texts = {"label": box.label, "decision": box.decision, "chosen": box.chosen, "candidates": box.candidates}
         self.graph.add_edge(source, target, **texts)
 
@@ -272,27 +277,3 @@ class _Walk:
 
 def _decides(module: nn.Module) -> bool:
     return any(isinstance(inner, Decided) for inner in module.modules())
-
-
-def _chain(steps: Mapping[str, _Part]) -> _Flow:
-    """The steps in a row, equal neighbours as one."""
-    runs = [list(run) for _, run in itertools.groupby(steps.items(), key=lambda step: step[1])]
-    parts = tuple((run[0][0], _times(run[0][1], len(run))) for run in runs)
-    return _Flow(parts, tuple(itertools.pairwise(["input", *(name for name, _ in parts), "output"])))
-
-
-def _times(part: _Part, count: int) -> _Part:
-    if count == 1:
-        return part
-    if isinstance(part, _Box):
-        return replace(part, multiplicity=part.multiplicity * count)
-    frame = part.frame or _Box("group", "")
-    return replace(part, frame=replace(frame, multiplicity=frame.multiplicity * count))
-
-
-def _framed(part: _Part, frame: _Box) -> _Part:
-    return replace(part, frame=frame) if isinstance(part, _Flow) and part.frame is None else part
-
-
-def _text(names: str | int | Iterable[object]) -> str:
-    return ", ".join(map(str, names)) if isinstance(names, Iterable) and not isinstance(names, str) else str(names)

@@ -1,0 +1,128 @@
+"""Commands on genotype files: lint, diff, canon, import, upgrade."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from nas.cli.app import app
+from nas.cli.targets import genotype_file, genotype_of, options_of
+from nas.errors import ConfigError, InvalidFileError
+
+genotype = App(name="genotype", help="Check, compare, convert and upgrade genotype files.")
+app.command(genotype)
+
+
+@genotype.command
+def lint(targets: list[str], /) -> None:
+    """Check genotypes strictly: every problem, with the path of its field. Exits with 2 where there is one.
+
+    Args:
+        targets: Genotype files, shipped names, or folders of runs.
+    """
+    from nas.files import read_text
+    from nas.lint import lint as problems_of
+
+    found = {target: problems_of(read_text(genotype_file(target)), target) for target in targets}
+    for target, problems in found.items():
+        print("\n".join(problems) if problems else f"{target}: valid")
+    wrong = [target for target, problems in found.items() if problems]
+    if wrong:
+        count = sum(map(len, found.values()))
+        raise InvalidFileError(f"{count} problem{'s' if count > 1 else ''} in {len(wrong)} of {len(found)} genotypes")
+
+
+@genotype.command
+def diff(before: str, after: str, /, *, out: Path | None = None) -> None:
+    """Tell two genotypes apart, field by field; with --out also in a picture that marks what changed.
+
+    Args:
+        before: A genotype file, a shipped name, or the folder of a run.
+        after: Another one.
+        out: A picture of the second network, changes marked: .svg, .dot, or what `nas draw` writes.
+    """
+    from nas.canon import canon
+    from nas.diff import diff as changes_of
+    from nas.draw import save_difference
+    from nas.report.tables import table
+
+    a, b = genotype_of(before), genotype_of(after)
+    changes = changes_of(a, b)
+    if changes:
+        table("", ("field", before, after), changes)
+    differ = sum(change.field.startswith("choices.") for change in changes)
+    print(f"{differ} of {len({**a.choices, **b.choices})} decisions differ", end="")
+    same = canon(a).canonical == canon(b).canonical
+    print("; the networks compute the same (equal canonical hash)" if differ and same else "")
+    if out is not None:
+        save_difference(out, a, b)
+
+
+@genotype.command
+def canon(targets: list[str], /, *, cells: bool = False) -> None:
+    """Print two hashes of what genotypes compute, equal for equal networks.
+
+    `iso`: up to isomorphism as in NAS-Bench-201; `canonical`: also without zeros, identities and dead nodes.
+
+    Args:
+        targets: Genotype files, shipped names, or folders of runs.
+        cells: List the cells of each instead, with their expressions.
+    """
+    from nas.canon import canon as hashes_of
+    from nas.report.tables import table
+
+    found = {target: hashes_of(genotype_of(target)) for target in targets}
+    if cells:
+        rows = [(t, label, c.canonical(), c.iso()) for t, hashes in found.items() for label, c in hashes.cells.items()]
+        table("", ("genotype", "cell", "canonical", "expression"), rows)
+    else:
+        table("", ("genotype", "iso", "canonical"), [(t, h.iso, h.canonical) for t, h in found.items()])
+
+
+@genotype.command(name="import")
+def import_command(
+    source: Path,
+    /,
+    *options: str,
+    format: Annotated[str | None, Parameter(name=["--format", "-f"])] = None,
+    name: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Read a genotype from a file of another project; nothing in it is evaluated.
+
+    Args:
+        source: The file.
+        options: Options of the search space: name=value; by default those of the published networks.
+        format: How it is written: darts (named tuples in Python source), nas-bench-201, nni, mmrazor, tmics, or that of
+            a plugin.
+        name: Which of several genotypes in the file.
+        out: The genotype file to write; the terminal where absent.
+    """
+    from nas.files import read_text
+    from nas.importing import import_genotype, importers
+
+    if format is None:
+        raise ConfigError(f"give the format of {source} by --format: one of {', '.join(importers())}")
+    chosen = {} if name is None else {"name": name}
+    found = import_genotype(format, read_text(source), str(source), **chosen, **options_of(options))
+    if out is None:
+        print(found.dump(), end="")
+    else:
+        found.save(out)
+
+
+@genotype.command
+def upgrade(targets: list[str], /) -> None:
+    """Rewrite genotype files of older schema versions in the current one; comments in them are lost.
+
+    Args:
+        targets: Genotype files, or folders of runs.
+    """
+    from nas.genotype import SCHEMA
+    from nas.genotype import upgrade as upgrade_file
+
+    for target in targets:
+        version = upgrade_file(genotype_file(target))
+        print(f"{target}: schema {version}, " + ("current" if version == SCHEMA else f"now {SCHEMA}"))

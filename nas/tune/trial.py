@@ -1,0 +1,75 @@
+"""One trial: a search and a retraining of what it found, or the retraining of a given genotype, in folders of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from nas import checkpoint
+from nas.config import Config
+from nas.genotype import Genotype
+from nas.multilevel import Moved
+from nas.retrain import OnStep as OnRetrainStep
+from nas.retrain import evaluate, retrain
+from nas.run import CONFIG, Run
+from nas.search import OnStep as OnSearchStep
+from nas.search import search
+from nas.space import find_space
+
+SEARCH, RETRAIN = "search", "retrain"
+"""The folders of the runs in the folder of a trial."""
+
+
+def _nothing(config: Config) -> AbstractContextManager[Callable[..., None]]:
+    return nullcontext(lambda *_: None)
+
+
+class Views(NamedTuple):
+    """What shows the runs of a trial: each gives, for a configuration, the function that is called after each step."""
+
+    search: Callable[[Config], AbstractContextManager[OnSearchStep]] = _nothing
+    retrain: Callable[[Config], AbstractContextManager[OnRetrainStep]] = _nothing
+
+
+def run_trial(
+    config: Config, genotype: Genotype | None, folder: Path, report: Callable[[int, float], None], views: Views
+) -> dict[str, float]:
+    """The task's metrics of the network that a trial trains; a trial that was killed goes on from its checkpoints.
+
+    `report` receives the task's score as often as the retraining saves a checkpoint, with the steps done, and may raise
+    to end the trial. Raises what `search` and `retrain` do.
+    """
+    if genotype is None:
+        with _run(folder / SEARCH, config) as run, views.search(config) as on_step:
+            genotype = search(config, run, on_step)
+    task = config.build_task()
+    network = find_space(genotype.space).derived(genotype, seed=config.seed)
+    checkpoint.load_parts(network, config.initial, partial=True)
+    total = sum(stage.steps for stage in config.retrain.stages.values())
+    every = max(total // config.retrain.epochs, 1)
+    with _run(folder / RETRAIN, config) as run, views.retrain(config) as show:
+
+        def score(step: int, stage: str, moved: Moved | None) -> None:
+            show(step, stage, moved)
+            if moved is not None and step % every == 0 and step < total:
+                with torch.random.fork_rng():
+                    scores = evaluate(network, task)
+                run.record("evaluate", step, **scores)
+                report(step, scores[task.score])
+
+        retrain(config, genotype, run, score, initial=network)
+        scores = evaluate(network, task)
+        run.record("evaluate", total, **scores)
+    return scores
+
+
+@contextmanager
+def _run(folder: Path, config: Config) -> Iterator[Run]:
+    text = config.dump()
+    begun = (folder / CONFIG).is_file()
+    with Run.open(folder, text) if begun else Run.create(folder, text, config.seed) as run:
+        yield run

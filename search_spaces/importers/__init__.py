@@ -1,0 +1,1 @@
+"""Importers of genotypes that other projects wrote, for the built-in spaces."""

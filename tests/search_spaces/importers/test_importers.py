@@ -1,0 +1,175 @@
+"""Genotypes as the public projects write them, and what their errors name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from nas.errors import NASError
+from nas.genotype import Choice, Genotype
+from nas.importing import find_importer, import_genotype
+from nas.space import spaces
+
+# Liu et al., ICLR 2019, in their published code; the last two as their followers add them.
+DARTS = """
+from collections import namedtuple
+
+Genotype = namedtuple('Genotype', 'normal normal_concat reduce reduce_concat')
+
+PRIMITIVES = ['none', 'max_pool_3x3', 'avg_pool_3x3', 'skip_connect']
+
+DARTS_V1 = Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1),
+    ('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)], normal_concat=[2, 3, 4, 5],
+    reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 0), ('max_pool_3x3', 0),
+    ('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)], reduce_concat=[2, 3, 4, 5])
+DARTS_V2 = Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1),
+    ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=[2, 3, 4, 5],
+    reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0),
+    ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], reduce_concat=[2, 3, 4, 5])
+
+DARTS = DARTS_V2
+"""
+CELLS: dict[str, str] = {  # DARTS_V2 once more, node by node: operations and their sources
+    "normal": "sep_conv_3x3 0 sep_conv_3x3 1 sep_conv_3x3 0 sep_conv_3x3 1"
+    " sep_conv_3x3 1 skip_connect 0 skip_connect 0 dil_conv_3x3 2",
+    "reduce": "max_pool_3x3 0 max_pool_3x3 1 skip_connect 2 max_pool_3x3 1"
+    " max_pool_3x3 0 skip_connect 2 skip_connect 2 max_pool_3x3 1",
+}
+WORDS = {cell: text.split() for cell, text in CELLS.items()}
+ORDER = [(cell, i // 4 + 2, i // 2 % 2, w[i], int(w[i + 1])) for cell, w in WORDS.items() for i in range(0, 16, 2)]
+
+# NNI's hub (`darts-v2` of `DARTS.load_searched_model`), its older example, mmrazor's `DARTS_SUBNET_CIFAR_PAPER_ALIAS`.
+HUB: dict[str, Any] = {}
+OLD: dict[str, Any] = {}
+MMRAZOR = ""
+for cell, node, number, operation, source in ORDER:
+    HUB |= {f"{cell}/op_{node}_{number}": operation, f"{cell}/input_{node}_{number}": [source]}
+    OLD.setdefault(f"{cell}_n{node}_switch", []).append(f"{cell}_n{node}_p{source}")
+    OLD |= {f"{cell}_n{node}_p{i}": [] for i in range(node) if f"{cell}_n{node}_p{i}" not in OLD}
+    OLD[f"{cell}_n{node}_p{source}"] = operation.replace("_pool_3x3", "pool").replace("_", "")
+for key, kept in OLD.items():
+    if key.endswith("_switch"):
+        MMRAZOR += f"{key.removesuffix('_switch')}:\n  chosen:\n" + "".join(f"  - {edge}\n" for edge in reversed(kept))
+    else:  # where an edge is not kept, its strongest operation is written all the same
+        written = next((op for c, n, _, op, s in ORDER if key == f"{c}_n{n}_p{s}"), "max_pool_3x3")
+        MMRAZOR += f"{key}:\n  chosen:\n  - {written}\n"
+BENCH = {"cell/0_1": "conv_3x3", "cell/0_2": "skip_connect", "cell/1_2": "none", "cell/0_3": "conv_1x1",
+         "cell/1_3": "avg_pool_3x3", "cell/2_3": "skip_connect"}  # fmt: skip
+ARCH = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|nor_conv_1x1~0|avg_pool_3x3~1|skip_connect~2|"
+
+V2: dict[str, Choice] = {
+    "normal/2": (0, 1), "normal/2<-0": "sep_conv_3x3", "normal/2<-1": "sep_conv_3x3",
+    "normal/3": (0, 1), "normal/3<-0": "sep_conv_3x3", "normal/3<-1": "sep_conv_3x3",
+    "normal/4": (0, 1), "normal/4<-0": "skip_connect", "normal/4<-1": "sep_conv_3x3",
+    "normal/5": (0, 2), "normal/5<-0": "skip_connect", "normal/5<-2": "dil_conv_3x3",
+    "reduce/2": (0, 1), "reduce/2<-0": "max_pool_3x3", "reduce/2<-1": "max_pool_3x3",
+    "reduce/3": (1, 2), "reduce/3<-1": "max_pool_3x3", "reduce/3<-2": "skip_connect",
+    "reduce/4": (0, 2), "reduce/4<-0": "max_pool_3x3", "reduce/4<-2": "skip_connect",
+    "reduce/5": (1, 2), "reduce/5<-1": "max_pool_3x3", "reduce/5<-2": "skip_connect",
+}  # fmt: skip
+
+
+def read(format: str, text: str, **options: Any) -> Genotype:
+    return find_importer(format)(text, **options)
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "options"),
+    [
+        ("darts", DARTS, {"name": "DARTS"}),
+        ("nni", json.dumps(HUB), {}),
+        ("nni", str(HUB), {}),
+        ("nni", json.dumps({key: v[0] if isinstance(v, list) else v for key, v in HUB.items()}, indent=2), {}),
+        ("nni", json.dumps(OLD, indent=2), {}),
+        ("mmrazor", MMRAZOR, {}),
+    ],
+)
+def test_one_genotype_in_every_format(format: str, text: str, options: dict[str, Any]) -> None:
+    found = read(format, text, **options)
+    assert found.space == "darts"
+    assert list(found.choices.items()) == list(V2.items())
+    published = {"channels": 36, "cells": 20, "affine": True, "operations": "darts-evaluation", "nodes": 4}
+    assert found.options == published
+    assert read(format, text, **options, channels=16).options == {**published, "channels": 16}
+
+
+def test_values_of_the_hub_become_options() -> None:
+    options = read("nni", json.dumps({"width": 32, "depth": 8, **HUB}), cells=9).options
+    assert (options["channels"], options["cells"]) == (32, 9)
+
+
+def test_other_numbers_of_nodes() -> None:
+    text = "g = Genotype([('none', 0), ('skip_connect', 1)], [2], [('none', 1), ('sep_conv_5x5', 0)], range(2, 3))"
+    found = read("darts", text)
+    assert found.options["nodes"] == 1
+    assert found.choices["reduce/2<-0"] == "sep_conv_5x5"
+
+
+@pytest.mark.parametrize("separator", ["/", "__"])
+def test_nas_bench_201_of_nni(separator: str) -> None:
+    found = read("nni", json.dumps({key.replace("/", separator): value for key, value in BENCH.items()}))
+    assert found.space == "nas-bench-201"
+    assert found.choices["cell/1<-0"] == "nor_conv_3x3"
+    assert found.choices["cell/3"] == (0, 1, 2)
+    assert found.choices["cell/3<-1"] == "avg_pool_3x3"
+
+
+@pytest.mark.skipif(not {"darts", "nas-bench-201"} <= set(spaces()), reason="the spaces are not installed")
+def test_what_is_read_fits_its_space() -> None:
+    for name in ("DARTS_V1", "DARTS_V2"):
+        imported = import_genotype("darts", DARTS, "genotypes.py", name=name)
+        shipped = Genotype.load(name.lower().replace("_", "-"))
+        assert (imported.options, imported.choices) == (shipped.options, shipped.choices)
+    assert import_genotype("mmrazor", MMRAZOR).choices == V2
+    bench = [import_genotype("nas-bench-201", ARCH), import_genotype("nni", json.dumps(BENCH))]
+    assert (bench[0].options, bench[0].choices) == (bench[1].options, bench[1].choices)
+
+
+def hub(**changes: Any) -> str:
+    """The hub's dictionary with keys changed (`normal_op_2_0`), or taken out by None."""
+    keys = {key.replace("/", "_"): key for key in HUB}
+    data = {**HUB, **{keys.get(key, key): value for key, value in changes.items()}}
+    return json.dumps({key: value for key, value in data.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "message"),
+    [
+        ("darts", DARTS, "defines several: DARTS_V1, DARTS_V2, DARTS; give the name of one"),
+        ("darts", DARTS.partition("DARTS_V2")[0].replace("('skip_connect', 2)]", "('sep_conv_7x7', 2)]", 1),
+         r"line 9: found 'sep_conv_7x7', expected one of none, .* \(did you mean 'sep_conv_"),
+        ("darts", DARTS.partition("DARTS_V2")[0].replace("('skip_connect', 2)]", "('skip_connect', 5)]", 1),
+         "line 9: found 5, expected a number from 0 to 4"),
+        ("darts", DARTS.partition("DARTS_V2")[0].replace("('sep_conv_3x3', 1), ('sep", "('sep_conv_3x3', 0), ('sep", 1),
+         "line 8: found 0, expected another source than that of the other in-edge of node 2"),
+        ("darts", DARTS.partition("DARTS_V2")[0].replace("[2, 3, 4, 5]", "[4, 5]", 1),
+         "line 8: 'normal_concat' is 4, 5, expected all nodes: 2, 3, 4, 5"),
+        ("darts", "Genotype([('none', 0)], [2], [], [])", "line 1: 'normal' has 1 in-edges, expected two"),
+        ("darts", "Genotype([], [], [], [])", "a normal cell of 0 nodes"),
+        ("darts", "import os; os.system('true')", r"no Genotype\(\.\.\.\) in this text"),
+        ("nni", hub(normal_op_2_0="sep_conv_9x9"), "normal/op_2_0: found 'sep_conv_9x9', expected one of"),
+        ("nni", hub(normal_input_3_1=[0, 1]), r"normal/input_3_1: found \[0, 1\], expected a number from 0 to 2"),
+        ("nni", hub(reduce_op_5_1=None), "'reduce/op_5_1' is missing"),
+        ("nni", hub(dropout=0.5), "'dropout' is no label of this space, expected labels like 'normal/op_2_0'"),
+        ("nni", '{"layer_1": "conv"}', "'layer_1' is a label of no known space"),
+        ("nni", "[1]", "expected a dictionary"),
+        ("nni", "{", "dictionary:1: not valid YAML"),
+        ("nni", json.dumps({**OLD, "normal_n3_p0": 2}), "normal_n3_p0: found 2, expected one of"),
+        ("nni", json.dumps({**OLD, "normal_n3_switch": ["normal_n3_p0", "normal_n4_p1"]}),
+         "normal_n3_switch: found 'normal_n4_p1', expected one of normal_n3_p0, normal_n3_p1"),
+        ("nni", json.dumps({**OLD, "normal_n3_switch": ["normal_n3_p0"]}), "normal_n3: keeps 1 in-edges, expected 2"),
+        ("nni", json.dumps({**OLD, "normal_n3_switch": 3}), "normal_n3_switch: found 3, expected a list"),
+        ("nni", json.dumps(dict(list(BENCH.items())[:-1])), "the edge from 2 to 3 is missing"),
+        ("mmrazor", MMRAZOR.replace("dil_conv_3x3", "dil_conv"), "normal_n5_p2: found 'dil_conv', expected one of"),
+        ("mmrazor", MMRAZOR.replace("normal_n4:", "normal_n7:"), "'normal_n4' is missing"),
+        ("mmrazor", MMRAZOR.replace("normal_n4:", "backbone.layer:"), "'backbone.layer' is no part of a DARTS cell"),
+        ("mmrazor", "normal_n2: 3", r"normal_n2: found 3, expected \{chosen: \[\.\.\.\]\}"),
+        ("mmrazor", "normal_n2_p0: {chosen: [skip_connect, none]}", "normal_n2_p0: found 'none', expected one op"),
+        ("mmrazor", "", "expected a mapping"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_token(format: str, text: str, message: str) -> None:
+    with pytest.raises(NASError, match=message):
+        read(format, text)

@@ -1,0 +1,88 @@
+"""Literals in Python source: found without evaluating anything, refused with their line."""
+
+from __future__ import annotations
+
+import pytest
+
+from nas.errors import ConfigError
+from nas.literals import find_calls, items, pick, token
+
+FIELDS = ("first", "second")
+
+
+def values(source: str, field: str = "first", name: str | None = None) -> list[object]:
+    return [token(item).value for item in pick(find_calls(source, "Made", FIELDS), "Made", name).items(field)]
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("Made(first=[1, 'a'], second=[])", [1, "a"]),
+        ("Made((1, 2), [])", [1, 2]),
+        ("x = other.Made([], first=range(2, 5))", None),  # `second` is positional first
+        ("x = Made(first=range(2, 5), second=range(2))", [2, 3, 4]),
+        ("def main():\n  if True:\n    x = Made(first=[3], second=[])", [3]),
+        ("Made = namedtuple('Made', 'first second')\nx = Made(first=[4], second=[])\ny = x", [4]),
+    ],
+)
+def test_calls_are_found(source: str, expected: list[object] | None) -> None:
+    if expected is None:
+        with pytest.raises(ConfigError, match="'first' is given twice"):
+            values(source)
+    else:
+        assert values(source) == expected
+
+
+def test_one_is_picked_by_name_and_the_later_counts() -> None:
+    source = "b = Made([2], [])\na = Made([1], [])\nb = Made([3], [])\nc = a"
+    assert [values(source, name=name) for name in "abc"] == [[1], [3], [1]]
+    with pytest.raises(ConfigError, match="defines several: b, a, c; give the name of one"):
+        values(source)
+    with pytest.raises(ConfigError, match="defines no 'd'; found: b, a, c"):
+        values(source, name="d")
+
+
+def test_nothing_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match=r"line 2: found 'print\(1\)', expected a text or a number"):
+        values("print(0)\nx = Made([print(1)], [])")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = (", r"line 1: not Python: '\(' was never closed"),
+        ("x = 1", r"no Made\(\.\.\.\) in this text"),
+        ("\nMade([1])", "line 2: 'second' is missing, expected first, second"),
+        ("Made([1], [2], [3])", "line 1: 3 arguments, expected first, second"),
+        ("Made(frist=[1], second=[])", r"line 1: 'frist' is no field \(did you mean 'first'\?\)"),
+        ("Made(**x)", r"line 1: '\*\*x' is no field"),
+        ("Made(first=1, second=[])", "line 1: 'first' is 1, expected a list"),
+        ("Made(first=range(10**9), second=[])", r"line 1: found '10 \*\* 9', expected a text or a number"),
+        ("Made(first=range(1000000), second=[])", "line 1: found 1000000, expected a number from 0 to 999"),
+    ],
+)
+def test_errors_name_the_line(source: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        values(source)
+
+
+def test_items_of_a_length() -> None:
+    (pair,) = pick(find_calls("Made([(1, 2, 3)], [])", "Made", FIELDS), "Made", None).items("first")
+    assert len(items(pair, "first", 3)) == 3
+    with pytest.raises(ConfigError, match=r"line 1: 'first' is \(1, 2, 3\), expected 2 items"):
+        items(pair, "first", 2)
+
+
+def test_tokens_say_what_they_must_be() -> None:
+    (number, text) = map(token, pick(find_calls("Made([7,\n'skp'], [])", "Made", FIELDS), "Made", None).items("first"))
+    assert number.below(8) == 7
+    assert text.one_of(["skp"]) == "skp"
+    with pytest.raises(ConfigError, match="line 1: found 7, expected a number from 0 to 6"):
+        number.below(7)
+    with pytest.raises(ConfigError, match=r"line 2: found 'skp', expected one of skip, conv \(did you mean 'skip'\?\)"):
+        text.one_of(["skip", "conv"])
+    with pytest.raises(ConfigError, match="line 1: found 7, expected one of skip"):
+        number.one_of(["skip"])
+    with pytest.raises(ConfigError, match="line 2: found 'skp', expected a number"):
+        text.below(3)

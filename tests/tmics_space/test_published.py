@@ -1,0 +1,64 @@
+"""The authors' tuples, as their published evaluation scripts state them."""
+
+from __future__ import annotations
+
+import pytest
+
+from nas.errors import ConfigError
+from nas.genotype import Genotype
+from nas.importing import import_genotype
+from tmics_space.published import read
+
+HEAVY = """
+from collections import namedtuple
+
+def vimeo_evaluate(input_dir):
+    Genotype = namedtuple('Genotype', 'normal_1 normal_1_concat normal_2 normal_2_concat normal_3 normal_3_concat')
+    # Make network
+    video = Genotype(normal_1=[('aligned modules', 0)], normal_1_concat=[1, 2, 3],
+                     normal_2=[('Residualblocks_5_1', 0), ('SPAattention_3', 1), ('ECAattention_3', 3),
+                               ('Residualblocks_3_1', 4), ], normal_2_concat=[1, 2, 3, 4],
+                     normal_3=[('filter of 2', 0)], normal_3_concat=[1, 2, 3])
+"""
+LIGHT = """
+    video_light = Genotype(normal_1=[('optical flow', 0)], normal_1_concat=[1, 2, 3],
+                     normal_2=[('Residualblocks_5_1', 0), ('SPAattention_3', 1), ('DilConv_3_2', 2),
+                               ('ECAattention_3', 3)], normal_2_concat=[1, 2, 3], normal_3=[('filter of 2', 0)],
+                     normal_3_concat=[1, 2, 3])
+    genotype = eval("%s" % 'video_light')
+"""
+
+
+@pytest.mark.parametrize(("text", "name"), [(HEAVY, "tmics-heavy"), (f"if True:\n{LIGHT}", "tmics-light")])
+def test_the_published_tuples_are_the_shipped_genotypes(text: str, name: str) -> None:
+    found, shipped = import_genotype("tmics", text, "script.py"), Genotype.load(name)
+    assert found.choices == shipped.choices
+    assert {option: found.options[option] for option in shipped.options} == shipped.options
+
+
+def test_one_of_several_and_other_options() -> None:
+    text = HEAVY + LIGHT
+    assert read(text, name="video_light", channels=16).options["channels"] == 16
+    assert read(text, name="video").choices["alignment"] == "tgm"
+    with pytest.raises(ConfigError, match="defines several: video, video_light"):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("aligned modules", "alined modules", r"line 7: found 'alined modules', expected .*mean 'aligned modules'"),
+        (
+            "ECAattention_3",
+            "ECAattention_5",
+            r"line 8: found 'ECAattention_5', expected one of .*mean 'ECAattention_3'",
+        ),
+        ("filter of 2", "filter of 4", "line 10: found 'filter of 4', expected one of filter of 2"),
+        ("('SPAattention_3', 1)", "'SPAattention_3'", "line 8: 'normal_2' is 'SPAattention_3', expected 2 items"),
+        ("[('aligned modules', 0)]", "[]", "'normal_1' has 0 entries, expected 1"),
+        ("normal_3=", "normal_4=", r"line 7: 'normal_4' is no field \(did you mean 'normal_3'\?\)"),
+    ],
+)
+def test_errors_name_the_token(old: str, new: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(HEAVY.replace(old, new))
