@@ -98,7 +98,7 @@ def parameter_free(
             }
             for label in labels
         }
-        chosen = [free[label][choices[label]] for label in labels if label in choices]  # type: ignore[index]
+        chosen = [free[label][choices[label]] for label in labels if label in choices]
         if chosen and len({kind for kinds in free.values() for kind in kinds.values()}) == 2:
             shares[cell.label] = sum(chosen) / len(chosen)
     return shares
@@ -199,7 +199,16 @@ def _sharpened(epochs: Sequence[Mapping[str, Any]]) -> int | None:
     return int(known[-1 - SMOOTHED]["step"]) if before < SHARPENED * now else None
 
 
-def _gradient(value: Tensor, parameters: Sequence[Tensor], **how: bool) -> Tensor:
+def _gradient(
+    value: Tensor, parameters: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool | None = None
+) -> Tensor:
     """The gradient as one vector `(n,)`; zeros where nothing depends on the parameters."""
-    parts = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True, **how)
+    parts = torch.autograd.grad(
+        value,
+        parameters,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
     return torch.cat([part.flatten() for part in parts])

@@ -39,8 +39,8 @@ def search(config: str, /, *overrides: str, out: Out, resume: Resume = False, qu
 
     loaded = load_config(config, overrides)
     with _run(out, loaded, resume) as run:
-        with search_view(loaded, quiet=quiet) as on_step:
-            genotype = run_search(loaded, run, on_step)
+        with search_view(loaded, quiet=quiet) as view:
+            genotype = run_search(loaded, run, *view)
         _show_choices(genotype)
         print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out)}")
 
