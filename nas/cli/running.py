@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ def search(config: str, /, *overrides: str, out: Out, resume: Resume = False, qu
     """
     from nas.config import load_config
     from nas.report.live import search_view
-    from nas.report.markdown import write_report
+    from nas.report.page import write_report
     from nas.search import search as run_search
 
     loaded = load_config(config, overrides)
@@ -83,8 +84,9 @@ def retrain(
     """
     from nas.config import load_config
     from nas.report.live import retrain_view
-    from nas.report.markdown import write_report
-    from nas.retrain import evaluate
+    from nas.report.page import write_report
+    from nas.report.recorded import ORIGIN
+    from nas.retrain import evaluate, previews
     from nas.retrain import retrain as run_retrain
     from nas.search import inherit_from
 
@@ -100,8 +102,10 @@ def retrain(
         task = loaded.build_task()
         scores = evaluate(network, task)
         run.record("evaluate", None, **scores, statement=_statement(task))
+        if searched:
+            run.record(ORIGIN, None, search=os.path.relpath(genotype, out))
         _show_scores(out, scores, task)
-        print(f"report: {write_report(out)}")
+        print(f"report: {write_report(out, previews=previews(network, task))}")
 
 
 @app.command(name="evaluate")
