@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,22 +26,32 @@ Quiet = Annotated[bool, Parameter(help="Show no progress.")]
 
 
 @app.command
-def search(config: str, /, *overrides: str, out: Out, resume: Resume = False, quiet: Quiet = False) -> None:
+def search(
+    config: str, /, *overrides: str, out: Out, resume: Resume = False, quiet: Quiet = False, tensorboard: bool = False
+) -> None:
     """Search for a genotype.
 
     Args:
         config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
         overrides: key.path=value, such as search.steps=500 or search.levels.upper.optimizer.lr=1e-3.
+        tensorboard: Write each epoch for TensorBoard, into the folder of the run.
     """
     from nas.config import load_config
     from nas.report.live import search_view
     from nas.report.page import write_report
+    from nas.report.tensorboard import tensorboard as tensorboard_of
     from nas.search import search as run_search
 
     loaded = load_config(config, overrides)
     with _run(out, loaded, resume) as run:
-        with search_view(loaded, quiet=quiet) as view:
-            genotype = run_search(loaded, run, *view)
+        board = tensorboard_of(out) if tensorboard else nullcontext(lambda: None)
+        with search_view(loaded, quiet=quiet) as (on_step, advise), board as update:
+
+            def on_epoch(step: int, advice: list[str]) -> None:
+                advise(step, advice)
+                update()
+
+            genotype = run_search(loaded, run, on_step, on_epoch)
         _show_choices(genotype)
         print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out)}")
 

@@ -27,10 +27,11 @@ BYTES = 1_500_000
 
 
 class Group(NamedTuple):
-    """Runs that differ in their seed alone, and what tells them from the other groups."""
+    """Runs that differ in their seed alone, and the settings that tell them from the other groups."""
 
     name: str
     runs: list[Recorded]
+    settings: dict[str, str]
 
 
 class Choices(NamedTuple):
@@ -61,9 +62,10 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
         "compare.html",
         runs=runs,
         groups=found,
-        columns=["run", "settings", "seed", "steps", *names, "parameters", "least margin"],
+        columns=["run", "group", "seed", "steps", *names, "parameters", "least margin"],
         rows=[_row(group, run, names) for group in found for run in group.runs],
         scores=names,
+        settings=[[key, *(group.settings[key] for group in found)] for key in found[0].settings],
         means=[[group.name, len(group.runs), *(_mean(group, name) for name in names)] for group in found],
         plots=curves(found),
         choices=choices(runs),
@@ -74,7 +76,7 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
 
 
 def groups(runs: Sequence[Recorded]) -> list[Group]:
-    """The runs by their configuration but for the seed, named by the keys in which the groups differ."""
+    """The runs by their configuration but for the seed: A, B, ... with the keys in which they differ."""
     settings: dict[bytes, dict[str, Any]] = {}
     members: dict[bytes, list[Recorded]] = {}
     for run in runs:
@@ -86,8 +88,8 @@ def groups(runs: Sequence[Recorded]) -> list[Group]:
     keys = dict.fromkeys(name for leaves in settings.values() for name in leaves)
     told = [name for name in keys if len({repr(leaves.get(name)) for leaves in settings.values()}) > 1]
     return [
-        Group(", ".join(f"{name}={settings[key].get(name, '–')}" for name in told) or "all runs", members[key])
-        for key in members
+        Group(_letters(i), members[key], {name: str(settings[key].get(name, "–")) for name in told})
+        for i, key in enumerate(members)
     ]
 
 
@@ -126,6 +128,11 @@ def choices(runs: Sequence[Recorded]) -> list[Choices]:
         ]
         rows.append(Choices(label, chosen, Counter(chosen).most_common(1)[0][0]))
     return rows
+
+
+def _letters(number: int) -> str:
+    """A, B, ..., Z, AA, AB, ..."""
+    return (_letters(number // 26 - 1) if number >= 26 else "") + chr(ord("A") + number % 26)
 
 
 def _recorded(found: Sequence[Group]) -> dict[str, dict[str, list[Series]]]:

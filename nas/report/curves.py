@@ -94,7 +94,7 @@ def indicators(run: Recorded) -> Indicators | None:
         plots.append(plot("Margin of the decisions", margins))
     if cells:
         plots.append(plot("Operations without parameters", cells, level=MAJORITY, limits=(0.0, 1.02)))
-    for name, title in (("gradient", "Gradient of the arch parameters"), ("eigenvalue", "Largest eigenvalue")):
+    for name, title in (("gradient", "Arch gradient"), ("eigenvalue", "Largest eigenvalue")):
         if name in series:
             plots.append(plot(title, {name: series[name]}))
     return Indicators(plots, advice(run.epochs, finished=run.final is not None), bool(cells), "eigenvalue" in series)

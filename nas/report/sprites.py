@@ -56,7 +56,7 @@ def _packed(frames: Tensor, room: int) -> bytes:
     image = Image.fromarray(rows.cpu().numpy())
     for quality in (90, 80, 65, 45, 20):
         file = io.BytesIO()
-        image.save(file, "WEBP", quality=quality)
+        image.save(file, "WEBP", quality=quality, method=2)
         if file.tell() <= room:
             return file.getvalue()
     return b""

@@ -88,13 +88,15 @@ def _drawn(genotypes: list[Genotype | None]) -> tuple[list[str], list[dict[str, 
     shown: list[dict[str, int]] = [{} for _ in genotypes]
     drawn: dict[str, dict[str, int]] = {}
     room = BYTES
+    latest = next((genotype for genotype in reversed(genotypes) if genotype), None)
+    description = describe(latest) if latest else None
     for i in sorted(range(len(genotypes)), key=lambda i: (i != len(genotypes) - 1, i)):  # the last one has room first
         genotype = genotypes[i]
-        if genotype is None:
+        if genotype is None or description is None:
             continue
         key = repr(sorted(genotype.choices.items()))
         if key not in drawn:
-            found = pictures(describe(genotype), genotype)
+            found = pictures(description, genotype)
             cells = {name: text for name, text in found.items() if name != MACRO} or found
             new = sum(len(text) for text in cells.values() if text not in known)
             drawn[key] = {}
