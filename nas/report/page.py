@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from nas.errors import NASError
 from nas.files import write_text
@@ -95,11 +94,8 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": format_cell, "svg": Markup, "json": _json, "points": _points}
-    # Our own files, and no text of a run, are all that is not escaped, besides pictures, whose texts `svg` escapes.
-    return environment.get_template(template).render(
-        policy=policy, script=Markup(script), style=Markup(style), **context
-    )
+    environment.filters |= {"cell": format_cell, "points": _points}
+    return environment.get_template(template).render(policy=policy, script=script, style=style, **context)
 
 
 def _drawn(run: Recorded) -> tuple[dict[str, str], str]:
@@ -128,14 +124,6 @@ def _points(plot: Plot) -> str:
     """What the script needs to tell the values under a pointer."""
     lines = [(line.name, line.steps, line.values) for line in plot.lines if not line.faint]
     return json.dumps([plot.first, plot.last, lines], separators=(",", ":"), allow_nan=False)
-
-
-def _json(value: Any) -> Markup:
-    """JSON that may stand in a page: no text in it can end the element around it."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def _text(name: str) -> str:

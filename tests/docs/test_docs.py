@@ -28,7 +28,6 @@ import nas.cli.running
 import nas.config
 import nas.operations
 import nas.primitives
-import nas.report.markdown
 import nas.task
 import tmics_space.flow.provider
 from nas.cli.targets import genotype_of
@@ -101,8 +100,6 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     monkeypatch.setattr(nas.config, "load_config", small(nas.config.load_config))
     monkeypatch.setattr(nas.cli.running, "genotype_of", narrow(genotype_of))
-    for chart in ("mixing_chart", "loss_chart"):  # they take longer than all the rest, and have tests of their own
-        monkeypatch.setattr(nas.report.markdown, chart, lambda *_: None)
 
 
 @pytest.fixture
