@@ -29,6 +29,7 @@ COMMANDS = {
     "draw": ["TARGET", "OPTIONS", "--out", ".svg, .dot, .txt", ".png and .pdf with Graphviz"],
     "retrain": ["GENOTYPE", "the folder of a search", "OVERRIDES", "--out", "--config", "--inherit", "--resume"],
     "evaluate": ["RUN", "The folder of a retraining", "OVERRIDES", "other data"],
+    "report": ["RUN", "a search or a retraining", "OTHERS", "to compare with the first", "--out", "--search"],
     "predict": ["SOURCE", "A video file or a folder", "SINK", "by its suffix", "--model", "--tile", "in pixels"],
 }
 
