@@ -70,4 +70,4 @@ def test_tensorboard_as_it_runs_and_afterwards(nas: Nas, tmp_path: Path) -> None
     assert "look at it with `tensorboard --logdir" in nas("report", run, "--tensorboard").out
     again = accumulator.EventAccumulator(str(run / "tensorboard"), {"images": 0}).Reload()
     for name in live.Tags()["scalars"]:
-        assert [e[1:] for e in live.Scalars(name)] == [e[1:] for e in again.Scalars(name)]
+        assert [(e.step, e.value) for e in live.Scalars(name)] == [(e.step, e.value) for e in again.Scalars(name)]
