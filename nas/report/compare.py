@@ -112,7 +112,7 @@ def curves(found: Sequence[Group]) -> list[Plot]:
                 low, high = ([m + s * r for m, r in zip(means, reach, strict=True)] for s in (-1, 1))
                 bands[name] = Spread(common, low, high)
         if lines:
-            plots.append(plot(title, lines, bands=bands))
+            plots.append(plot(title, lines, bands=bands, order=[group.name for group in found]))
     return plots
 
 
@@ -165,7 +165,7 @@ def _row(group: Group, run: Recorded, names: Sequence[str]) -> list[Any]:
         run.steps,
         *(scores.get(name) for name in names),
         parameters,
-        margin,
+        None if margin is None else f"{margin:.4f}",
     ]
 
 

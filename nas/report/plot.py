@@ -76,6 +76,7 @@ def plot(
     bold: str | None = None,
     level: float | None = None,
     limits: tuple[float, float] | None = None,
+    order: Sequence[str] = (),
 ) -> Plot:
     """A plot of at least one line over the steps; not-a-number leaves a gap.
 
@@ -85,7 +86,8 @@ def plot(
         bold: the name of a line that stands out.
         level: a value to draw a line of reference at.
         limits: the least and the largest value shown, from the data where None. Data that are positive and of more
-            than a power of twenty get a logarithmic axis, unless there are limits.
+            than a factor of twenty get a logarithmic axis, unless there are limits.
+        order: names that have their colours by their places, in every plot, whether or not their lines are in this one.
     """
     faint, bands = faint or {}, bands or {}
     everything = [*lines.values(), *faint.values()]
@@ -94,7 +96,7 @@ def plot(
     values = [v for series in everything for v in series.values if math.isfinite(v)]
     values += [v for band in bands.values() for v in (*band.low, *band.high) if math.isfinite(v)]
     scale = _Scale.of(values + ([] if level is None else [level]), limits)
-    slots = {name: slot for slot, name in enumerate(lines)}
+    slots = {name: slot for slot, name in enumerate(order or lines)}
 
     def point(step: int, value: float) -> tuple[float, float]:
         return (step - first) / max(last - first, 1), scale.place(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nas.errors import NASError
-from nas.genotype import Choice, Genotype
+from nas.genotype import Genotype
 from nas.report.decisions import choice_text
 from nas.report.history import Series, thinned
 from nas.report.pictures import MACRO, describe, pictures
@@ -16,6 +16,8 @@ EPOCHS = 100
 """The most epochs shown: evenly, the first and the last among them."""
 BYTES = 900_000
 """The most bytes of pictures; of a longer search fewer epochs have theirs."""
+ABSENT = -1
+"""In place of a position."""
 
 
 class Course(NamedTuple):
@@ -26,7 +28,8 @@ class Course(NamedTuple):
     weights: list[list[float]]
     """By epoch, in [0, 1]."""
     chosen: list[int | None]
-    """By epoch, the position of the derived candidate; None before the first genotype and where it has no choice."""
+    """By epoch, the position of the derived candidate; `ABSENT` where the genotype has no such decision, None where
+    there is no genotype."""
     top: float
     """The weight at the top of the plot."""
     plot: Plot
@@ -66,20 +69,20 @@ def _course(run: Recorded, label: str, steps: list[int]) -> Course:
     candidates, known, weights = run.mixing[label]
     at = dict(zip(known, weights, strict=True))
     lines = {name: Series(known, [each[i] for each in weights]) for i, name in enumerate(candidates)}
-    taken = [
-        _position(candidates, run.genotypes[step].choices.get(label)) if step in run.genotypes else None
-        for step in steps
-    ]
-    last = next((i for i in reversed(taken) if i is not None), None)
-    bold = None if last is None else candidates[last]
+    taken = [_position(label, candidates, run.genotypes.get(step)) for step in steps]
+    last = taken[-1]
+    bold = candidates[last] if last is not None and last != ABSENT else None
     top = min(1.0, 1.15 * max((weight for each in weights for weight in each if weight == weight), default=1.0))
     drawn = plot(label, lines, bold=bold, level=1 / len(candidates), limits=(0.0, top))
     missing = [0.0] * len(candidates)
     return Course(label, candidates, [at.get(step, missing) for step in steps], taken, top, drawn)
 
 
-def _position(candidates: list[str], choice: Choice | None) -> int | None:
-    return candidates.index(choice_text(choice)) if choice is not None and choice_text(choice) in candidates else None
+def _position(label: str, candidates: list[str], genotype: Genotype | None) -> int | None:
+    if genotype is None:
+        return None
+    choice = choice_text(genotype.choices[label]) if label in genotype.choices else ""
+    return candidates.index(choice) if choice in candidates else ABSENT
 
 
 def _drawn(genotypes: list[Genotype | None]) -> tuple[list[str], list[dict[str, int]]]:

@@ -72,6 +72,10 @@ def test_a_faint_line_has_the_colour_of_its_own() -> None:
     ]
 
 
+def test_an_order_keeps_colours_where_a_line_is_missing() -> None:
+    assert plot("loss", {"b": Series([1], [1.0])}, order=["a", "b"]).lines[0].slot == 1
+
+
 def test_long_series_are_thinned_to_what_can_be_seen() -> None:
     drawn = line(*(float(i) for i in range(5000)))
     assert len(drawn.lines[0].steps) == POINTS

@@ -8,7 +8,7 @@ import pytest
 from nas.genotype import Genotype
 from nas.report import timeline as module
 from nas.report.recorded import read_run
-from nas.report.timeline import timeline
+from nas.report.timeline import ABSENT, timeline
 
 
 def test_epochs_weights_and_what_they_would_have_derived(searched: Path) -> None:
@@ -55,6 +55,17 @@ def test_where_room_is_short_the_last_epoch_has_its_picture(
     assert len(course.pictures) == 1
     assert course.shown[1] == {}
     assert course.shown[-1] == {"cell": 0}
+
+
+def test_a_decision_that_the_genotype_lacks(searched: Path) -> None:
+    run = read_run(searched)
+    choices = {label: choice for label, choice in run.genotypes[60].choices.items() if label != "alignment"}
+    run.genotypes[60] = Genotype(space="tmics", choices=choices)
+    course = timeline(run)
+    assert course is not None
+    alignment = course.groups[""][0]
+    assert alignment.chosen[-1] == ABSENT
+    assert [line.name for line in alignment.plot.lines if line.bold] == []
 
 
 def test_many_epochs_are_thinned(make_search: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
