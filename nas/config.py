@@ -26,7 +26,9 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By name, from the lowest to the highest."""
     relaxation: str = "softmax"
     epochs: Count = 10
-    """How often the run records the genotype it would derive, and saves a checkpoint."""
+    """How often the run records the genotype it would derive and the collapse indicators, and saves a checkpoint."""
+    hessian_products: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Hessian-vector products spent at each epoch on the sharpness of the validation loss (see `nas.observe`)."""
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from nas.genotype import Genotype
 from nas.multilevel import Moved, Multilevel
 from nas.run import GENOTYPE, Run
 from nas.space import find_space
-from nas.task import Task
+from nas.task import Preview, Task
 
 WEIGHTS = "weights.safetensors"
 
@@ -106,11 +107,24 @@ def load_network(run: str | Path) -> nn.Module:
 
 def evaluate(network: nn.Module, task: Task) -> dict[str, float]:
     """The task's metrics of a network, in eval mode and without gradients."""
+    with _evaluating(network):
+        return task.evaluate(network)
+
+
+def previews(network: nn.Module, task: Task) -> list[Preview]:
+    """What the task shows of a network, in eval mode and without gradients; nothing where it offers none."""
+    offered: Callable[[nn.Module], Iterable[Preview]] = getattr(task, "previews", lambda network: ())
+    with _evaluating(network):
+        return list(offered(network))
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
     training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            return task.evaluate(network)
+            yield
     finally:
         network.train(training)
 

@@ -251,8 +251,8 @@ def _require_empty(path: Path) -> None:
 
 def require_equal(path: Path, given: Any) -> None:
     """Raise `ConfigError`, which names the keys, where the configuration in a folder differs from the given one."""
-    recorded = _flat(parse_yaml(read_text(path / CONFIG), str(path / CONFIG)))
-    new = _flat(given)
+    recorded = flat(parse_yaml(read_text(path / CONFIG), str(path / CONFIG)))
+    new = flat(given)
     missing = object()
     keys = [key for key in {**recorded, **new} if recorded.get(key, missing) != new.get(key, missing)]
     if keys:
@@ -262,13 +262,13 @@ def require_equal(path: Path, given: Any) -> None:
         )
 
 
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     """The leaves of nested mappings, by dotted path."""
     if not isinstance(config, dict) or not config:
         return {prefix: config} if prefix else {}
     items = ((f"{prefix}.{key}" if prefix else str(key), value) for key, value in config.items())
-    return {path: leaf for key, value in items for path, leaf in _flat(value, key).items()}
+    return {path: leaf for key, value in items for path, leaf in flat(value, key).items()}
 
 
-def _show(flat: dict[str, Any], key: str) -> str:
-    return msgspec.json.encode(flat[key]).decode() if key in flat else "not set"
+def _show(leaves: dict[str, Any], key: str) -> str:
+    return msgspec.json.encode(leaves[key]).decode() if key in leaves else "not set"

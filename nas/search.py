@@ -11,21 +11,26 @@ from torch import nn
 
 from nas import checkpoint
 from nas.config import Config, load_config
-from nas.cost import costs
+from nas.cost import Cost, costs
 from nas.draw import save as save_picture
 from nas.errors import ConfigError, InvalidFileError
 from nas.genotype import Genotype, Provenance
 from nas.multilevel import Moved, Multilevel
+from nas.observe import INDICATORS, Observer, advice
 from nas.retrain import channels_last
-from nas.run import CONFIG, Run, config_hash, package_version
+from nas.run import CONFIG, Run, config_hash, package_version, read_records
 from nas.space import Description, find_space
 from nas.supernet import Supernet
+from nas.task import Task
 
 OnStep = Callable[[int, dict[str, Moved], Supernet], None]
 """Called where the search begins and after each of its steps: (steps done, what each level did, the supernet)."""
 
+OnEpoch = Callable[[int, list[str]], None]
+"""Called after each epoch: (steps done, what the collapse indicators advise)."""
 
-def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
+
+def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: OnEpoch | None = None) -> Genotype:
     """Search in the configured space; goes on from the run's last checkpoint where there is one.
 
     Equal configurations give equal genotypes, and a run that was killed and resumed equals the uninterrupted one, bit
@@ -42,6 +47,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
     terms = {"expected_cost": {"cost": cost}}
     levels = Multilevel(supernet, config.search.levels, task.losses, task.batch, steps, terms)
     every = max(steps // config.search.epochs, 1)
+    observe = _observer(config, task, description, cost, levels)
 
     def export(step: int | None = None) -> Genotype:
         genotype = supernet.derive(provenance, cost.candidates)
@@ -71,7 +77,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
                 on_step(k + 1, moved, supernet)
             if (k + 1) % every == 0 or k + 1 == steps:
                 _record_weights(run, k + 1, supernet)
-                export(k + 1)
+                run.record(INDICATORS, k + 1, **observe(supernet, export(k + 1)))
                 run.save_checkpoint(
                     {
                         "step": k + 1,
@@ -80,6 +86,9 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
                         "random": checkpoint.random_state(),
                     }
                 )
+                if on_epoch is not None:
+                    epochs = [record for record in read_records(run.path) if record["kind"] == INDICATORS]
+                    on_epoch(k + 1, advice(epochs, finished=k + 1 == steps))
     return export()
 
 
@@ -130,6 +139,17 @@ def _load(supernet: Supernet, state: object, run: Path) -> None:
 
 def _describe(config: Config) -> Description:
     return find_space(config.space).describe(**config.options)
+
+
+def _observer(config: Config, task: Task, description: Description, cost: Cost, levels: Multilevel) -> Observer:
+    """Indicators on the first batch of the level that owns the arch parameters."""
+    arch = next((name for name, owned in levels.owned.items() if any(p.startswith("arch.") for p in owned)), None)
+    if arch is None:
+        return Observer(description, cost.candidates)
+    level = config.search.levels[arch]
+    loss = task.losses[level.loss]
+    products = config.search.hessian_products
+    return Observer(description, cost.candidates, lambda model: loss(model, task.batch(level.split, 0)), products)
 
 
 def _provenance(config: Config) -> Provenance:

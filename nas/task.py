@@ -6,11 +6,22 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
+
+
+class Preview(NamedTuple):
+    """What a network makes of one input, to look at."""
+
+    title: str
+    layers: Mapping[str, Tensor]
+    """Frames (frames, 3, height, width) uint8 by name, of equal shape; first what went in, then what came out, then
+    others worth comparing, such as the truth."""
+    frame_rate: float = 12.5
+    """Frames per second."""
 
 
 class Task(Protocol):
@@ -34,8 +45,9 @@ class Task(Protocol):
         """Metrics on data that neither search nor retraining sees. The network is in eval mode, without gradients.
 
         A task may have besides: `statement`, the text, shown below the metrics, that says how they are taken; `parts`,
-        the metrics that the last call took of each part of the data, by its name; and a method `check()` that raises,
-        before a training begins, where this one could not work at its end.
+        the metrics that the last call took of each part of the data, by its name; a method `previews(network)`, called
+        in the same way, that returns a few `Preview`s for reports; and a method `check()` that raises, before a
+        training begins, where this one could not work at its end.
         """
 
     def predict(self, network: nn.Module, source: Path, sink: Path, **options: Any) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +105,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     arguments = ["search", str(toy.CONFIG), "--import", "toy"]
     code = processes.run_with_kills(arguments, tmp_path / "run", size, [0.01, 0.3, 0.35, 0.9], seed=0)
     assert code == 0
-    for name in ("report.md", "mixing.svg", "losses.svg"):  # the command writes these as well
-        (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / "report.html").unlink()  # the command writes this as well
     assert_equal_runs(tmp_path / "whole", tmp_path / "run")
 
 
@@ -128,6 +128,9 @@ def test_what_a_run_holds(whole: Path) -> None:
     supernet = last(whole)["supernet"]
     for label in CANDIDATES:
         assert mixing[-1]["weights"][label] == supernet[f"arch.{label}"].softmax(0).tolist()
+    observed = [record for record in records if record["kind"] == "indicators"]
+    assert [record["step"] for record in observed] == steps
+    assert observed[0].keys() == {"step", "kind", "entropy", "margin", "least_margin", "gradient"}
     train = [(record["step"], record["level"]) for record in records if record["kind"] == "train"]
     levels = {"lower": range(1, 13), "middle": range(3, 13, 3), "upper": range(4, 13, 2)}  # a warm-up of 1.2 steps
     assert sorted(train) == sorted((step, level) for level, due in levels.items() for step in due)
@@ -162,6 +165,23 @@ def test_the_caller_hears_of_the_beginning_and_of_every_step(tmp_path: Path) -> 
         (3, ["lower", "middle", "upper"]),
         (4, ["lower"]),
     ]
+
+
+def test_the_caller_hears_of_every_epoch_what_is_advised(tmp_path: Path) -> None:
+    heard: list[tuple[int, list[str]]] = []
+    with Run.create(tmp_path / "run", "", 0) as run:
+        search(toy.config(*SHORT), run, on_epoch=lambda step, advice: heard.append((step, advice)))
+    assert [step for step, _ in heard] == [3, 6, 9, 12]
+    assert [text.partition(" (")[0] for _, advice in heard for text in advice] == ["decisions are open at the end"]
+
+
+def test_observing_the_hessian_leaves_the_search_as_it_is(whole: Path, tmp_path: Path) -> None:
+    run_search(tmp_path / "run", toy.config(*SHORT, "search.hessian_products=3"))
+    found = [record for record in read_records(tmp_path / "run") if record["kind"] == "indicators"]
+    assert all(math.isfinite(record.pop("eigenvalue")) for record in found)
+    others = [[r for r in read_records(run) if r["kind"] != "indicators"] for run in (whole, tmp_path / "run")]
+    assert others[0] == others[1]
+    assert found == [record for record in read_records(whole) if record["kind"] == "indicators"]
 
 
 def test_ties_go_to_the_cheaper_candidate(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
     }
     assert {"nas/genotypes/tmics-light.yaml", "tmics_space/configs/demo.yaml", "nas/py.typed"} <= set(names)
+    assert {"nas/report/templates/run.html", "nas/report/templates/report.js"} <= set(names)
 
 
 def test_commands_work_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:

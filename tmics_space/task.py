@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
-from nas.task import task
+from nas.task import Preview, task
 from tmics_space.data.clips import Batch, Clip, sample
 from tmics_space.data.shots import split_clips
 from tmics_space.data.sources import Films, Pairs
@@ -25,6 +25,11 @@ from tmics_space.network import Restored
 from tmics_space.predict import derain, derain_file
 
 SPLITS = ("train", "middle", "val", "all")
+
+PREVIEWS = 2
+"""The test clips that `previews` shows."""
+PREVIEW = (16, 240, 320)
+"""The most frames, rows and columns it shows of each."""
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Weight = Annotated[float, msgspec.Meta(ge=0)]
@@ -130,6 +135,10 @@ class DerainTask:
             means |= {"psnr_low": found.low, "psnr_high": found.high}
         return means
 
+    def previews(self, network: nn.Module) -> list[Preview]:
+        """Rainy, derained and true frames of the first test clips: a second or less of each, its middle where large."""
+        return [self._preview(network, clip) for clip in self.test_clips[:PREVIEWS]]
+
     def predict(
         self,
         network: nn.Module,
@@ -160,6 +169,14 @@ class DerainTask:
         splits = dict(zip(shares, parts, strict=True))
         return {"middle": splits["train"], **splits}
 
+    def _preview(self, network: nn.Module, clip: Clip) -> Preview:
+        length, _, height, width = clip.frames.shape
+        spans = [_middle(size, most) for size, most in zip((length, height, width), PREVIEW, strict=True)]
+        rainy, truth = (frames[spans[0], :, spans[1], spans[2]] for frames in (clip.rainy[0], clip.frames))
+        restored = torch.stack([each.frame for each in derain(network, rainy, frames=self.config.frames)])
+        derained = (restored * 255).round().to(torch.uint8)
+        return Preview(clip.name, {"rainy": rainy, "derained": derained, "truth": truth})
+
     def _score(self, network: nn.Module, clean: Tensor, rainy: Tensor) -> dict[str, float]:
         restored = list(derain(network, rainy, frames=self.config.frames))
         output, truth = torch.stack([each.frame for each in restored]), clean.float() / 255
@@ -186,3 +203,8 @@ class DerainTask:
         companion = functools.partial(companion_loss, self.config.companion, rainy=rainy, dominant=dominant)
         loss = arc_loss(mode, restored, batch.clean, dominant=dominant, companion=companion, eta=eta)
         return loss + photometric * restored.photometric if photometric else loss
+
+
+def _middle(length: int, most: int) -> slice:
+    start = max(0, (length - most) // 2)
+    return slice(start, start + most)

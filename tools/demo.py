@@ -37,8 +37,8 @@ CONTENTS = {
     "before-after.png": "rainy, temporal median, ours, truth",
     "before-after.mp4": "rainy beside derained",
     "genotype.svg": "the architecture that was found",
-    "search/report.md": "how the search went",
-    "network/report.md": "how the retraining went",
+    "search/report.html": "how the search went",
+    "network/report.html": "everything on one page, to open in a browser",
 }
 
 

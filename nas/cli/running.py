@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,22 +26,32 @@ Quiet = Annotated[bool, Parameter(help="Show no progress.")]
 
 
 @app.command
-def search(config: str, /, *overrides: str, out: Out, resume: Resume = False, quiet: Quiet = False) -> None:
+def search(
+    config: str, /, *overrides: str, out: Out, resume: Resume = False, quiet: Quiet = False, tensorboard: bool = False
+) -> None:
     """Search for a genotype.
 
     Args:
         config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
         overrides: key.path=value, such as search.steps=500 or search.levels.upper.optimizer.lr=1e-3.
+        tensorboard: Write each epoch for TensorBoard, into the folder of the run.
     """
     from nas.config import load_config
     from nas.report.live import search_view
-    from nas.report.markdown import write_report
+    from nas.report.page import write_report
+    from nas.report.tensorboard import tensorboard as tensorboard_of
     from nas.search import search as run_search
 
     loaded = load_config(config, overrides)
     with _run(out, loaded, resume) as run:
-        with search_view(loaded, quiet=quiet) as on_step:
-            genotype = run_search(loaded, run, on_step)
+        board = tensorboard_of(out) if tensorboard else nullcontext(lambda: None)
+        with search_view(loaded, quiet=quiet) as (on_step, advise), board as update:
+
+            def on_epoch(step: int, advice: list[str]) -> None:
+                advise(step, advice)
+                update()
+
+            genotype = run_search(loaded, run, on_step, on_epoch)
         _show_choices(genotype)
         print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out)}")
 
@@ -83,8 +94,9 @@ def retrain(
     """
     from nas.config import load_config
     from nas.report.live import retrain_view
-    from nas.report.markdown import write_report
-    from nas.retrain import evaluate
+    from nas.report.page import write_report
+    from nas.report.recorded import ORIGIN
+    from nas.retrain import evaluate, previews
     from nas.retrain import retrain as run_retrain
     from nas.search import inherit_from
 
@@ -100,8 +112,10 @@ def retrain(
         task = loaded.build_task()
         scores = evaluate(network, task)
         run.record("evaluate", None, **scores, statement=_statement(task), parts=_parts(task))
+        if searched:
+            run.record(ORIGIN, None, search=os.path.relpath(genotype, out))
         _show_scores(out, scores, task)
-        print(f"report: {write_report(out)}")
+        print(f"report: {write_report(out, previews=previews(network, task))}")
 
 
 @app.command(name="evaluate")

@@ -1,10 +1,12 @@
-"""The records of a run as series over its steps, for charts, reports and TensorBoard."""
+"""The records of a run as series over its steps, for plots, reports and TensorBoard."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from nas.errors import InvalidFileError
 
@@ -16,6 +18,11 @@ class Series(NamedTuple):
 
     steps: list[int]
     values: list[float]
+
+    @property
+    def least(self) -> int:
+        """The position of the least value; of any where none is finite."""
+        return min(range(len(self.values)), key=lambda i: (math.isnan(self.values[i]), self.values[i]))
 
 
 class Mixing(NamedTuple):
@@ -65,6 +72,26 @@ def losses(records: Iterable[Record]) -> dict[str, Series]:
     """The training loss of each level, by its name."""
     series = scalars(records, "train")
     return {name.removesuffix("/loss"): values for name, values in series.items() if name.endswith("/loss")}
+
+
+def running_mean(series: Series, reach: int | None = None) -> Series:
+    """The mean of the finite values at most `reach` places away; by default of a twentieth of all."""
+    reach = max(1, len(series.values) // 40) if reach is None else reach
+    values = np.asarray(series.values, dtype=float)
+    finite = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    place = np.arange(len(values))
+    low, high = np.maximum(place - reach, 0), np.minimum(place + reach + 1, len(values))
+    with np.errstate(invalid="ignore"):
+        means: np.ndarray = (sums[high] - sums[low]) / (counts[high] - counts[low])
+    return Series(series.steps, means.tolist())
+
+
+def thinned(length: int, most: int) -> Sequence[int]:
+    """The positions of at most `most` of so many items, evenly, the first and the last among them."""
+    picked: list[int] = np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(int)).tolist()
+    return picked
 
 
 def _number(value: float | None) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from rich import progress as bars
 from rich.console import Console, Group, RenderableType
@@ -16,15 +16,24 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-Leaders = Mapping[str, tuple[str, float]]
-"""The strongest candidate of each decision, by label, and its mixing weight in [0, 1]."""
+
+class Leader(NamedTuple):
+    """The strongest candidate of a decision, its mixing weight, and its lead over the runner-up; both in [0, 1]."""
+
+    name: str
+    weight: float
+    margin: float
+
+
+Leaders = Mapping[str, Leader]
+"""The leader of each decision, by label."""
 
 SHOWN = 8
 """The decisions shown live; a line of text shows half as many."""
 
 
 class Progress:
-    """Shows how far a loop is, its speed, its metrics and the leading candidates.
+    """Shows how far a loop is, its speed, its metrics, the leading candidates, memory, and advice.
 
     In a terminal it redraws a few lines in place; elsewhere it writes a line every `interval` seconds and at the end.
 
@@ -35,6 +44,7 @@ class Progress:
         quiet: show nothing.
         interval: seconds between lines where there is no terminal.
         console: where to write, standard output where None.
+        memory: what to say of memory, asked whenever something is shown.
     """
 
     def __init__(
@@ -46,8 +56,11 @@ class Progress:
         quiet: bool = False,
         interval: float = 10.0,
         console: Console | None = None,
+        memory: Callable[[], str] = str,
     ) -> None:
         self._console = console or Console()
+        self._memory = memory
+        self._advice: Sequence[str] = ()
         self._title, self._total, self._start, self._step = title, total_steps, start, start
         self._metrics: Mapping[str, float] = {}
         self._leaders: Leaders = {}
@@ -74,17 +87,30 @@ class Progress:
         elif self._plain and time.monotonic() - self._told >= self._interval:
             self._tell()
 
+    def advise(self, advice: Sequence[str]) -> None:
+        """Tell what to be advised of; in place of what was told before."""
+        if self._plain:
+            for text in advice:
+                if text not in self._advice:
+                    self._print(f"advice: {text}")
+        self._advice = advice
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._live:
             self._live.stop()
+            for text in self._advice:  # whole, as the lines redrawn in place may have had no room
+                self._print(f"advice: {text}")
         elif self._plain and self._step > self._told_step:
             self._tell()
 
     def _tell(self) -> None:
         self._told, self._told_step = time.monotonic(), self._step
-        self._console.print(self._line(), highlight=False, markup=False, soft_wrap=True)
+        self._print(self._line())
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _line(self) -> str:
         speed = (self._step - self._start) / max(time.monotonic() - self._began, 1e-9)
@@ -92,31 +118,36 @@ class Progress:
         parts = [f"{self._title} {self._step}/{self._total} ({self._step / max(self._total, 1):.0%})"]
         parts += [f"{speed:.3g} steps/s", f"{left} left"]
         parts += [f"{name} {value:.4g}" for name, value in self._metrics.items()]
-        parts += [f"{label}={name} {weight:.2f}" for label, (name, weight) in [*self._leaders.items()][: SHOWN // 2]]
+        parts += [memory] if (memory := self._memory()) else []
+        leaders = [*self._leaders.items()][: SHOWN // 2]
+        parts += [f"{label}={name} {weight:.2f} (+{margin:.2f})" for label, (name, weight, margin) in leaders]
         return "  ".join(parts) + (f"  (+{more})" if (more := len(self._leaders) - SHOWN // 2) > 0 else "")
 
     def _render(self) -> Group:
         # No line wraps: what grows beyond the terminal's height is no longer redrawn in place.
         parts: list[RenderableType] = [self._bar]
-        if self._metrics:
-            metrics = Text(no_wrap=True, overflow="ellipsis")
-            for name, value in self._metrics.items():
-                metrics.append(f"  {name} ", "dim").append(f"{value:.4g}")
+        metrics = Text(no_wrap=True, overflow="ellipsis")
+        for name, value in self._metrics.items():
+            metrics.append(f"  {name} ", "dim").append(f"{value:.4g}")
+        if memory := self._memory():
+            metrics.append("  memory ", "dim").append(memory)
+        if metrics:
             parts.append(metrics)
         if self._leaders:
             parts.append(_gauges([*self._leaders.items()][:SHOWN]))
         if len(self._leaders) > SHOWN:
             parts.append(Text(f"  and {len(self._leaders) - SHOWN} more decisions", "dim"))
+        parts += [Text(f"  ! {text}", "yellow", no_wrap=True, overflow="ellipsis") for text in self._advice]
         return Group(*parts)
 
 
-def _gauges(leaders: list[tuple[str, tuple[str, float]]]) -> Table:
+def _gauges(leaders: Sequence[tuple[str, Leader]]) -> Table:
     rows = Table.grid(padding=(0, 2))
-    for width in (4, 4, 4, None):
+    for width in (4, 4, 4, 5, None):
         rows.add_column(no_wrap=True, overflow="ellipsis", min_width=width)
-    for label, (name, weight) in leaders:
+    for label, (name, weight, margin) in leaders:
         gauge = ProgressBar(total=1.0, completed=weight if math.isfinite(weight) else 0.0, width=20)
-        rows.add_row(Text(f"  {label}", "dim"), Text(name, "bold"), f"{weight:.2f}", gauge)
+        rows.add_row(Text(f"  {label}", "dim"), Text(name, "bold"), f"{weight:.2f}", f"+{margin:.2f}", gauge)
     return rows
 
 

@@ -16,23 +16,27 @@ from nas.multilevel import Moved
 from nas.retrain import OnStep as OnRetrainStep
 from nas.retrain import evaluate, retrain
 from nas.run import CONFIG, Run
+from nas.search import OnEpoch, search
 from nas.search import OnStep as OnSearchStep
-from nas.search import search
 from nas.space import find_space
 
 SEARCH, RETRAIN = "search", "retrain"
 """The folders of the runs in the folder of a trial."""
 
 
-def _nothing(config: Config) -> AbstractContextManager[Callable[..., None]]:
+def _no_search(config: Config) -> AbstractContextManager[tuple[OnSearchStep, OnEpoch]]:
+    return nullcontext((lambda *_: None, lambda *_: None))
+
+
+def _no_retraining(config: Config) -> AbstractContextManager[OnRetrainStep]:
     return nullcontext(lambda *_: None)
 
 
 class Views(NamedTuple):
-    """What shows the runs of a trial: each gives, for a configuration, the function that is called after each step."""
+    """What shows the runs of a trial: each gives, for a configuration, what is called after each step (and epoch)."""
 
-    search: Callable[[Config], AbstractContextManager[OnSearchStep]] = _nothing
-    retrain: Callable[[Config], AbstractContextManager[OnRetrainStep]] = _nothing
+    search: Callable[[Config], AbstractContextManager[tuple[OnSearchStep, OnEpoch]]] = _no_search
+    retrain: Callable[[Config], AbstractContextManager[OnRetrainStep]] = _no_retraining
 
 
 def run_trial(
@@ -44,8 +48,8 @@ def run_trial(
     to end the trial. Raises what `search` and `retrain` do.
     """
     if genotype is None:
-        with _run(folder / SEARCH, config) as run, views.search(config) as on_step:
-            genotype = search(config, run, on_step)
+        with _run(folder / SEARCH, config) as run, views.search(config) as (on_step, on_epoch):
+            genotype = search(config, run, on_step, on_epoch)
     task = config.build_task()
     network = find_space(genotype.space).derived(genotype, seed=config.seed)
     checkpoint.load_parts(network, config.initial, partial=True)

@@ -36,6 +36,7 @@ COMMANDS = {
     "genotype canon": ["TARGETS", "--cells", "isomorphism as in NAS-Bench-201"],
     "genotype import": ["SOURCE", "OPTIONS", "--format", "nas-bench-201", "--name", "--out"],
     "genotype upgrade": ["TARGETS", "older schema versions"],
+    "report": ["RUN", "a search or a retraining", "OTHERS", "to compare with the first", "--out", "--search"],
     "predict": ["SOURCE", "A video file or a folder", "SINK", "by its suffix", "--model", "--tile", "in pixels"],
 }
 

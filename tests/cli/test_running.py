@@ -45,8 +45,8 @@ def test_the_whole_path(nas: Nas, tmp_path: Path) -> None:
     assert "search 12/12 (100%)" in result.out
     for label, choice in genotype.choices.items():
         assert re.search(rf"^{label} +{choice} +0\.\d+$", result.out, re.M)
-    assert result.out.endswith(f"genotype: {run}/genotype.yaml\nreport: {run}/report.md\n")
-    assert "| `first` |" in (run / "report.md").read_text()
+    assert result.out.endswith(f"genotype: {run}/genotype.yaml\nreport: {run}/report.html\n")
+    assert '<th scope="row">first</th>' in (run / "report.html").read_text()
     assert load_config(run / "config.yaml") == toy.config(*SHORT)
 
     assert nas("derive", run) == (0, (run / "genotype.yaml").read_text(), "")
@@ -56,7 +56,10 @@ def test_the_whole_path(nas: Nas, tmp_path: Path) -> None:
     result = nas("retrain", run, *BRIEF, "--out", net)
     assert (result.code, result.err) == (0, "")
     assert "retrain 5/5 (100%)" in result.out
-    assert result.out.endswith(f"report: {net}/report.md\n")
+    assert result.out.endswith(f"report: {net}/report.html\n")
+    text = (net / "report.html").read_text()
+    assert 'id="before-after"' in text, "the task shows previews"
+    assert 'id="timeline"' in text, "that of the search"
     assert load_config(net / "config.yaml") == toy.config(*SHORT, *BRIEF), "that of the search, with the overrides"
     assert Genotype.load(net / "genotype.yaml") == genotype
     (evaluated,) = [record for record in read_records(net) if record["kind"] == "evaluate"]

@@ -98,7 +98,7 @@ def test_from_frames_to_a_derained_clip(nas: Nas, config: Path, frames: Path, tm
     assert (result.code, result.err) == (0, "")
     assert re.search(r"^psnr +\d+\.\d+$", result.out, re.M)
     assert "\npsnr, ssim: MATLAB Y" in result.out  # how the scores were taken
-    assert "psnr, ssim: MATLAB Y" in (net / "report.md").read_text()
+    assert "psnr, ssim: MATLAB Y" in (net / "report.html").read_text()
     assert nas("evaluate", net).out.split("\n")[1:] == [*result.out.split("\n")[1:-2], ""]
 
     shown = tmp_path / "shown"

@@ -29,7 +29,6 @@ import nas.cli.tuning
 import nas.config
 import nas.operations
 import nas.primitives
-import nas.report.markdown
 import nas.task
 import nas.tune
 import tmics_space.flow.provider
@@ -107,8 +106,6 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "load_config", small(module.load_config))
     for module in (nas.cli.running, nas.cli.tuning):
         monkeypatch.setattr(module, "genotype_of", narrow(genotype_of))
-    for chart in ("mixing_chart", "loss_chart"):  # they take longer than all the rest, and have tests of their own
-        monkeypatch.setattr(nas.report.markdown, chart, lambda *_: None)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 
 from nas.errors import InvalidFileError
 from nas.report import history
+from nas.report.history import Series
 from nas.run import read_records
 
 
@@ -44,3 +45,21 @@ def test_weights_that_fit_no_candidates_are_named(names: dict[str, list[str]], m
     records = [{"kind": "decisions", "decisions": names}, {"kind": "mixing", "step": 3, "weights": {"a": [0.5, 0.5]}}]
     with pytest.raises(InvalidFileError, match=message):
         history.mixing(records)
+
+
+def test_the_running_mean_leaves_out_what_is_not_finite() -> None:
+    series = Series([1, 2, 3, 4], [1.0, math.nan, 3.0, 5.0])
+    assert history.running_mean(series, 1).values == [1.0, 2.0, 4.0, 4.0]
+    assert history.running_mean(series, 0).values[2:] == [3.0, 5.0]
+    assert math.isnan(history.running_mean(Series([1], [math.nan])).values[0])
+
+
+def test_the_least_value_is_finite_where_one_is() -> None:
+    assert Series([1, 2, 3], [math.nan, 3.0, 2.0]).least == 2
+    assert Series([1], [math.nan]).least == 0
+
+
+def test_thinning_keeps_both_ends() -> None:
+    assert list(history.thinned(3, 10)) == [0, 1, 2]
+    assert list(history.thinned(101, 5)) == [0, 25, 50, 75, 100]
+    assert list(history.thinned(1, 5)) == [0]

@@ -7,9 +7,12 @@ import time
 import pytest
 from rich.console import Console
 
-from nas.report.progress import SHOWN, Progress
+from nas.report.progress import SHOWN, Leader, Progress
 
-LEADERS = {"alignment": ("ofm", 0.75), **{f"dna/{i}": ("channel_attention", 0.2) for i in range(9)}}
+LEADERS = {
+    "alignment": Leader("ofm", 0.75, 0.5),
+    **{f"dna/{i}": Leader("channel_attention", 0.2, 0.01) for i in range(9)},
+}
 
 
 class Clock:
@@ -38,8 +41,8 @@ def test_a_file_gets_plain_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -
     assert [line.split()[1] for line in lines] == ["40/120", "60/120", "80/120", "100/120"]
     assert lines[0] == (
         "search 40/120 (33%)  2 steps/s  0:00:40 left  lower 0.025  upper nan"
-        "  alignment=ofm 0.75  dna/0=channel_attention 0.20  dna/1=channel_attention 0.20"
-        "  dna/2=channel_attention 0.20  (+6)"
+        "  alignment=ofm 0.75 (+0.50)  dna/0=channel_attention 0.20 (+0.01)  dna/1=channel_attention 0.20 (+0.01)"
+        "  dna/2=channel_attention 0.20 (+0.01)  (+6)"
     )
 
 
@@ -82,7 +85,7 @@ def test_a_terminal_shows_bar_metrics_and_leaders_in_place() -> None:
     assert last[0].startswith("search ━")
     assert "10/10" in last[0]
     assert last[1].split() == ["lower", "0.1", "upper", "0.5"]
-    assert last[2].split() == ["alignment", "ofm", "0.75", "━" * 15]
+    assert last[2].split() == ["alignment", "ofm", "0.75", "+0.50", "━" * 15]
     assert len(last) == 2 + SHOWN + 1
     assert last[-1].strip() == "and 2 more decisions"
 
@@ -99,6 +102,20 @@ def test_no_line_wraps_in_a_narrow_terminal() -> None:
 def test_names_are_no_markup() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     with Progress("[red]search", 2, console=console) as progress:
-        progress.update(1, {"[bold]loss": 1.0}, {"[a]": ("[b]", float("nan"))})
+        progress.update(1, {"[bold]loss": 1.0}, {"[a]": Leader("[b]", float("nan"), float("nan"))})
     told = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(name in told for name in ("[red]search", "[bold]loss", "[a]", "[b]"))
+
+
+def test_memory_and_advice_in_a_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=60, height=30, color_system=None)
+    long = "cell 'normal' has collapsed: " + "use the genotype of an earlier epoch, " * 3
+    with Progress("search", 10, console=console, memory=lambda: "1.5 GB") as progress:
+        progress.update(10, {"lower": 0.5})
+        progress.advise(["old"])
+        progress.advise([long])
+    told = re.sub(r"\x1b\[[?0-9]*[a-zA-Z]", "", console.file.getvalue())  # type: ignore[attr-defined]
+    assert "lower 0.5  memory 1.5 GB" in told
+    assert "  ! cell 'normal' has collapsed: use the genotype of an ear…" in told
+    assert told.rstrip().endswith(f"advice: {long}".rstrip()), "whole at the end"
+    assert "old" not in told.rsplit("search", 1)[-1]

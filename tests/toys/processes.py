@@ -14,11 +14,10 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _PRELOADED = [
     "nas.search",
     "nas.report.live",
-    "nas.report.markdown",
+    "nas.report.page",
     "torch._dynamo",
-    "matplotlib.backends.backend_svg",
 ]
-_CONTEXT.set_forkserver_preload(_PRELOADED)  # the last two are what optimizers and charts import when first used
+_CONTEXT.set_forkserver_preload(_PRELOADED)  # the last is what optimizers import when first used
 
 
 def start(*arguments: str, errors: Path = Path(os.devnull)) -> ForkServerProcess:

@@ -20,7 +20,7 @@ from nas.config import Config, load_config
 from nas.errors import UnknownNameError
 from nas.genotype import Choice
 from nas.space import search_space
-from nas.task import task
+from nas.task import Preview, task
 
 CONFIG = Path(__file__).parent / "configs" / "toy.yaml"
 CHEAPEST: dict[str, Choice] = {"first": "scale", "second": "tanh"}
@@ -118,6 +118,15 @@ class ToyTask:
         assert not network.training
         assert not torch.is_grad_enabled()
         return {"score": -_fused(network, self.batch("val", 0)).item()}
+
+    def previews(self, network: nn.Module) -> list[Preview]:
+        """The pictures as grey frames, before and after."""
+        assert not network.training
+        assert not torch.is_grad_enabled()
+        x, _ = self.batch("val", 0)
+        layers = {"before": x, "after": network(x)}
+        grey = {name: (each[:, :1].sigmoid() * 255).byte().expand(-1, 3, -1, -1) for name, each in layers.items()}
+        return [Preview("noise", grey)]
 
     def predict(self, network: nn.Module, source: Path, sink: Path, **options: Any) -> dict[str, float]:
         """From a text of numbers to another."""

@@ -1,0 +1,110 @@
+"""The course of a search, epoch by epoch: mixing weights, and the cells that would have been derived."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nas.errors import NASError
+from nas.genotype import Genotype
+from nas.report.decisions import choice_text
+from nas.report.history import Series, thinned
+from nas.report.pictures import MACRO, describe, pictures
+from nas.report.plot import Plot, plot
+from nas.report.recorded import Recorded
+
+EPOCHS = 100
+"""The most epochs shown: evenly, the first and the last among them."""
+BYTES = 900_000
+"""The most bytes of pictures; of a longer search fewer epochs have theirs."""
+ABSENT = -1
+"""In place of a position."""
+
+
+class Course(NamedTuple):
+    """One decision over the epochs shown."""
+
+    label: str
+    candidates: list[str]
+    weights: list[list[float]]
+    """By epoch, in [0, 1]."""
+    chosen: list[int | None]
+    """By epoch, the position of the derived candidate; `ABSENT` where the genotype has no such decision, None where
+    there is no genotype."""
+    top: float
+    """The weight at the top of the plot."""
+    plot: Plot
+
+
+class Timeline(NamedTuple):
+    """The epochs of a search."""
+
+    steps: list[int]
+    groups: dict[str, list[Course]]
+    """By cell; decisions outside any are under an empty name."""
+    pictures: list[str]
+    """SVG documents, each once."""
+    shown: list[dict[str, int]]
+    """By epoch, the pictures of the derived cells, by label; empty where there is none."""
+    note: str
+    """Why there are no pictures, if so."""
+
+
+def timeline(run: Recorded) -> Timeline | None:
+    """The timeline of a search; None where no mixing weights are recorded."""
+    everywhere = sorted({step for mixing in run.mixing.values() for step in mixing.steps})
+    if not everywhere:
+        return None
+    steps = [everywhere[i] for i in thinned(len(everywhere), EPOCHS)]
+    groups: dict[str, list[Course]] = {}
+    for label in run.mixing:
+        groups.setdefault(label.rpartition("/")[0], []).append(_course(run, label, steps))
+    genotypes = [run.genotypes.get(step) for step in steps]
+    try:
+        return Timeline(steps, groups, *_drawn(genotypes), "")
+    except NASError as error:
+        return Timeline(steps, groups, [], [{} for _ in steps], str(error))
+
+
+def _course(run: Recorded, label: str, steps: list[int]) -> Course:
+    candidates, known, weights = run.mixing[label]
+    at = dict(zip(known, weights, strict=True))
+    lines = {name: Series(known, [each[i] for each in weights]) for i, name in enumerate(candidates)}
+    taken = [_position(label, candidates, run.genotypes.get(step)) for step in steps]
+    last = taken[-1]
+    bold = candidates[last] if last is not None and last != ABSENT else None
+    top = min(1.0, 1.15 * max((weight for each in weights for weight in each if weight == weight), default=1.0))
+    drawn = plot(label, lines, bold=bold, level=1 / len(candidates), limits=(0.0, top))
+    missing = [0.0] * len(candidates)
+    return Course(label, candidates, [at.get(step, missing) for step in steps], taken, top, drawn)
+
+
+def _position(label: str, candidates: list[str], genotype: Genotype | None) -> int | None:
+    if genotype is None:
+        return None
+    choice = choice_text(genotype.choices[label]) if label in genotype.choices else ""
+    return candidates.index(choice) if choice in candidates else ABSENT
+
+
+def _drawn(genotypes: list[Genotype | None]) -> tuple[list[str], list[dict[str, int]]]:
+    """The pictures, and those of each epoch; equal genotypes, and equal cells, share theirs."""
+    known: dict[str, int] = {}
+    shown: list[dict[str, int]] = [{} for _ in genotypes]
+    drawn: dict[str, dict[str, int]] = {}
+    room = BYTES
+    latest = next((genotype for genotype in reversed(genotypes) if genotype), None)
+    description = describe(latest) if latest else None
+    for i in sorted(range(len(genotypes)), key=lambda i: (i != len(genotypes) - 1, i)):  # the last one has room first
+        genotype = genotypes[i]
+        if genotype is None or description is None:
+            continue
+        key = repr(sorted(genotype.choices.items()))
+        if key not in drawn:
+            found = pictures(description, genotype)
+            cells = {name: text for name, text in found.items() if name != MACRO} or found
+            new = sum(len(text) for text in cells.values() if text not in known)
+            drawn[key] = {}
+            if new <= room:
+                room -= new
+                drawn[key] = {name: known.setdefault(text, len(known)) for name, text in cells.items()}
+        shown[i] = drawn[key]
+    return list(known), shown

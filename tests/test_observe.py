@@ -1,0 +1,216 @@
+"""Collapse indicators against closed forms, and what they advise."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+import toy
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from nas import observe
+from nas.cell import Cell, Chain
+from nas.choose import Chooser
+from nas.cost import costs
+from nas.genotype import Choice, Genotype, Provenance
+from nas.observe import Observer, advice, largest_eigenvalue, parameter_free, sharpness
+from nas.primitives import DARTS
+from nas.space import SearchSpace
+from nas.supernet import Supernet
+
+# The largest eigenvalue
+
+
+def symmetric(spectrum: list[float], seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(len(spectrum), len(spectrum), generator=generator, dtype=torch.double))[0]
+    return basis @ torch.diag(torch.tensor(spectrum, dtype=torch.double)) @ basis.T
+
+
+def found(matrix: Tensor, products: int) -> float:
+    start = torch.randn(len(matrix), generator=torch.Generator().manual_seed(1)).to(matrix)
+    return largest_eigenvalue(lambda v: matrix @ v, start, products)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=12), st.integers(0, 99))
+def test_it_is_exact_after_as_many_products_as_there_are_eigenvalues(spectrum: list[float], seed: int) -> None:
+    matrix = symmetric(spectrum, seed)
+    assert found(matrix, len(spectrum)) == pytest.approx(max(spectrum), abs=1e-6 * max(1.0, *map(abs, spectrum)))
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "largest"),
+    [([3.0, 1.0, -9.0], 3.0), ([-1.0, -2.0, -3.0], -1.0), ([1.0, -1.0], 1.0), ([0.0] * 4, 0.0), ([2.0] * 3, 2.0)],
+    ids=["a greater negative one", "negative", "of equal size", "zeros", "all equal"],
+)
+def test_it_is_the_largest_and_not_the_greatest_in_size(spectrum: list[float], largest: float) -> None:
+    assert found(symmetric(spectrum), 9) == pytest.approx(largest, abs=1e-9)
+
+
+def test_it_is_never_below_the_power_iteration() -> None:
+    matrix = symmetric([10.0, 9.0, *torch.linspace(-3, 3, 30).tolist()])
+    start = torch.randn(32, generator=torch.Generator().manual_seed(1)).double()
+    vector = start
+    for products in range(1, 12):
+        rayleigh = (vector @ matrix @ vector / (vector @ vector)).item()
+        assert rayleigh - 1e-9 <= found(matrix, products) <= 10.0 + 1e-9
+        vector = matrix @ vector
+        vector = vector / vector.norm()
+    assert found(matrix, 12) == pytest.approx(10.0, rel=1e-3)
+
+
+# Gradient and Hessian of a supernet
+
+PRICES = torch.tensor([3.0, -1.0, 0.5, 2.0], dtype=torch.double)
+
+
+class Constant(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0 + self.value
+
+
+def priced(choose: Chooser, /) -> nn.Module:
+    """One decision whose output is the mixing weights' mean of `PRICES`."""
+    return choose("only", {f"c{i}": (lambda p=p: Constant(p)) for i, p in enumerate(PRICES.tolist())})
+
+
+def logits(supernet: Supernet, *values: float) -> None:
+    with torch.no_grad():
+        supernet.arch["only"].copy_(torch.tensor(values, dtype=torch.double))
+
+
+@pytest.mark.parametrize("values", [(0.0, 0.0, 0.0, 0.0), (1.0, -2.0, 0.3, 0.7)])
+def test_sharpness_is_that_of_the_closed_form(values: tuple[float, ...]) -> None:
+    """L = sum w_i c_i with w = softmax(a): g_i = w_i (c_i - L) and H_ij = [i=j] g_i - w_i w_j (c_i + c_j - 2 L)."""
+    supernet = Supernet(SearchSpace("priced", priced)).double()
+    logits(supernet, *values)
+    w = torch.tensor(values, dtype=torch.double).softmax(0)
+    loss = w @ PRICES
+    gradient = w * (PRICES - loss)
+    hessian = torch.diag(gradient) - torch.outer(w, w) * (PRICES[:, None] + PRICES - 2 * loss)
+    got = sharpness(supernet, lambda model: model(torch.zeros((), dtype=torch.double)), products=4)
+    assert got["gradient"] == pytest.approx(gradient.norm().item(), rel=1e-12)
+    assert got["eigenvalue"] == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-9)
+    less = sharpness(supernet, lambda model: -model(torch.zeros((), dtype=torch.double)), products=4)
+    assert less["eigenvalue"] == pytest.approx(-torch.linalg.eigvalsh(hessian)[0].item(), rel=1e-9)
+
+
+def test_a_loss_that_arch_parameters_do_not_enter_is_flat() -> None:
+    supernet = Supernet(SearchSpace("priced", priced))
+    weight = torch.ones((), requires_grad=True)
+    assert sharpness(supernet, lambda model: weight * 2, products=3) == {"gradient": 0.0, "eigenvalue": 0.0}
+
+
+def test_looking_changes_nothing() -> None:
+    config = toy.config()
+    supernet = Supernet(toy.toy, channels=4)
+    task = config.build_task()
+    state, random = copy.deepcopy(supernet.state_dict()), torch.get_rng_state()
+    taken = [sharpness(supernet, lambda m: task.losses["fused"](m, task.batch("val", 0)), 3) for _ in range(2)]
+    assert taken[0] == taken[1]
+    assert taken[0]["gradient"] > 0
+    assert all(torch.equal(value, state[name]) for name, value in supernet.state_dict().items())
+    assert all(p.grad is None for p in supernet.parameters())
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(module.training for module in supernet.modules())
+
+
+# Operations without parameters
+
+
+def two_cells(choose: Chooser, /) -> nn.Module:
+    """A DAG cell of DARTS operations, a chain of convolutions, and a macro decision."""
+    convolutions = {f"conv{k}": (lambda k=k: nn.Conv2d(4, 4, k, padding=k // 2)) for k in (1, 3)}
+    body = nn.Module()
+    body.cell = Cell(choose, "cell", DARTS.bind(4), nodes=2)
+    body.chain = Chain(choose, "chain", convolutions, length=2)
+    body.head = choose("head", {"none": nn.Identity, "conv": lambda: nn.Conv2d(4, 4, 1)})
+    return body
+
+
+FOUR = ("cell/2<-0", "cell/2<-1", "cell/3<-1", "cell/3<-2")
+
+
+@pytest.mark.parametrize(
+    ("operations", "share"),
+    [
+        (["skip_connect"] * 4, 1.0),
+        (["sep_conv_3x3"] * 4, 0.0),
+        (["max_pool_3x3", "dil_conv_3x3", "none", "sep_conv_5x5"], 0.5),
+        (["sep_conv_3x3", "dil_conv_5x5", "avg_pool_3x3", "sep_conv_3x3"], 0.25),
+    ],
+)
+def test_the_share_of_operations_without_parameters(operations: list[str], share: float) -> None:
+    description = SearchSpace("two", two_cells).describe()
+    choices: dict[str, Choice] = {"head": "none", "chain/1": "conv1", "chain/2": "conv3"}
+    choices |= {"cell/2": (0, 1), "cell/3": (1, 2), **dict(zip(FOUR, operations, strict=True))}
+    prices = costs(description).candidates
+    assert parameter_free(description, prices, choices) == {"cell": share}, "a chain of convolutions cannot collapse"
+    assert parameter_free(description, prices, {"head": "none"}) == {}
+
+
+def test_the_indicators_of_an_epoch() -> None:
+    supernet = Supernet(SearchSpace("priced", priced))
+    logits(supernet, 0.0, math.log(2.0), 0.0, 0.0)  # mixing weights of a fifth, and two fifths
+    genotype = Genotype(space="priced", choices={}, provenance=Provenance(margins={"a": 0.1, "b": 0.5}))
+    seen = Observer(supernet.space.describe(), {"only": [0.0] * 4})(supernet, genotype)
+    expected = -(3 * 0.2 * math.log(0.2) + 0.4 * math.log(0.4)) / math.log(4)
+    assert seen == {"entropy": pytest.approx(expected), "margin": pytest.approx(0.3), "least_margin": 0.1}
+
+
+# Advice
+
+
+def epochs(**values: list[float]) -> list[dict[str, Any]]:
+    """Indicators of as many epochs of ten steps as there are values, all well besides these."""
+    fine = {"entropy": 0.5, "margin": 0.3, "least_margin": 0.1, "gradient": 1.0, "parameter_free/cell": 0.25}
+    count = len(next(iter(values.values())))
+    return [
+        {"kind": "indicators", "step": 10 * (i + 1), **fine, **{name: each[i] for name, each in values.items()}}
+        for i in range(count)
+    ]
+
+
+def test_nothing_to_say() -> None:
+    assert advice([]) == []
+    assert advice(epochs(entropy=[1.0, 0.2]), finished=True) == []
+    assert advice(epochs(entropy=[1.0, 1.0])) == [], "early on everything is open"
+    assert advice(epochs(eigenvalue=[1.0] * 20)) == []
+    assert advice(epochs(eigenvalue=[1.0] * 4 + [9.0] * 5)) == [], "too few epochs to smooth"
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.5, False), (0.75, True)])
+def test_a_cell_that_collapses(share: float, said: bool) -> None:
+    lines = advice([{**epochs(entropy=[0.5])[0], "parameter_free/normal": share}])
+    assert [line.startswith("cell 'normal' has collapsed: 75% of its operations") for line in lines] == [True] * said
+
+
+@pytest.mark.parametrize(("after", "said"), [(1.3, False), (1.4, True)])
+def test_sharpness_by_the_rule_of_its_authors(after: float, said: bool) -> None:
+    """They stop where the mean of five eigenvalues, five epochs ago, is below 0.75 of the present one."""
+    lines = advice(epochs(eigenvalue=[7.0] + [1.0] * 5 + [after] * 5))
+    assert (1.0 / after < 0.75) == said
+    assert [line for line in lines if "RobustDARTS would stop, and use the genotype of step 60" in line] == lines
+    assert len(lines) == said
+
+
+def test_a_gradient_that_dies() -> None:
+    dying = epochs(gradient=[1.0, 0.5, 0.009])
+    assert advice(dying) == [], "decided: nothing is left to learn"
+    (line,) = advice([{**epoch, "entropy": 0.95} for epoch in dying])
+    assert line.startswith("the arch gradient has died while decisions are open")
+
+
+def test_decisions_that_stay_open() -> None:
+    (line,) = advice(epochs(entropy=[1.0, 0.97]), finished=True)
+    assert line.startswith("decisions are open at the end (entropy 0.97 of 1)")
+    assert observe.OPEN == 0.9
