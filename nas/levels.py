@@ -77,6 +77,10 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """The largest norm of the gradient."""
     period: int = 1
     inner_steps: int = 1
+    accumulate: int = 1
+    """Batches (micro-batches, each with a graph of its own) whose mean loss one step descends."""
+    patience: int = 10
+    """Steps in a row with a non-finite loss or gradient, none of them taken, before the run stops."""
     warmup: float = 0.0
     mode: Literal["train", "eval"] = "train"
     hypergradient: dict[str, dict[str, Any]] = {}
@@ -87,6 +91,8 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         for field, valid, expected in (
             ("period", self.period >= 1, "at least 1"),
             ("inner_steps", self.inner_steps >= 1, "at least 1"),
+            ("accumulate", self.accumulate >= 1, "at least 1"),
+            ("patience", self.patience >= 1, "at least 1"),
             ("warmup", 0 <= self.warmup < 1, "a share in [0, 1)"),
             ("final_lr", 0 <= self.final_lr <= 1, "a share in [0, 1]"),
             ("clip", self.clip is None or self.clip > 0, "above 0"),

@@ -13,7 +13,7 @@ from nas import checkpoint
 from nas.config import Config, load_config
 from nas.cost import costs
 from nas.draw import save as save_picture
-from nas.errors import ConfigError, InvalidFileError
+from nas.errors import ConfigError, DivergedError, InvalidFileError
 from nas.genotype import Genotype, Provenance
 from nas.multilevel import Moved, Multilevel
 from nas.retrain import channels_last
@@ -31,7 +31,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
     Equal configurations give equal genotypes, and a run that was killed and resumed equals the uninterrupted one, bit
     for bit on one machine. The run folder receives metrics, checkpoints, the genotype and picture of each epoch, and
     `genotype.yaml`. Raises `ConfigError` before anything is recorded, where the configuration cannot work, and
-    `DivergedError` where the losses stop being finite.
+    `DivergedError`, once the last state is saved, where the losses stop being finite.
     """
     task = config.build_task()
     description = _describe(config)
@@ -49,6 +49,10 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
         save_picture(path.with_suffix(".svg"), description, genotype)
         return genotype
 
+    def save(step: int) -> None:
+        state = {"step": step, "supernet": supernet.state_dict(), "levels": levels.state_dict()}
+        run.save_checkpoint({**state, "random": checkpoint.random_state()})
+
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         state = run.resume()
@@ -64,7 +68,11 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
         if on_step is not None:
             on_step(start, {}, supernet)
         for k in range(start, steps):
-            moved = levels.step(k)
+            try:
+                moved = levels.step(k)
+            except DivergedError:
+                save(k + 1)
+                raise
             for name, move in moved.items():
                 run.record("train", k + 1, level=name, loss=move.loss, gradient=move.gradient, **move.terms)
             if on_step is not None:
@@ -72,14 +80,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
             if (k + 1) % every == 0 or k + 1 == steps:
                 _record_weights(run, k + 1, supernet)
                 export(k + 1)
-                run.save_checkpoint(
-                    {
-                        "step": k + 1,
-                        "supernet": supernet.state_dict(),
-                        "levels": levels.state_dict(),
-                        "random": checkpoint.random_state(),
-                    }
-                )
+                save(k + 1)
     return export()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from nas.hypergradient import Parameters, response
+from nas.hypergradient import Loss, Parameters, response
 from nas.hypergradient.step import virtual_step
 
 H = torch.tensor([[2.0, 0.3, 0.0], [0.3, 1.0, -0.2], [0.0, -0.2, 0.5]], dtype=torch.float64)
@@ -26,12 +26,12 @@ def hypergradient(w: Tensor, steps: int, rate: float) -> Tensor:
     """For f = w'Hw / 2 - w'Ba and F = |w - C|^2 / 2 + D'a, through SGD steps from w."""
     a = POINT.clone().requires_grad_()
 
-    def lower(current: Parameters) -> Tensor:
-        return current["w"] @ H @ current["w"] / 2 - current["w"] @ B @ a
+    def lower(own: Parameters, others: Parameters) -> Tensor:
+        return own["w"] @ H @ own["w"] / 2 - own["w"] @ B @ others["a"]
 
     parameter = nn.Parameter(w.clone())
     step = virtual_step(SGD([parameter], lr=rate), {"w": parameter})
-    answer = response("unrolled", steps=steps)(lower, {"w": w}, step)["w"]
+    answer = response("unrolled", steps=steps)(Loss([lower]), {"w": w}, {"a": a}, step)["w"]
     upper = (answer - C).square().sum() / 2 + D @ a
     return torch.autograd.grad(upper, a)[0]
 
@@ -119,9 +119,9 @@ def test_equals_central_differences_of_what_the_optimizer_really_does(
     owned = {name: p for name, p in net.named_parameters() if name != "arch"}
     values = {name: p.detach() for name, p in owned.items()}
     arch = net.arch.detach().clone().requires_grad_()
-    answer = response("unrolled", steps=steps)(
-        lambda current: lower(net, {**current, "arch": arch}, data), values, virtual_step(optimizer, owned, clip)
-    )
+    loss = Loss([lambda own, others: lower(net, {**own, **others}, data)])
+    step = virtual_step(optimizer, owned, clip)
+    answer = response("unrolled", steps=steps)(loss, values, {"arch": arch}, step)
     (found,) = torch.autograd.grad(upper(net, {**answer, "arch": arch}, data), arch)
 
     def after(shift: Tensor) -> float:
@@ -157,11 +157,11 @@ def test_stays_finite_where_gradients_are_zero() -> None:
     a = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     w = {"dead": nn.Parameter(torch.tensor([-1.0, 1.0], dtype=torch.float64))}
 
-    def loss(current: Parameters) -> Tensor:
-        return (current["dead"].relu() * a).square().sum()
+    def loss(own: Parameters, others: Parameters) -> Tensor:
+        return (own["dead"].relu() * others["a"]).square().sum()
 
     answer = response("unrolled", steps=4)(
-        loss, {"dead": w["dead"].detach()}, virtual_step(Adam(w.values(), lr=0.1), w, clip=0.5)
+        Loss([loss]), {"dead": w["dead"].detach()}, {"a": a}, virtual_step(Adam(w.values(), lr=0.1), w, clip=0.5)
     )
     (found,) = torch.autograd.grad(answer["dead"].sum(), a)
     assert found.isfinite()
