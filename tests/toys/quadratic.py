@@ -14,9 +14,9 @@ class Quadratic:
     def __init__(self, seed: int, condition: float = 50.0, size: int = 6, arch: int = 3) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.size = size
-        rotation, _ = torch.linalg.qr(self.normal(generator, size, size))
+        self.rotation, _ = torch.linalg.qr(self.normal(generator, size, size))
         self.eigenvalues = torch.logspace(0, torch.tensor(condition).log10().item(), size, dtype=torch.float64) / 10
-        self.h = rotation @ self.eigenvalues.diag() @ rotation.T
+        self.h = self.rotation @ self.eigenvalues.diag() @ self.rotation.T
         self.b = self.normal(generator, size, arch)
         self.c = self.normal(generator, size)
         self.d = self.normal(generator, arch)
@@ -66,6 +66,12 @@ class Quadratic:
         damped = self.h + damping * torch.eye(self.size, dtype=torch.float64)
         exact: Tensor = self.d + self.b.T @ torch.linalg.solve(damped, w - self.c)
         return exact
+
+    def error(self, w: Tensor, count: int, step_size: float) -> Tensor:
+        """What is wrong after `count` terms of the Neumann series at `w`: `1 - s eigenvalue` is left by each term."""
+        left = (1 - step_size * self.eigenvalues) ** count / self.eigenvalues
+        error: Tensor = -self.b.T @ self.rotation @ (left * (self.rotation.T @ (w - self.c)))
+        return error
 
 
 def descent(rate: float) -> Step:
