@@ -67,7 +67,7 @@ class Multilevel:
         self.owned = assign(self.levels, list(self._named))
         self._objectives = {name: objective(model, name, levels[name], losses, arguments or {}) for name in levels}
         self._responses = {
-            name: {b: _response(name, b, level.hypergradient[b]) for b in self.levels if b in level.hypergradient}
+            name: {below: _response(name, below, method) for below, method in level.hypergradient.items()}
             for name, level in self.levels.items()
         }
         self.optimizers = {
@@ -101,13 +101,14 @@ class Multilevel:
                 )
         return moved
 
-    def gradient(self, name: str, k: int, inner: int = 0) -> tuple[Tensor, Parameters]:
+    def gradient(self, name: str, k: int, responses: Mapping[str, Response] | None = None) -> tuple[Tensor, Parameters]:
         """A level's loss with its regularizers, and the gradient through the responses of the levels below.
 
-        Nothing moves: no parameter, buffer, optimizer or random state.
+        Nothing moves: no parameter, buffer, optimizer or random state. `responses` are other ones than configured, by
+        the level that responds.
         """
         with self._random_kept():
-            loss, _, gradients = self._differentiate(name, k, inner, probing=True)
+            loss, _, gradients = self._differentiate(name, k, 0, probing=True, responses=responses)
         return loss, gradients
 
     def state_dict(self) -> dict[str, Any]:
@@ -144,11 +145,14 @@ class Multilevel:
         optimizer.zero_grad(set_to_none=True)
         return moved
 
-    def _differentiate(self, name: str, k: int, inner: int, *, probing: bool) -> tuple[Tensor, Terms, Parameters]:
+    def _differentiate(
+        self, name: str, k: int, inner: int, *, probing: bool, responses: Mapping[str, Response] | None = None
+    ) -> tuple[Tensor, Terms, Parameters]:
         """A level's loss, the part of each regularizer in it, and its gradient."""
         live: Parameters = {p: self._named[p] for p in self.owned[name]}
         fixed = constants({p: v for p, v in self._named.items() if p not in live})
-        answers = self._respond(name, k, live, fixed)
+        chosen = {**self._responses[name], **(responses or {})}
+        answers = self._respond({b: chosen[b] for b in self.levels if b in chosen}, k, live, fixed)
         # The gradient is whole, summed over all batches, before it enters a response: some are not linear in it.
         inputs = {**live, **leaves(answers)}
         count = self.levels[name].accumulate
@@ -165,14 +169,14 @@ class Multilevel:
         total = [a + b for a, b in zip(direct, answered, strict=True)] if answers else direct
         return torch.stack(losses).mean(), terms, dict(zip(live, total, strict=True))
 
-    def _respond(self, name: str, k: int, live: Parameters, fixed: Parameters) -> Parameters:
-        """The parameters of the levels below as functions of this level's, from the lowest up.
+    def _respond(self, responses: Mapping[str, Response], k: int, live: Parameters, fixed: Parameters) -> Parameters:
+        """The parameters of levels below as functions of those of the level that moves (`live`), from the lowest up.
 
-        Each responds to this level, and to the responses of the levels below it; not to those between it and this one.
+        Each responds to that level, and to the responses of the levels below it; not to those between it and that one.
         """
         answers: Parameters = {}
         replay = self._replay()
-        for below, method in self._responses[name].items():
+        for below, method in responses.items():
             level = self.levels[below]
             own = {p: self._named[p] for p in self.owned[below]}
             others = {p: v for p, v in {**fixed, **live, **answers}.items() if p not in own}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -16,6 +17,7 @@ from nas.draw import save as save_picture
 from nas.errors import ConfigError, DivergedError, InvalidFileError
 from nas.genotype import Genotype, Provenance
 from nas.multilevel import Moved, Multilevel
+from nas.objective import TaskLoss
 from nas.retrain import channels_last
 from nas.run import CONFIG, Run, config_hash, package_version
 from nas.space import Description, find_space
@@ -39,8 +41,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
     provenance = _provenance(config)
     supernet = build_supernet(config)
     steps = config.search.steps
-    terms = {"expected_cost": {"cost": cost}}
-    levels = Multilevel(supernet, config.search.levels, task.losses, task.batch, steps, terms)
+    levels = build_levels(config, supernet, task.losses, task.batch)
     every = max(steps // config.search.epochs, 1)
 
     def export(step: int | None = None) -> Genotype:
@@ -91,6 +92,14 @@ def build_supernet(config: Config) -> Supernet:
     checkpoint.load_parts(supernet.network, config.initial)
     channels_last(supernet)
     return supernet
+
+
+def build_levels(
+    config: Config, supernet: Supernet, losses: Mapping[str, TaskLoss], batch: Callable[[str, int], Any]
+) -> Multilevel:
+    """The levels of a search over its supernet; raises `ConfigError` where they cannot work."""
+    terms = {"expected_cost": {"cost": costs(_describe(config))}}
+    return Multilevel(supernet, config.search.levels, losses, batch, config.search.steps, terms)
 
 
 def derive_from(run: str | Path) -> Genotype:

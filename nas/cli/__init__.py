@@ -8,11 +8,11 @@ import sys
 
 from cyclopts import CycloptsError
 
-from nas.cli import inspecting, running
+from nas.cli import checking, inspecting, running
 from nas.cli.app import app
 from nas.errors import ConfigError, NASError
 
-__all__ = ["app", "inspecting", "main", "running"]
+__all__ = ["app", "checking", "inspecting", "main", "running"]
 
 
 def main() -> None:
