@@ -50,11 +50,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "conjugate_gradient, 5": {"name": "conjugate_gradient", "iterations": 5},
     "unrolled, 5 steps": {"name": "unrolled", "steps": 5},
 }
-RADII = (1e-1, 1e-2, 1e-3, 1e-4)
+RADII = (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
 
 
 class Network(nn.Module):
-    """Stem, cells and classifier of DARTS (Liu et al., ICLR 2019, sec. 3.1), a third and two thirds of them reducing."""
+    """Stem, cells and classifier of DARTS (Liu et al., ICLR 2019, sec. 3.1); the cells at 1/3 and 2/3 reduce."""
 
     def __init__(self, choose: Chooser, channels: int, cells: int, classes: int) -> None:
         super().__init__()
@@ -78,9 +78,7 @@ class Network(nn.Module):
 
 
 class DartsCell(nn.Module):
-    def __init__(
-        self, choose: Chooser, before: int, here: int, channels: int, *, reduce: bool, reduced: bool
-    ) -> None:
+    def __init__(self, choose: Chooser, before: int, here: int, channels: int, *, reduce: bool, reduced: bool) -> None:
         super().__init__()
         self.before = (
             FactorizedReduce(before, channels, affine=False)
@@ -145,9 +143,7 @@ def tmics_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multi
         dtype = dtype_of(supernet)
         return Batch((window + 0.5 * rain).clamp(max=1).to(dtype), window.to(dtype))
 
-    lower = Level(
-        parameters=("network.*",), loss="joint", split="train", optimizer=Adam(lr=3e-4), clip=5.0
-    )
+    lower = Level(parameters=("network.*",), loss="joint", split="train", optimizer=Adam(lr=3e-4), clip=5.0)
     return engine(supernet, {"lower": lower}, task.losses, "all", batch, arguments, method)
 
 
@@ -297,10 +293,10 @@ def main() -> None:
     if arguments.child is not None:
         child(arguments, json.loads(arguments.child))
         return
-    size = f"{arguments.cells} cells, batch {arguments.batch}" if arguments.space == "darts" else f"crop {arguments.crop}"
+    sizes = {"darts": f"{arguments.cells} cells, batch {arguments.batch}", "tmics": f"crop {arguments.crop}"}
     precision = "float64" if arguments.double else "float32"
     print(
-        f"{arguments.space}: {arguments.channels} channels, {size}, {precision},"
+        f"{arguments.space}: {arguments.channels} channels, {sizes[arguments.space]}, {precision},"
         f" {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     if arguments.along is not None:

@@ -61,11 +61,12 @@ def check_hypergradient(
         raise ConfigError(f"--after is a number of steps, at least 0, found {after}")
     levels = prepare(load_config(config, overrides), after=after, double=double)
     check = Check(levels, level, below, k=after, steps=steps)
-    first = check.compare({"name": "first_order"})
-    rows, exceeded, remarks = [_row({"name": "first_order"}, first, first)], [], []
-    for each in [check.reference, *(m for m in methods if m not in (check.reference, {"name": "first_order"}))]:
+    base: Method = {"name": "first_order"}
+    first = check.compare(base)
+    rows, exceeded, remarks = [], [], []
+    for each in [base, check.reference, *(m for m in methods if m not in (base, check.reference))]:
         try:
-            found = check.compare(each)
+            found = first if each is base else check.compare(each)
         except ConfigError as error:
             remarks.append(str(error))
             continue
