@@ -107,7 +107,7 @@ def prepare(config: Config, *, after: int = 0, double: bool = False) -> Multilev
         def batch(split: str, index: int) -> Any:
             return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, task.batch(split, index))
 
-    levels = build_levels(config, supernet, task.losses, batch)
+    levels = build_levels(config, supernet, task, batch)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         for k in range(after):

@@ -27,6 +27,8 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relaxation: str = "softmax"
     epochs: Count = 10
     """How often the run records the genotype it would derive, and saves a checkpoint."""
+    latency: dict[str, dict[str, Annotated[float, msgspec.Meta(ge=0)]]] = {}
+    """Milliseconds by label and candidate, for `expected_latency`; `nas latency` measures them."""
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

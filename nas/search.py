@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,17 @@ from torch import nn
 
 from nas import checkpoint
 from nas.config import Config, load_config
-from nas.cost import costs
+from nas.cost import Cost, costs
 from nas.draw import save as save_picture
 from nas.errors import ConfigError, DivergedError, InvalidFileError
 from nas.genotype import Genotype, Provenance
+from nas.latency import tabulated
 from nas.multilevel import Moved, Multilevel
-from nas.objective import TaskLoss
 from nas.retrain import channels_last
 from nas.run import CONFIG, Run, config_hash, package_version
 from nas.space import Description, find_space
 from nas.supernet import Supernet
+from nas.task import Task
 
 OnStep = Callable[[int, dict[str, Moved], Supernet], None]
 """Called where the search begins and after each of its steps: (steps done, what each level did, the supernet)."""
@@ -41,7 +42,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
     provenance = _provenance(config)
     supernet = build_supernet(config)
     steps = config.search.steps
-    levels = build_levels(config, supernet, task.losses, task.batch)
+    levels = build_levels(config, supernet, task)
     every = max(steps // config.search.epochs, 1)
 
     def export(step: int | None = None) -> Genotype:
@@ -95,11 +96,19 @@ def build_supernet(config: Config) -> Supernet:
 
 
 def build_levels(
-    config: Config, supernet: Supernet, losses: Mapping[str, TaskLoss], batch: Callable[[str, int], Any]
+    config: Config, supernet: Supernet, task: Task, batch: Callable[[str, int], Any] | None = None
 ) -> Multilevel:
-    """The levels of a search over its supernet; raises `ConfigError` where they cannot work."""
-    terms = {"expected_cost": {"cost": costs(_describe(config))}}
-    return Multilevel(supernet, config.search.levels, losses, batch, config.search.steps, terms)
+    """The levels of a search over its supernet; `batch` where it is not the task's own. Raises `ConfigError` where they
+    cannot work."""
+    description = _describe(config)
+    prices: dict[str, Callable[[], Cost]] = {
+        "expected_cost": lambda: costs(description),
+        "expected_flops": lambda: costs(description, "flops", task.example()),
+        "expected_latency": lambda: tabulated(description.decisions, config.search.latency),
+    }
+    used = {term.name for level in config.search.levels.values() for term in level.regularizers}
+    terms = {name: {"cost": price()} for name, price in prices.items() if name in used}
+    return Multilevel(supernet, config.search.levels, task.losses, batch or task.batch, config.search.steps, terms)
 
 
 def derive_from(run: str | Path) -> Genotype:

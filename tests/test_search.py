@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -199,6 +200,24 @@ def test_each_level_moves_its_own_parameters(tmp_path: Path) -> None:
         assert "stem" in changed
         assert ("averaging" in changed) == (step % 3 == 0)
         assert ("arch" in changed) == (step >= 4 and step % 2 == 0)
+
+
+LATENCIES = {"first": {"conv": 3, "depthwise": 2, "scale": 1}, "second": {"linear": 5, "tanh": 4}}
+
+
+@pytest.mark.parametrize(("term", "table"), [("expected_flops", {}), ("expected_latency", LATENCIES)])
+def test_flops_and_latencies_steer_a_search_too(term: str, table: dict[str, Any], tmp_path: Path) -> None:
+    overrides = (f"search.latency={json.dumps(table)}", f"{UPPER}.regularizers=[{{name: {term}, weight: 50}}]")
+    genotype = run_search(tmp_path / "run", toy.config("search.steps=40", *overrides))
+    assert genotype.choices == toy.CHEAPEST
+    record = next(r for r in read_records(tmp_path / "run") if r.get("level") == "upper")
+    assert record[term] == pytest.approx(50), "over the cost at uniform mixing, as it begins"
+
+
+def test_a_table_of_latencies_must_fit(tmp_path: Path) -> None:
+    overrides = ("search.latency={first: {conv: 3}}", f"{UPPER}.regularizers=[{{name: expected_latency, weight: 1}}]")
+    with pytest.raises(ConfigError, match="the table of latencies has nothing for 'first': depthwise, scale;"):
+        run_search(tmp_path / "run", toy.config(*overrides))
 
 
 # What goes wrong
