@@ -153,20 +153,22 @@ class Multilevel:
         fixed = constants({p: v for p, v in self._named.items() if p not in live})
         chosen = {**self._responses[name], **(responses or {})}
         answers = self._respond({b: chosen[b] for b in self.levels if b in chosen}, k, live, fixed)
+        answering = {p: v for p, v in answers.items() if v.requires_grad}
         # The gradient is whole, summed over all batches, before it enters a response: some are not linear in it.
-        inputs = {**live, **leaves(answers)}
+        inputs = {**live, **leaves(answering)}
+        values = {**fixed, **answers, **inputs}
         count = self.levels[name].accumulate
         gradient = [torch.zeros_like(value) for value in inputs.values()]
         losses: list[Tensor] = []
         terms: Terms = {}
         for part in range(count):
-            loss, terms = self._evaluate(name, {**fixed, **inputs}, self._inputs(name, k, inner, part), probing=probing)
+            loss, terms = self._evaluate(name, values, self._inputs(name, k, inner, part), probing=probing)
             found = differentiate(loss / count, list(inputs.values()))
             gradient = [a + b for a, b in zip(gradient, found, strict=True)] if part else found
             losses.append(loss.detach())
         direct, upper = gradient[: len(live)], gradient[len(live) :]
-        answered = differentiate(list(answers.values()), list(live.values()), upper)
-        total = [a + b for a, b in zip(direct, answered, strict=True)] if answers else direct
+        answered = differentiate(list(answering.values()), list(live.values()), upper)
+        total = [a + b for a, b in zip(direct, answered, strict=True)]
         return torch.stack(losses).mean(), terms, dict(zip(live, total, strict=True))
 
     def _respond(self, responses: Mapping[str, Response], k: int, live: Parameters, fixed: Parameters) -> Parameters:

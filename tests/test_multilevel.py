@@ -184,8 +184,9 @@ def test_responses_draw_no_random_numbers() -> None:
     assert not torch.equal(states[0], torch.get_rng_state())  # the dropout of the levels' own passes did
 
 
+@pytest.mark.parametrize("answer", [{}, {"lower": {"name": "first_order"}}], ids=["unnamed", "first order"])
 @pytest.mark.parametrize("moving", ["lower", "middle", "upper"])
-def test_gradients_are_computed_for_the_moving_level_alone(moving: str) -> None:
+def test_gradients_are_computed_for_the_moving_level_alone(moving: str, answer: dict[str, Any]) -> None:
     attached = []
 
     def seen(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -196,7 +197,7 @@ def test_gradients_are_computed_for_the_moving_level_alone(moving: str) -> None:
         return wrapped
 
     periods: dict[str, Any] = {name: {"period": 1 if name == moving else 9} for name in LOSSES}
-    periods["upper"]["hypergradient"] = {}
+    periods["upper"]["hypergradient"] = answer
     levels = build(three(**periods), losses={name: seen(loss) for name, loss in LOSSES.items()})
     attached.clear()
     computed: list[str] = []

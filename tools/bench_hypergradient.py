@@ -48,7 +48,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "gauss_newton": {"name": "gauss_newton"},
     "neumann, 5 terms": {"name": "neumann", "terms": 5},
     "conjugate_gradient, 5": {"name": "conjugate_gradient", "iterations": 5},
-    "unrolled, 5 steps": {"name": "unrolled", "steps": 5},
 }
 RADII = (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
 
@@ -245,20 +244,19 @@ def costs(arguments: argparse.Namespace) -> None:
     for k in range(arguments.rounds):
         for name, levels in engines.items():
             times[name].append(cpu_seconds(levels, k + 1))
-    base = peak_memory(arguments, None)
-    peaks = {name: peak_memory(arguments, name) - base for name in METHODS}
-    table = Table("method", "forward passes", "gradients", "CPU s", "time ratio", "smallest to largest", "MiB", "ratio")
+    table = Table("method", "forward passes", "gradients", "CPU s", "ratio to first order", "smallest to largest")
     for name, values in times.items():
         ratios = [value / first for value, first in zip(values, times["first_order"], strict=True)]
-        table.add_row(
-            name,
-            *map(str, counts[name]),
-            f"{statistics.median(values):.2f}",
-            f"{statistics.median(ratios):.2f}",
-            f"{min(ratios):.2f} to {max(ratios):.2f}",
-            f"{peaks[name]:.0f}",
-            f"{peaks[name] / peaks['first_order']:.2f}",
-        )
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        numbers = (f"{statistics.median(values):.2f}", f"{statistics.median(ratios):.2f}", spread)
+        table.add_row(name, *map(str, counts[name]), *numbers)
+    Console(width=120).print(table)
+    engines.clear()
+    base = peak_memory(arguments, None)
+    peaks = {name: peak_memory(arguments, name) - base for name in METHODS}
+    table = Table("method", "peak MiB over building", "ratio to first order")
+    for name, peak in peaks.items():
+        table.add_row(name, f"{peak:.0f}", f"{peak / peaks['first_order']:.2f}")
     Console(width=120).print(table)
 
 
