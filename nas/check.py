@@ -22,21 +22,26 @@ Method = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One method against the exact unroll."""
+class Accuracy:
+    """One method against the exact unroll; a cosine is not a number where either vector is zero."""
 
     cosine: float
-    """Of the whole gradient with that of the reference; not a number where either is zero."""
+    """Of the whole gradient with that of the reference."""
     error: float
     """Norm of the difference of the whole gradients, over that of the reference."""
     response_cosine: float
     """Cosine of what the response adds to the first-order gradient."""
     response_error: float
     """Norm of the difference of what the responses add, over that of the reference."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one gradient takes."""
+
     forwards: int
-    """Forward passes of the supernet for one gradient, of all levels together."""
-    taken: Footprint
-    """What one gradient took."""
+    """Forward passes of the supernet, of all levels together."""
+    footprint: Footprint
 
 
 class Check:
@@ -66,30 +71,24 @@ class Check:
         self._first_order = self._gradient({"name": "first_order"})
         self._exact = self._gradient(self.reference)
 
-    def compare(self, method: Method) -> Comparison:
-        """One method against the reference; raises what the method does where it cannot work here."""
+    def accuracy(self, method: Method) -> Accuracy:
+        """How close a method comes to the reference; raises what the method does where it cannot work here."""
+        found = self._gradient(method)
+        added, exact = found - self._first_order, self._exact - self._first_order
+        return Accuracy(
+            _cosine(found, self._exact), _error(found, self._exact), _cosine(added, exact), _error(added, exact)
+        )
+
+    def taken(self, method: Method) -> Taken:
+        """What a method takes, once it has run before; raises as `accuracy` does."""
         model = self._levels.model
-        forwards = 0
-
-        def count(*_: object) -> None:
-            nonlocal forwards
-            forwards += 1
-
-        hook = model.register_forward_pre_hook(count)
+        forwards: list[object] = []
+        hook = model.register_forward_pre_hook(lambda *_: forwards.append(None))
         try:
-            found = self._gradient(method)
+            taken = footprint(lambda: self._gradient(method), [*model.parameters(), *model.buffers()])
         finally:
             hook.remove()
-        taken = footprint(lambda: self._gradient(method), [*model.parameters(), *model.buffers()])
-        added, exact = found - self._first_order, self._exact - self._first_order
-        return Comparison(
-            _cosine(found, self._exact),
-            _error(found, self._exact),
-            _cosine(added, exact),
-            _error(added, exact),
-            forwards,
-            taken,
-        )
+        return Taken(len(forwards) // 2, taken)  # a footprint is taken by two calls
 
     def _gradient(self, method: Method) -> Tensor:
         gradients = self._levels.gradient(self.level, self._k, {self.below: response(**method)})[1]

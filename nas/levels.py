@@ -136,6 +136,7 @@ def assign(levels: Mapping[str, Level], names: Sequence[str]) -> dict[str, list[
                 known = f"a level below it: {', '.join(owned)}" if owned else "none, since no level is below it"
                 raise ConfigError(
                     f"level '{level}': 'hypergradient' names '{below}'{nearest(below, owned)}, expected {known}"
+                    + _circle(levels, level, below)
                 )
         owned[level] = [name for name in names if matches(name, config.parameters)]
         if not owned[level]:
@@ -149,6 +150,14 @@ def assign(levels: Mapping[str, Level], names: Sequence[str]) -> dict[str, list[
                 raise ConfigError(f"levels '{owner[name]}' and '{level}' both own the parameter '{name}'")
             owner[name] = level
     return owned
+
+
+def _circle(levels: Mapping[str, Level], level: str, below: str) -> str:
+    """What is wrong with the order, where `below` is a level, but not below."""
+    if below not in levels:
+        return ""
+    order = f"; the order is {' < '.join(levels)}"
+    return order + (", and each would answer the other" if level in levels[below].hypergradient else "")
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -47,23 +47,23 @@ def test_numbers_are_those_of_the_vectors() -> None:
     # dw'/da = 0.1 (1, 4), so that the response adds (0.1, 0.4) to the first-order gradient (0.1, 0).
     check = Check(plane())
     assert (check.level, check.below) == ("upper", "lower")
-    first = check.compare({"name": "first_order"})
+    first = check.accuracy({"name": "first_order"})
     assert first.cosine == pytest.approx(0.2 / math.hypot(0.2, 0.4))
     assert first.error == pytest.approx(math.hypot(0.1, 0.4) / math.hypot(0.2, 0.4))
     assert math.isnan(first.response_cosine)
     assert first.response_error == pytest.approx(1)
-    implicit = check.compare({"name": "implicit", "damping": 0})  # adds (1, 1)
+    implicit = check.accuracy({"name": "implicit", "damping": 0})  # adds (1, 1)
     assert implicit.response_cosine == pytest.approx(0.5 / (math.sqrt(2) * math.hypot(0.1, 0.4)))
     assert implicit.response_error == pytest.approx(math.hypot(0.9, 0.6) / math.hypot(0.1, 0.4))
     assert implicit.error == pytest.approx(math.hypot(0.9, 0.6) / math.hypot(0.2, 0.4))
-    same = check.compare({"name": "finite_difference"})
+    same = check.accuracy({"name": "finite_difference"})
     assert (same.cosine, same.error, same.response_error) == pytest.approx((1, 0, 0), abs=1e-9)
 
 
 def test_the_reference_takes_the_steps_asked_for() -> None:
     check = Check(plane(), steps=200)
-    assert check.compare({"name": "unrolled"}).response_error > 0.5
-    assert check.compare({"name": "implicit", "damping": 0}).response_error == pytest.approx(0, abs=1e-6)
+    assert check.accuracy({"name": "unrolled"}).response_error > 0.5
+    assert check.accuracy({"name": "implicit", "damping": 0}).response_error == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_reference_takes_the_steps_asked_for() -> None:
     ],
 )
 def test_forward_passes_are_counted(method: str, forwards: int) -> None:
-    assert Check(plane()).compare({"name": method}).forwards == forwards
+    assert Check(plane()).taken({"name": method}).forwards == forwards
 
 
 def test_the_levels_of_a_configuration_after_some_steps() -> None:
@@ -89,16 +89,17 @@ def test_the_levels_of_a_configuration_after_some_steps() -> None:
     before = {name: value.clone() for name, value in later.model.state_dict().items()}
     random = torch.get_rng_state()
     check = Check(later, k=3)
-    found = check.compare({"name": "finite_difference", "radius": 1e-2})
+    found = check.accuracy({"name": "finite_difference", "radius": 1e-2})
     assert found.error < 1e-2
-    assert found.taken.flops > check.compare({"name": "first_order"}).taken.flops
+    flops = [check.taken({"name": name}).footprint.flops for name in ("first_order", "finite_difference", "unrolled")]
+    assert flops == sorted(set(flops))
     assert all(torch.equal(value, before[name]) for name, value in later.model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_double_precision_leaves_no_rounding() -> None:
     check = Check(prepare(toy.config(), double=True))
-    errors = [check.compare({"name": "finite_difference", "radius": r}).response_error for r in (1e-3, 1e-5)]
+    errors = [check.accuracy({"name": "finite_difference", "radius": r}).response_error for r in (1e-3, 1e-5)]
     assert errors[1] < 1e-6
     assert errors[1] < errors[0]
 
@@ -107,7 +108,7 @@ def test_the_level_below_is_chosen() -> None:
     levels = prepare(toy.config("search.levels.upper.hypergradient={}"))
     check = Check(levels, below="middle")
     assert check.below == "middle"
-    assert check.compare({"name": "finite_difference"}).error < 1e-2
+    assert check.accuracy({"name": "finite_difference"}).error < 1e-2
     with pytest.raises(UnknownNameError, match=r"unknown level below 'upper' 'midle' \(did you mean 'middle'"):
         Check(levels, below="midle")
     with pytest.raises(UnknownNameError, match=r"unknown level 'uper' \(did you mean 'upper'"):
@@ -121,6 +122,6 @@ def test_the_level_below_is_chosen() -> None:
 def test_other_levels_respond_as_they_are_configured() -> None:
     def gradient(*overrides: str) -> float:
         levels = prepare(toy.config(*overrides))
-        return Check(levels).compare({"name": "first_order"}).error
+        return Check(levels).accuracy({"name": "first_order"}).error
 
     assert gradient() != gradient("search.levels.upper.hypergradient={}")

@@ -269,7 +269,7 @@ def along(arguments: argparse.Namespace) -> None:
         if k in points:
             check = Check(levels, k=k)
             for radius in RADII:
-                found = check.compare({"name": "finite_difference", "radius": radius})
+                found = check.accuracy({"name": "finite_difference", "radius": radius})
                 numbers = (found.response_cosine, found.response_error, found.cosine, found.error)
                 table.add_row(str(k), f"{radius:g}", *(f"{number:.4f}" for number in numbers))
         levels.step(k)

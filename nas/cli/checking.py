@@ -10,7 +10,7 @@ from nas.errors import ConfigError, UnknownNameError
 from nas.files import parse_yaml
 
 if TYPE_CHECKING:
-    from nas.check import Comparison, Method
+    from nas.check import Accuracy, Method, Taken
 
 
 @app.command
@@ -62,15 +62,15 @@ def check_hypergradient(
     levels = prepare(load_config(config, overrides), after=after, double=double)
     check = Check(levels, level, below, k=after, steps=steps)
     base: Method = {"name": "first_order"}
-    first = check.compare(base)
+    first = check.taken(base)
     rows, exceeded, remarks = [], [], []
     for each in [base, check.reference, *(m for m in methods if m not in (base, check.reference))]:
         try:
-            found = first if each is base else check.compare(each)
+            found = check.accuracy(each)
         except ConfigError as error:
             remarks.append(str(error))
             continue
-        rows.append(_row(each, found, first))
+        rows.append(_row(each, found, check.taken(each), first))
         limit = allowed.get(each["name"])
         if limit is not None and not found.error <= limit:
             exceeded.append(f"{_label(each)}: relative error {found.error:.4g}, allowed {limit:g}")
@@ -96,11 +96,12 @@ COLUMNS = (
 )
 
 
-def _row(method: Method, found: Comparison, first: Comparison) -> tuple[str | int | float | None, ...]:
+def _row(method: Method, found: Accuracy, taken: Taken, first: Taken) -> tuple[str | int | float | None, ...]:
     numbers = (found.cosine, found.error, found.response_cosine, found.response_error)
-    ratio = found.taken.flops / first.taken.flops if first.taken.flops else None
     shown = [None if number != number else number for number in numbers]
-    return (_label(method), *shown, found.forwards, ratio, found.taken.memory / 2**20, found.taken.seconds)
+    work, least = taken.footprint, first.footprint
+    ratio = work.flops / least.flops if least.flops else None
+    return (_label(method), *shown, taken.forwards, ratio, work.memory / 2**20, work.seconds)
 
 
 def _label(method: Method) -> str:
