@@ -153,8 +153,8 @@ def assign(levels: Mapping[str, Level], names: Sequence[str]) -> dict[str, list[
 
 
 def _circle(levels: Mapping[str, Level], level: str, below: str) -> str:
-    """What is wrong with the order, where `below` is a level, but not below."""
-    if below not in levels:
+    """What is wrong with the order, where `below` is another level, but not below."""
+    if below not in levels or below == level:
         return ""
     order = f"; the order is {' < '.join(levels)}"
     return order + (", and each would answer the other" if level in levels[below].hypergradient else "")
