@@ -29,6 +29,8 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often the run records the genotype it would derive and the collapse indicators, and saves a checkpoint."""
     hessian_products: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Hessian-vector products spent at each epoch on the sharpness of the validation loss (see `nas.observe`)."""
+    latency: dict[str, dict[str, Annotated[float, msgspec.Meta(ge=0)]]] = {}
+    """Milliseconds by label and candidate, for `expected_latency`; `nas latency` measures them."""
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -77,6 +77,10 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """The largest norm of the gradient."""
     period: int = 1
     inner_steps: int = 1
+    accumulate: int = 1
+    """Batches (micro-batches, each with a graph of its own) whose mean loss one step descends."""
+    patience: int = 10
+    """Steps in a row with a non-finite loss or gradient, none of them taken, before the run stops."""
     warmup: float = 0.0
     mode: Literal["train", "eval"] = "train"
     hypergradient: dict[str, dict[str, Any]] = {}
@@ -87,6 +91,8 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         for field, valid, expected in (
             ("period", self.period >= 1, "at least 1"),
             ("inner_steps", self.inner_steps >= 1, "at least 1"),
+            ("accumulate", self.accumulate >= 1, "at least 1"),
+            ("patience", self.patience >= 1, "at least 1"),
             ("warmup", 0 <= self.warmup < 1, "a share in [0, 1)"),
             ("final_lr", 0 <= self.final_lr <= 1, "a share in [0, 1]"),
             ("clip", self.clip is None or self.clip > 0, "above 0"),
@@ -130,6 +136,7 @@ def assign(levels: Mapping[str, Level], names: Sequence[str]) -> dict[str, list[
                 known = f"a level below it: {', '.join(owned)}" if owned else "none, since no level is below it"
                 raise ConfigError(
                     f"level '{level}': 'hypergradient' names '{below}'{nearest(below, owned)}, expected {known}"
+                    + _circle(levels, level, below)
                 )
         owned[level] = [name for name in names if matches(name, config.parameters)]
         if not owned[level]:
@@ -143,6 +150,14 @@ def assign(levels: Mapping[str, Level], names: Sequence[str]) -> dict[str, list[
                 raise ConfigError(f"levels '{owner[name]}' and '{level}' both own the parameter '{name}'")
             owner[name] = level
     return owned
+
+
+def _circle(levels: Mapping[str, Level], level: str, below: str) -> str:
+    """What is wrong with the order, where `below` is another level, but not below."""
+    if below not in levels or below == level:
+        return ""
+    order = f"; the order is {' < '.join(levels)}"
+    return order + (", and each would answer the other" if level in levels[below].hypergradient else "")
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

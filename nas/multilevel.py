@@ -13,20 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas.errors import ConfigError, DivergedError, UnknownNameError
-from nas.hypergradient import Parameters, Response, response
+from nas.errors import ConfigError, DivergedError
+from nas.hypergradient import Loss, Parameters, Response, response
+from nas.hypergradient.protocol import constants, differentiate, leaves
 from nas.hypergradient.step import virtual_step
 from nas.levels import Level, assign
-from nas.regularize import Regularizer, Term, penalty, ramp, regularizer
-from nas.supernet import Supernet
-
-TaskLoss = Callable[[nn.Module, Any], Tensor]
-"""A loss of the task: (network or supernet, batch) to a scalar."""
-
-Terms = dict[str, Tensor]
-
-PATIENCE = 10
-"""Steps of one level in a row with a non-finite loss or gradient before the run stops."""
+from nas.objective import TaskLoss, Terms, objective
+from nas.reach import depends_on, require_reached
+from nas.regularize import ramp
 
 
 @dataclass
@@ -52,8 +46,9 @@ class Multilevel:
         steps: the number of search steps in all.
         arguments: what regularizers take besides the supernet, by name: `{"expected_cost": {"cost": costs(...)}}`.
 
-    Raises `ConfigError` for levels that cannot work (see `nas.levels.assign`), `UnknownNameError` for a loss,
-    hypergradient or regularizer that does not exist, and what `batch` raises for a split that does not.
+    Each loss is evaluated once at the start. Raises `ConfigError` for levels that cannot work (see `nas.levels.assign`
+    and `nas.reach.require_reached`), `UnknownNameError` for a loss, hypergradient or regularizer that does not exist,
+    and what `batch` raises for a split that does not.
     """
 
     def __init__(
@@ -70,9 +65,9 @@ class Multilevel:
         self.steps = steps
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.owned = assign(self.levels, list(self._named))
-        self._objectives = {name: _objective(model, name, levels[name], losses, arguments or {}) for name in levels}
+        self._objectives = {name: objective(model, name, levels[name], losses, arguments or {}) for name in levels}
         self._responses = {
-            name: {b: _response(name, b, level.hypergradient[b]) for b in self.levels if b in level.hypergradient}
+            name: {below: _response(name, below, method) for below, method in level.hypergradient.items()}
             for name, level in self.levels.items()
         }
         self.optimizers = {
@@ -82,30 +77,38 @@ class Multilevel:
         """Steps not taken because a loss or gradient was not finite, by level."""
         self._in_a_row = dict.fromkeys(self.levels, 0)
         # Levels read the same batches again in the responses of one another.
-        self._batch = functools.lru_cache(maxsize=len(self.levels))(batch)
-        for level in self.levels.values():
-            self._batch(level.split, 0)  # a split that does not exist is an error now, not after the warm-up
+        self._batch = functools.lru_cache(maxsize=sum(level.accumulate for level in self.levels.values()))(batch)
+        self._require_reached()
 
     def step(self, k: int) -> dict[str, Moved]:
         """Search step `k`: every level that is due moves, from the lowest to the highest.
 
-        Where a level's loss or gradient is not finite, its step changes nothing. Raises `DivergedError` after several
-        such steps in a row.
+        Where a level's loss or gradient is not finite, its step changes nothing. Raises `DivergedError` where a level's
+        patience ends, once all levels have had their turn: what was reached can still be saved.
         """
         moved = {}
         for name, level in self.levels.items():
             if level.due(k, self.steps):
                 for inner in range(level.inner_steps):
                     moved[name] = self._move(name, k, inner)
+        for name, move in moved.items():
+            level = self.levels[name]
+            if self._in_a_row[name] >= level.patience:
+                raise DivergedError(
+                    f"level '{name}' at step {k}: loss {move.loss:g}, gradient norm {move.gradient:g}: not finite"
+                    f" {self._in_a_row[name]} times in a row; try a learning rate below {level.optimizer.lr:g},"
+                    " or 'clip'"
+                )
         return moved
 
-    def gradient(self, name: str, k: int, inner: int = 0) -> tuple[Tensor, Parameters]:
+    def gradient(self, name: str, k: int, responses: Mapping[str, Response] | None = None) -> tuple[Tensor, Parameters]:
         """A level's loss with its regularizers, and the gradient through the responses of the levels below.
 
-        Nothing moves: no parameter, buffer, optimizer or random state.
+        Nothing moves: no parameter, buffer, optimizer or random state. `responses` are other ones than configured, by
+        the level that responds.
         """
         with self._random_kept():
-            loss, _, gradients = self._differentiate(name, k, inner, probing=True)
+            loss, _, gradients = self._differentiate(name, k, 0, probing=True, responses=responses)
         return loss, gradients
 
     def state_dict(self) -> dict[str, Any]:
@@ -129,7 +132,8 @@ class Multilevel:
         if not (math.isfinite(norm) and math.isfinite(moved.loss)):
             for b, value in self.model.named_buffers():
                 value.copy_(buffers[b])
-            self._skip(name, k, moved)
+            self.skipped[name] += 1
+            self._in_a_row[name] += 1
             return moved
         self._in_a_row[name] = 0
         scale = min(1.0, level.clip / (norm + 1e-6)) if level.clip is not None else 1.0
@@ -141,89 +145,99 @@ class Multilevel:
         optimizer.zero_grad(set_to_none=True)
         return moved
 
-    def _skip(self, name: str, k: int, moved: Moved) -> None:
-        self.skipped[name] += 1
-        self._in_a_row[name] += 1
-        if self._in_a_row[name] >= PATIENCE:
-            raise DivergedError(
-                f"level '{name}' at step {k}: loss {moved.loss:g}, gradient norm {moved.gradient:g}: not finite"
-                f" {PATIENCE} times in a row; try a learning rate below {self.levels[name].optimizer.lr:g}, or 'clip'"
-            )
-
-    def _differentiate(self, name: str, k: int, inner: int, *, probing: bool) -> tuple[Tensor, Terms, Parameters]:
+    def _differentiate(
+        self, name: str, k: int, inner: int, *, probing: bool, responses: Mapping[str, Response] | None = None
+    ) -> tuple[Tensor, Terms, Parameters]:
         """A level's loss, the part of each regularizer in it, and its gradient."""
-        live = {p: self._named[p] for p in self.owned[name]}
-        values = {p: v if p in live else v.detach() for p, v in self._named.items()}
-        with self._random_kept():  # with or without responses, the level's own pass draws the same numbers
-            values |= self._respond(name, k, values)
-        loss, terms = self._evaluate(name, values, k, inner, probing=probing)
-        if not loss.requires_grad:
-            raise ConfigError(f"level '{name}': the loss '{self.levels[name].loss}' depends on none of its parameters")
-        gradients = torch.autograd.grad(loss, list(live.values()), allow_unused=True, materialize_grads=True)
-        return loss.detach(), terms, dict(zip(live, gradients, strict=True))
+        live: Parameters = {p: self._named[p] for p in self.owned[name]}
+        fixed = constants({p: v for p, v in self._named.items() if p not in live})
+        chosen = {**self._responses[name], **(responses or {})}
+        answers = self._respond({b: chosen[b] for b in self.levels if b in chosen}, k, live, fixed)
+        answering = {p: v for p, v in answers.items() if v.requires_grad}
+        # The gradient is whole, summed over all batches, before it enters a response: some are not linear in it.
+        inputs = {**live, **leaves(answering)}
+        values = {**fixed, **answers, **inputs}
+        count = self.levels[name].accumulate
+        gradient = [torch.zeros_like(value) for value in inputs.values()]
+        losses: list[Tensor] = []
+        terms: Terms = {}
+        for part in range(count):
+            loss, terms = self._evaluate(name, values, self._inputs(name, k, inner, part), probing=probing)
+            found = differentiate(loss / count, list(inputs.values()))
+            gradient = [a + b for a, b in zip(gradient, found, strict=True)] if part else found
+            losses.append(loss.detach())
+        direct, upper = gradient[: len(live)], gradient[len(live) :]
+        answered = differentiate(list(answering.values()), list(live.values()), upper)
+        total = [a + b for a, b in zip(direct, answered, strict=True)]
+        return torch.stack(losses).mean(), terms, dict(zip(live, total, strict=True))
 
-    def _respond(self, name: str, k: int, values: Parameters) -> Parameters:
-        """The parameters of the levels below as functions of this level's, from the lowest up.
+    def _respond(self, responses: Mapping[str, Response], k: int, live: Parameters, fixed: Parameters) -> Parameters:
+        """The parameters of levels below as functions of those of the level that moves (`live`), from the lowest up.
 
-        Each responds to this level, and to the responses of the levels below it; not to those between it and this one.
+        Each responds to that level, and to the responses of the levels below it; not to those between it and that one.
         """
-        answered: Parameters = {}
-        for below, method in self._responses[name].items():
+        answers: Parameters = {}
+        replay = self._replay()
+        for below, method in responses.items():
             level = self.levels[below]
             own = {p: self._named[p] for p in self.owned[below]}
-
-            def loss(current: Parameters, below: str = below, known: Parameters = values | answered) -> Tensor:
-                return self._evaluate(below, known | current, k, 0, probing=True)[0]
-
+            others = {p: v for p, v in {**fixed, **live, **answers}.items() if p not in own}
+            parts = [functools.partial(self._part, below, k, part) for part in range(level.accumulate)]
             step = virtual_step(self.optimizers[below], own, level.clip, level.lr(k, self.steps))
-            answered |= method(loss, {p: v.detach() for p, v in own.items()}, step)
-        return answered
+            answers |= method(Loss(parts, replay), constants(own), others, step)
+        return answers
 
-    def _evaluate(self, name: str, values: Parameters, k: int, inner: int, *, probing: bool) -> tuple[Tensor, Terms]:
-        """A level's loss at the given parameters, and its terms; the model's buffers move unless `probing`."""
+    def _part(self, name: str, k: int, part: int, own: Parameters, others: Parameters) -> Tensor:
+        return self._evaluate(name, {**others, **own}, self._inputs(name, k, 0, part), probing=True)[0]
+
+    def _inputs(self, name: str, k: int, inner: int, part: int) -> tuple[Any, float]:
+        """The batch of a level at search step `k`, and the ramp of its regularizers."""
         level = self.levels[name]
+        index = (k * level.inner_steps + inner) * level.accumulate + part
+        return self._batch(level.split, index), ramp(k, self.steps, level.warmup)
+
+    def _evaluate(
+        self, name: str, values: Parameters, inputs: tuple[Any, float], *, probing: bool
+    ) -> tuple[Tensor, Terms]:
+        """A level's loss at the given parameters, and its terms; the model's buffers move unless `probing`."""
         state = {f"model.{p}": value for p, value in values.items()}
         if probing:
             state |= {f"model.{b}": buffer.clone() for b, buffer in self.model.named_buffers()}
-        inputs = (self._batch(level.split, k * level.inner_steps + inner), ramp(k, self.steps, level.warmup))
-        with _mode(self.model, level.mode):
+        with _mode(self.model, self.levels[name].mode):
             evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs)
         return evaluated
 
+    def _require_reached(self) -> None:
+        """Raise `ConfigError` for a level whose loss does not depend on it, or that no loss above depends on."""
+        seen: dict[str, set[str]] = {}
+        values = leaves(self._named)
+        with self._random_kept():
+            for name, level in self.levels.items():
+                inputs = self._batch(level.split, 0), 1.0
+                seen[name] = depends_on(self._evaluate(name, values, inputs, probing=True)[0], values)
+        require_reached(self.levels, self.owned, seen)
+
     def _random_kept(self) -> AbstractContextManager[None]:
         """Leave torch's random state on the model's devices as it was."""
-        devices = {p.device for p in self.model.parameters() if p.device.type == "cuda"}
-        return torch.random.fork_rng(devices)
+        return torch.random.fork_rng(self._devices())
 
+    def _replay(self) -> Callable[[], AbstractContextManager[None]]:
+        """A context, to enter at any time, in which the random numbers are those that would be drawn now."""
+        devices = self._devices()
+        cpu, cuda = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in devices]
 
-class _Objective(nn.Module):
-    """What a level minimises as one module around the model, so that `functional_call` can replace its parameters."""
+        @contextmanager
+        def replay() -> Iterator[None]:
+            with torch.random.fork_rng(devices):
+                torch.set_rng_state(cpu)
+                for device, state in zip(devices, cuda, strict=True):
+                    torch.cuda.set_rng_state(state, device)
+                yield
 
-    def __init__(self, model: nn.Module, loss: TaskLoss, terms: Mapping[Term, Regularizer]) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = loss
-        self.terms = terms
+        return replay
 
-    def forward(self, batch: Any, ramped: float) -> tuple[Tensor, Terms]:
-        model: Any = self.model
-        terms = {term.name: penalty(model, {term: value}, ramped) for term, value in self.terms.items()}
-        return sum(terms.values(), start=self.loss(model, batch)), terms
-
-
-def _objective(
-    model: nn.Module,
-    name: str,
-    level: Level,
-    losses: Mapping[str, TaskLoss],
-    arguments: Mapping[str, Mapping[str, Any]],
-) -> _Objective:
-    if level.loss not in losses:
-        raise UnknownNameError(f"loss of level '{name}'", level.loss, losses)
-    if level.regularizers and not isinstance(model, Supernet):
-        raise ConfigError(f"level '{name}': regularizers act on arch parameters, which only a supernet has")
-    terms = {term: regularizer(term.name, **arguments.get(term.name, {})) for term in level.regularizers}
-    return _Objective(model, losses[level.loss], terms)
+    def _devices(self) -> list[torch.device]:
+        return sorted({p.device for p in self.model.parameters() if p.device.type == "cuda"}, key=str)
 
 
 def _response(level: str, below: str, arguments: Mapping[str, Any]) -> Response:

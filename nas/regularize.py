@@ -74,8 +74,14 @@ def expected_cost(supernet: Supernet, *, cost: Cost, reference: float | None = N
 
 
 REGULARIZERS: Mapping[str, Callable[..., Tensor]] = {
-    term.__name__: term for term in (entropy, expected_cost, l2_to_uniform, beta_decay)
+    "entropy": entropy,
+    "expected_cost": expected_cost,
+    "expected_flops": expected_cost,
+    "expected_latency": expected_cost,
+    "l2_to_uniform": l2_to_uniform,
+    "beta_decay": beta_decay,
 }
+"""The expected costs differ in what the `cost` that they are given counts: parameters, FLOPs, milliseconds."""
 
 
 def regularizer(name: str, **arguments: Any) -> Regularizer:

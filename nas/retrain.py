@@ -11,7 +11,7 @@ from torch import nn
 
 from nas import checkpoint
 from nas.config import Config
-from nas.errors import ConfigError
+from nas.errors import ConfigError, DivergedError
 from nas.genotype import Genotype
 from nas.multilevel import Moved, Multilevel
 from nas.run import GENOTYPE, Run
@@ -33,8 +33,8 @@ def retrain(
     The network starts from the initial weights of the configured seed, or is `initial`, such as one that inherits a
     supernet's weights. A stage changes the parameters of its level alone; with `mode: eval` no buffers either. The run
     folder receives metrics, checkpoints, the genotype, and `weights.safetensors`. Before anything is recorded, raises
-    `ConfigError` where the configuration does not fit, and what the task's `check` does; later `DivergedError` where
-    the losses stop being finite.
+    `ConfigError` where the configuration does not fit, and what the task's `check` does; `DivergedError`, once the last
+    state is saved, where the losses stop being finite.
     """
     if config.space != genotype.space:
         raise ConfigError(f"the configuration is for space '{config.space}', the genotype of '{genotype.space}'")
@@ -78,7 +78,11 @@ def retrain(
             if on_step is not None and steps:
                 on_step(steps[0] - 1, name, None)
             for step in steps:
-                moved = stage.step(step - done - 1)
+                try:
+                    moved = stage.step(step - done - 1)
+                except DivergedError:
+                    save(step, stage)
+                    raise
                 for move in moved.values():
                     run.record("train", step, level=name, loss=move.loss, gradient=move.gradient)
                 if on_step is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -13,8 +14,9 @@ from nas import checkpoint
 from nas.config import Config, load_config
 from nas.cost import Cost, costs
 from nas.draw import save as save_picture
-from nas.errors import ConfigError, InvalidFileError
+from nas.errors import ConfigError, DivergedError, InvalidFileError
 from nas.genotype import Genotype, Provenance
+from nas.latency import tabulated
 from nas.multilevel import Moved, Multilevel
 from nas.observe import INDICATORS, Observer, advice
 from nas.retrain import channels_last
@@ -36,7 +38,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
     Equal configurations give equal genotypes, and a run that was killed and resumed equals the uninterrupted one, bit
     for bit on one machine. The run folder receives metrics, checkpoints, the genotype and picture of each epoch, and
     `genotype.yaml`. Raises `ConfigError` before anything is recorded, where the configuration cannot work, and
-    `DivergedError` where the losses stop being finite.
+    `DivergedError`, once the last state is saved, where the losses stop being finite.
     """
     task = config.build_task()
     description = _describe(config)
@@ -44,8 +46,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
     provenance = _provenance(config)
     supernet = build_supernet(config)
     steps = config.search.steps
-    terms = {"expected_cost": {"cost": cost}}
-    levels = Multilevel(supernet, config.search.levels, task.losses, task.batch, steps, terms)
+    levels = build_levels(config, supernet, task)
     every = max(steps // config.search.epochs, 1)
     observe = _observer(config, task, description, cost, levels)
 
@@ -54,6 +55,10 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
         path = run.save_genotype(genotype, step)
         save_picture(path.with_suffix(".svg"), description, genotype)
         return genotype
+
+    def save(step: int) -> None:
+        state = {"step": step, "supernet": supernet.state_dict(), "levels": levels.state_dict()}
+        run.save_checkpoint({**state, "random": checkpoint.random_state()})
 
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -70,7 +75,11 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
         if on_step is not None:
             on_step(start, {}, supernet)
         for k in range(start, steps):
-            moved = levels.step(k)
+            try:
+                moved = levels.step(k)
+            except DivergedError:
+                save(k + 1)
+                raise
             for name, move in moved.items():
                 run.record("train", k + 1, level=name, loss=move.loss, gradient=move.gradient, **move.terms)
             if on_step is not None:
@@ -78,14 +87,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
             if (k + 1) % every == 0 or k + 1 == steps:
                 _record_weights(run, k + 1, supernet)
                 run.record(INDICATORS, k + 1, **observe(supernet, export(k + 1)))
-                run.save_checkpoint(
-                    {
-                        "step": k + 1,
-                        "supernet": supernet.state_dict(),
-                        "levels": levels.state_dict(),
-                        "random": checkpoint.random_state(),
-                    }
-                )
+                save(k + 1)
                 if on_epoch is not None:
                     epochs = [record for record in read_records(run.path) if record["kind"] == INDICATORS]
                     on_epoch(k + 1, advice(epochs, finished=k + 1 == steps))
@@ -99,6 +101,22 @@ def build_supernet(config: Config) -> Supernet:
     checkpoint.load_parts(supernet.network, config.initial)
     channels_last(supernet)
     return supernet
+
+
+def build_levels(
+    config: Config, supernet: Supernet, task: Task, batch: Callable[[str, int], Any] | None = None
+) -> Multilevel:
+    """The levels of a search over its supernet; `batch` where it is not the task's own. Raises `ConfigError` where they
+    cannot work."""
+    description = _describe(config)
+    prices: dict[str, Callable[[], Cost]] = {
+        "expected_cost": lambda: costs(description),
+        "expected_flops": lambda: costs(description, "flops", task.example()),
+        "expected_latency": lambda: tabulated(description.decisions, config.search.latency),
+    }
+    used = {term.name for level in config.search.levels.values() for term in level.regularizers}
+    terms = {name: {"cost": price()} for name, price in prices.items() if name in used}
+    return Multilevel(supernet, config.search.levels, task.losses, batch or task.batch, config.search.steps, terms)
 
 
 def derive_from(run: str | Path) -> Genotype:

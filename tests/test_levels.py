@@ -168,11 +168,18 @@ def test_parameters_are_assigned_in_the_order_of_the_model() -> None:
         ),
         (
             {"lower": level(hypergradient={"lower": {}})},
-            "level 'lower': 'hypergradient' names 'lower', expected none, since no level is below it",
+            "level 'lower': 'hypergradient' names 'lower', expected none, since no level is below it$",
         ),
         (
             {"a": level(parameters=["network.*"], hypergradient={"b": {}}), "b": level(parameters=["arch.*"])},
-            "level 'a': 'hypergradient' names 'b', expected none, since no level is below it",
+            "level 'a': 'hypergradient' names 'b', expected none, since no level is below it; the order is a < b$",
+        ),
+        (
+            {
+                "a": level(parameters=["network.*"], hypergradient={"b": {}}),
+                "b": level(parameters=["arch.*"], hypergradient={"a": {}}),
+            },
+            "level 'a': .* names 'b', .*; the order is a < b, and each would answer the other$",
         ),
         (
             {

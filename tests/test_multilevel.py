@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import itertools
-from collections.abc import Callable
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,11 +17,14 @@ from nas.choose import Chooser
 from nas.cost import costs
 from nas.errors import ConfigError, DivergedError, UnknownNameError
 from nas.files import convert
+from nas.hypergradient import RESPONSES
 from nas.levels import Level
-from nas.multilevel import PATIENCE, Moved, Multilevel
+from nas.multilevel import Moved, Multilevel
 from nas.regularize import entropy, expected_cost
 from nas.space import search_space
 from nas.supernet import Supernet
+
+PATIENCE = 10
 
 
 class Net(nn.Module):
@@ -156,9 +160,10 @@ def test_all_parameters_move_over_a_whole_step() -> None:
     assert changed == {name for owned in levels.owned.values() for name in owned}
 
 
+@pytest.mark.parametrize("method", [name for name in RESPONSES if name != "implicit"])
 @pytest.mark.parametrize("name", ["lower", "middle", "upper"])
-def test_probing_changes_nothing(name: str) -> None:
-    levels = build()
+def test_probing_changes_nothing(name: str, method: str) -> None:
+    levels = build(three(upper={"hypergradient": {"lower": {"name": method}, "middle": {"name": "implicit"}}}))
     for k in range(3):
         levels.step(k)
     before = snapshot(levels)
@@ -169,18 +174,19 @@ def test_probing_changes_nothing(name: str) -> None:
 
 def test_responses_draw_no_random_numbers() -> None:
     states = []
-    for hypergradient in ({}, {"lower": {"name": "unrolled", "steps": 2}, "middle": {"name": "implicit"}}):
-        levels = build(three(upper={"hypergradient": hypergradient}))
+    for method in RESPONSES:
+        levels = build(three(upper={"hypergradient": {"lower": {"name": method}, "middle": {"name": method}}}))
         torch.manual_seed(5)
         levels.step(0)
         states.append(torch.get_rng_state())
     torch.manual_seed(5)
-    assert torch.equal(*states)
+    assert all(torch.equal(state, states[0]) for state in states)
     assert not torch.equal(states[0], torch.get_rng_state())  # the dropout of the levels' own passes did
 
 
+@pytest.mark.parametrize("answer", [{}, {"lower": {"name": "first_order"}}], ids=["unnamed", "first order"])
 @pytest.mark.parametrize("moving", ["lower", "middle", "upper"])
-def test_gradients_are_computed_for_the_moving_level_alone(moving: str) -> None:
+def test_gradients_are_computed_for_the_moving_level_alone(moving: str, answer: dict[str, Any]) -> None:
     attached = []
 
     def seen(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -191,8 +197,9 @@ def test_gradients_are_computed_for_the_moving_level_alone(moving: str) -> None:
         return wrapped
 
     periods: dict[str, Any] = {name: {"period": 1 if name == moving else 9} for name in LOSSES}
-    periods["upper"]["hypergradient"] = {}
+    periods["upper"]["hypergradient"] = answer
     levels = build(three(**periods), losses={name: seen(loss) for name, loss in LOSSES.items()})
+    attached.clear()
     computed: list[str] = []
     for name, p in levels.model.named_parameters():
         hook: Any = p.register_hook
@@ -248,7 +255,7 @@ def test_hypergradient_equals_central_differences_of_what_the_levels_below_reall
                 nn.utils.clip_grad_norm_(own, clip)
             optimizers[name].param_groups[0]["lr"] = levels.levels[name].lr(warm, 20)
             optimizers[name].step()
-        torch.set_rng_state(masks)
+            torch.set_rng_state(masks)  # every response draws what the level's own pass does
         return upper(net, batch("val", warm)).item()
 
     h = 1e-5
@@ -259,6 +266,119 @@ def test_hypergradient_equals_central_differences_of_what_the_levels_below_reall
     first_order.model.load_state_dict(levels.model.state_dict())
     ignored = first_order.gradient("upper", warm)[1]["arch"]
     assert not torch.allclose(ignored, expected, rtol=1e-4)  # else the test would say nothing about the responses
+
+
+def test_finite_differences_see_the_same_dropout_masks_at_both_points() -> None:
+    for warm in (0, 3):
+        found = []
+        for method in ({"name": "unrolled"}, {"name": "finite_difference", "radius": 1e-4}):
+            levels = build(three(upper={"period": 20, "hypergradient": {"lower": method, "middle": method}}))
+            torch.manual_seed(7)
+            for k in range(warm):
+                levels.step(k)
+            found.append(levels.gradient("upper", warm)[1]["arch"])
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-8)
+
+
+# --- accumulation ---
+
+
+class Plain(nn.Module):
+    """Without batch norm and dropout, so that a batch is nothing but its samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arch = nn.Parameter(torch.tensor([0.3, -0.5]))
+        self.inputs = nn.Linear(4, 5)
+        self.average = nn.Linear(5, 4)
+
+    def branch(self, x: Tensor) -> Tensor:
+        mixing = self.arch.softmax(-1)
+        hidden = self.inputs(x)
+        branch: Tensor = self.average(mixing[0] * nn.functional.silu(hidden) + mixing[1] * hidden.tanh())
+        return branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.branch(x).sin()
+
+
+def split_levels(method: str, accumulate: int) -> Multilevel:
+    """Twelve samples a batch, or as many in several; each of the upper two levels' gradients is nonlinear in it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Plain().double()
+    x, y = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    size = 12 // accumulate
+
+    def pieces(split: str, index: int) -> tuple[Tensor, Tensor]:
+        part = slice(size * (index % accumulate), size * (index % accumulate + 1))
+        return (x if split == "train" else x.flip(0) + 0.1)[part], y[part]
+
+    below = {"name": method}
+    levels = three(
+        lower={"parameters": ["inputs.*"], "accumulate": accumulate, "clip": 0.05},
+        middle={"accumulate": accumulate, "clip": 0.05},
+        upper={"accumulate": accumulate, "clip": 0.05, "hypergradient": {"lower": below, "middle": below}},
+    )
+    return Multilevel(net, levels, LOSSES, pieces, 20)
+
+
+@pytest.mark.parametrize("method", RESPONSES)
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_splitting_a_batch_and_accumulating_changes_rounding_only(method: str, accumulate: int) -> None:
+    whole, split = split_levels(method, 1), split_levels(method, accumulate)
+    for k in range(3):
+        for engine in (whole, split):
+            engine.step(k)
+    torch.testing.assert_close(split.model.state_dict(), whole.model.state_dict(), rtol=1e-9, atol=1e-11)
+    for one, other in zip(whole.gradient("upper", 3), split.gradient("upper", 3), strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-10)
+
+
+def test_accumulation_reads_a_batch_for_each_part() -> None:
+    asked, _ = counted(three(lower={"accumulate": 3}, middle={"period": 9}, upper={"period": 9}), 3)
+    assert [index for split, index in asked if split == "train"] == list(range(1, 9))
+
+
+class Watched(torch.autograd.Function):
+    """The identity, and what it saves for the backward pass."""
+
+    alive: ClassVar[set[int]] = set()
+    numbers: ClassVar[Iterator[int]] = itertools.count()
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        saved, number = x.clone(), next(Watched.numbers)
+        ctx.save_for_backward(saved)
+        Watched.alive.add(number)
+        weakref.finalize(saved, Watched.alive.discard, number)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
+        return cotangents[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "most"),
+    [("first_order", 1), ("finite_difference", 1), ("gauss_newton", 1), ("unrolled", 4)],  # unrolled steps keep all
+)
+def test_accumulation_keeps_what_one_part_saves(method: str, most: int) -> None:
+    alive = []
+
+    def watched(net: Any, batch: Any) -> Tensor:
+        loss: Tensor = Watched.apply(lower(net, batch))  # type: ignore[no-untyped-call]
+        alive.append(len(Watched.alive))
+        return loss
+
+    levels = build(
+        three(lower={"accumulate": 4}, upper={"hypergradient": {"lower": {"name": method}}}),
+        losses={**LOSSES, "lower": watched},
+    )
+    alive.clear()
+    levels.step(0)
+    assert max(alive) == most
+    assert len(alive) == {"first_order": 4, "finite_difference": 16, "gauss_newton": 8, "unrolled": 8}[method]
 
 
 class Scalars(nn.Module):
@@ -275,6 +395,11 @@ class Scalars(nn.Module):
         ({"name": "implicit", "damping": 0}, 3.0),
         ({"name": "unrolled"}, 0.1 * (1.85 + 1)),  # w' = 2 - 0.1 (2 - 0.5)
         ({"name": "unrolled", "steps": 2}, (1 - 0.9**2) * (1.715 + 1)),
+        ({"name": "truncated", "steps": 2}, 0.1 * (1.715 + 1)),
+        ({"name": "finite_difference"}, 0.1 * (1.85 + 1)),
+        ({"name": "gauss_newton"}, 3.0),
+        ({"name": "neumann", "terms": 2, "step_size": 0.1}, (1 - 0.9**2) * 3),
+        ({"name": "conjugate_gradient", "damping": 0.5}, 2.0),
     ],
 )
 def test_sign_toy(method: dict[str, Any], expected: float) -> None:
@@ -342,6 +467,7 @@ def test_modes_are_each_levels_own_and_restored() -> None:
     levels.model.eval()
     assert isinstance(levels.model, Net)
     levels.model.norm.train()
+    seen.clear()
     levels.gradient("upper", 0)
     assert set(seen) == {("lower", True, True), ("middle", True, True), ("upper", False, False)}
     assert (levels.model.training, levels.model.norm.training) == (False, True)
@@ -456,12 +582,15 @@ def test_a_level_that_stays_broken_stops_the_run() -> None:
     for k in range(PATIENCE - 1):
         levels.step(k)  # the other levels move all the while
     before = snapshot(levels)["model"]
+    own = levels.owned["lower"]
     message = (
         rf"^level 'lower' at step {PATIENCE - 1}: loss inf, .* {PATIENCE} times in a row; .* rate below 0.05, or 'clip'"
     )
     with pytest.raises(DivergedError, match=message):
         levels.step(PATIENCE - 1)
-    assert same(before, snapshot(levels)["model"])
+    after = snapshot(levels)["model"]
+    assert same({name: before[name] for name in own}, {name: after[name] for name in own})
+    assert not same(before, after)  # the others had their turn, so that a whole step can be saved
     assert levels.skipped == {"lower": PATIENCE, "middle": 0, "upper": 0}
 
 
@@ -648,10 +777,70 @@ def test_an_unknown_split_is_an_error_before_the_first_step() -> None:
         return batch(split, index)
 
     with pytest.raises(ConfigError, match="unknown split 'middle'"):
-        Multilevel(Net(), three(middle={"warmup": 0.9}), LOSSES, strict, 10)
+        build(three(middle={"warmup": 0.9}), batch=strict)
 
 
-def test_a_loss_that_does_not_depend_on_the_level() -> None:
-    levels = build(three(middle={"loss": "lower"}))
-    with pytest.raises(ConfigError, match="level 'middle': the loss 'lower' depends on none of its parameters"):
-        levels.step(0)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"middle": {"loss": "lower"}},
+            r"level 'middle': the loss 'lower' depends on none of its parameters \(average.weight, average.bias\)",
+        ),
+        (
+            {"upper": {"loss": "norm", "hypergradient": {}}},
+            r"level 'middle' never reaches the upper loss: its parameters \(average.weight, average.bias\) have no part"
+            r" in 'norm' of level 'upper'",
+        ),
+        (
+            {"middle": {"loss": "own"}, "upper": {"loss": "share", "hypergradient": {}}},
+            r"level 'lower' never reaches .* \(inputs.weight, inputs.bias and 4 more\) have no part in 'own' of level"
+            " 'middle', 'share' of level 'upper'",
+        ),
+    ],
+)
+def test_levels_without_influence(changes: dict[str, Any], message: str) -> None:
+    losses: dict[str, Any] = {
+        **LOSSES,
+        "norm": lambda net, _: net.arch.square().sum() + net.inputs.weight.sum(),
+        "own": lambda net, _: net.average.weight.square().sum(),
+        "share": lambda net, _: net.arch.square().sum() + net.average.weight.sum(),
+    }
+    with pytest.raises(ConfigError, match=message):
+        build(three(**changes), losses=losses)
+
+
+def test_a_level_reaches_the_upper_loss_through_one_between() -> None:
+    losses: dict[str, Any] = {**LOSSES, "share": lambda net, _: net.arch.square().sum() + net.average.weight.sum()}
+    build(three(upper={"loss": "share", "hypergradient": {}}), losses=losses)
+
+
+def test_a_loss_without_the_level_that_a_level_below_answers_to() -> None:
+    # The usual optimization of hyperparameters: they enter the upper loss through the lower level alone.
+    losses: dict[str, Any] = {**LOSSES, "val": lambda net, _: net.outputs.weight.sum() + net.average.weight.sum()}
+    changes = {"loss": "val", "hypergradient": {"lower": {"name": "unrolled"}}}
+    assert build(three(upper=changes), losses=losses).gradient("upper", 0)[1]["arch"].abs().min() > 0
+    for method in ({}, {"lower": {"name": "first_order"}}):
+        with pytest.raises(
+            ConfigError, match=r"level 'upper': the loss 'val' depends on none of its parameters \(arch\)"
+        ):
+            build(three(upper={**changes, "hypergradient": method}), losses=losses)
+
+
+def test_looking_for_influence_changes_nothing() -> None:
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    levels = build()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert isinstance(levels.model, Net)
+    assert int(levels.model.norm.num_batches_tracked or 0) == 0
+
+
+def test_patience_is_each_level_s_own() -> None:
+    def broken(net: Any, batch: Any) -> Tensor:
+        return middle(net, batch) * torch.nan
+
+    levels = build(three(middle={"patience": 2}, upper={"hypergradient": {}}), losses={**LOSSES, "middle": broken})
+    levels.step(0)
+    with pytest.raises(DivergedError, match=r"level 'middle' at step 1: .* 2 times in a row"):
+        levels.step(1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nas.choose import Chooser
 from nas.cost import Cost, costs
 from nas.errors import ConfigError, UnknownNameError
+from nas.latency import tabulated
 from nas.regularize import (
     REGULARIZERS,
     Regularizer,
@@ -41,11 +42,22 @@ def regularized(choose: Chooser, /) -> nn.Module:
 
 LOGITS = {"two": [0.3, -0.5], "three": [1.0, 0.2, -0.7], "one": [2.0]}
 COST = costs(regularized.describe())
+FLOPS = costs(regularized.describe(), "flops", (torch.zeros(1, 1, 6, 6),))
+LATENCY = tabulated(
+    FLOPS.decisions,
+    {
+        "two": {"conv_1x1": 1.0, "conv_3x3": 1.5},
+        "three": {"conv_1x1": 1.0, "conv_3x3": 1.5, "conv_5x5": 3.0},
+        "one": {"conv_1x1": 1.0},
+    },
+)
 TERMS: dict[str, Regularizer] = {
     "entropy": regularizer("entropy"),
     "l2_to_uniform": regularizer("l2_to_uniform"),
     "beta_decay": regularizer("beta_decay"),
     "expected_cost": regularizer("expected_cost", cost=COST),
+    "expected_flops": regularizer("expected_flops", cost=FLOPS),
+    "expected_latency": regularizer("expected_latency", cost=LATENCY),
     "log expected_cost": regularizer("expected_cost", cost=COST, log=True),
 }
 

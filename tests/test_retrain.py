@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_a_number_keeps_the_last_good_state(tmp_path: Path) -
     with pytest.raises(DivergedError, match=r"^level 'backbone' at step 16: .*not finite 10 times in a row"):
         run_retrain(tmp_path / "run", config)
     state = last(tmp_path / "run")
-    assert state["step"] == 16
+    assert state["step"] == 17
     assert all(value.isfinite().all() for value in state["network"].values())
     with pytest.raises(DivergedError):
         resume(tmp_path / "run", config)

@@ -9,11 +9,11 @@ import warnings
 
 from cyclopts import CycloptsError
 
-from nas.cli import genotypes, inspecting, reporting, running, tuning
+from nas.cli import checking, genotypes, inspecting, reporting, running, tuning
 from nas.cli.app import app
 from nas.errors import ConfigError, NASError
 
-__all__ = ["app", "genotypes", "inspecting", "main", "reporting", "running", "tuning"]
+__all__ = ["app", "checking", "genotypes", "inspecting", "main", "reporting", "running", "tuning"]
 
 
 def main() -> None:

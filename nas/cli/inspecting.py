@@ -183,6 +183,30 @@ def draw(
         save(out, description, genotype, cells=cells, theme="dark" if dark else "light")
 
 
+@app.command
+def latency(config: str, /, *overrides: str, repeats: int = 20) -> None:
+    """Measure the latency of every candidate on this machine, as the section of a configuration that holds it.
+
+    Medians over forward passes of the supernet, in milliseconds. With this section under `search:` a level may have the
+    regularizer `expected_latency`.
+
+    Args:
+        config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
+        overrides: key.path=value, such as options.channels=4.
+        repeats: How many passes to take.
+    """
+    from nas.config import load_config
+    from nas.files import dump_yaml
+    from nas.latency import measure_latency
+    from nas.search import build_supernet
+
+    if repeats < 1:
+        raise ConfigError(f"--repeats is a number of passes, at least 1, found {repeats}")
+    loaded = load_config(config, overrides)
+    measured = measure_latency(build_supernet(loaded), loaded.build_task().example(), repeats)
+    print(dump_yaml({"latency": measured}), end="")
+
+
 def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genotype | None]:
     """What `target` names: a run's genotype, a genotype file or shipped genotype, or a search space."""
     from nas.genotype import shipped

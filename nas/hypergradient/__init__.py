@@ -11,9 +11,14 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from nas.errors import UnknownNameError
+from nas.hypergradient.conjugate_gradient import ConjugateGradient
+from nas.hypergradient.finite_difference import FiniteDifference
 from nas.hypergradient.first_order import FirstOrder
+from nas.hypergradient.gauss_newton import GaussNewton
 from nas.hypergradient.implicit import Implicit
+from nas.hypergradient.neumann import Neumann
 from nas.hypergradient.protocol import Loss, Parameters, Response, Step
+from nas.hypergradient.truncated import Truncated
 from nas.hypergradient.unrolled import Unrolled
 
 __all__ = ["RESPONSES", "Loss", "Parameters", "Response", "Step", "response"]
@@ -21,6 +26,11 @@ __all__ = ["RESPONSES", "Loss", "Parameters", "Response", "Step", "response"]
 RESPONSES: Mapping[str, Callable[..., Response]] = {
     "first_order": FirstOrder,
     "unrolled": Unrolled,
+    "truncated": Truncated,
+    "finite_difference": FiniteDifference,
+    "gauss_newton": GaussNewton,
+    "neumann": Neumann,
+    "conjugate_gradient": ConjugateGradient,
     "implicit": Implicit,
 }
 

@@ -8,5 +8,5 @@ from nas.hypergradient.protocol import Loss, Parameters, Step
 class FirstOrder:
     """The level does not respond: `d upper / d a = F_a(a, w)`."""
 
-    def __call__(self, loss: Loss, parameters: Parameters, step: Step) -> Parameters:
-        return parameters
+    def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
+        return own

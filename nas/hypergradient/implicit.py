@@ -9,10 +9,9 @@ import operator
 
 import torch
 from torch import Tensor
-from torch.autograd import grad
 
 from nas.errors import ConfigError
-from nas.hypergradient.protocol import Loss, Parameters, Step
+from nas.hypergradient.protocol import Loss, Parameters, Step, differentiate, leaves
 
 
 class Implicit:
@@ -30,34 +29,30 @@ class Implicit:
         self.damping = damping
         self.limit = operator.index(limit)
 
-    def __call__(self, loss: Loss, parameters: Parameters, step: Step) -> Parameters:
-        count = sum(value.numel() for value in parameters.values())
+    def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
+        count = sum(value.numel() for value in own.values())
         if count > self.limit:
             raise ConfigError(
                 f"hypergradient 'implicit' solves a dense system of at most {self.limit} parameters, found {count}"
             )
-        current = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-        leaves = list(current.values())
-        first = grad(loss(current), leaves, create_graph=True, allow_unused=True, materialize_grads=True)
-        gradient = torch.cat([g.reshape(-1) for g in first])
+        current = leaves(own)
+        point = list(current.values())
+        gradient = _flat(differentiate(loss(current, others), point, create_graph=True))
         units = torch.eye(count, dtype=gradient.dtype, device=gradient.device)
-        hessian = torch.stack([_product(gradient, unit, leaves) for unit in units]) + self.damping * units
+        rows = [_flat(differentiate(gradient, point, [unit], retain_graph=True)) for unit in units]
+        hessian = torch.stack(rows) + self.damping * units
         # Zero in value: it only carries the derivative of the level's optimum with respect to the levels above.
         shift, singular = torch.linalg.solve_ex(hessian, gradient - gradient.detach())
         if singular:
             raise ConfigError(
                 f"hypergradient 'implicit': the Hessian is singular; set a damping above {self.damping:g}"
             )
-        pieces = shift.split([leaf.numel() for leaf in leaves])
+        pieces = shift.split([value.numel() for value in point])
         return {
-            name: leaf.detach() - piece.view_as(leaf)
-            for (name, leaf), piece in zip(current.items(), pieces, strict=True)
+            name: value.detach() - piece.view_as(value)
+            for (name, value), piece in zip(current.items(), pieces, strict=True)
         }
 
 
-def _product(gradient: Tensor, vector: Tensor, leaves: list[Tensor]) -> Tensor:
-    """The product of the Hessian with a vector, by differentiating the gradient once more."""
-    if not gradient.requires_grad:
-        return torch.zeros_like(vector)
-    row = grad(gradient, leaves, vector, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return torch.cat([r.reshape(-1) for r in row])
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -1,19 +1,22 @@
-"""Unrolled optimization: the level responds by steps of its own optimizer (Liu et al., DARTS, ICLR 2019, eq. 6-7)."""
+"""Unrolled optimization: the level responds by steps of its own optimizer, all of them differentiated.
+
+Liu et al., DARTS, ICLR 2019, eq. 6-7 for one step; Franceschi et al., Forward and Reverse Gradient-Based Hyperparameter
+Optimization, ICML 2017, alg. 1 (reverse mode) for more.
+"""
 
 from __future__ import annotations
 
 import operator
 
-from torch.autograd import grad
-
 from nas.errors import ConfigError
-from nas.hypergradient.protocol import Loss, Parameters, Step
+from nas.hypergradient.protocol import Loss, Parameters, Step, differentiate, leaves
 
 
 class Unrolled:
     """`w' = w - xi f_w(a, w)`, hence `F_a(a, w') - xi f_aw F_w'(a, w')`; exact, by differentiating through the steps.
 
     With one step and SGD this is the second-order DARTS gradient, whose Hessian is that of the lower (training) loss.
+    Every step keeps its graph until the gradient is known.
 
     Args:
         steps: the number of optimizer steps to differentiate through. Raises `ConfigError` below 1.
@@ -24,11 +27,9 @@ class Unrolled:
         if self.steps < 1:
             raise ConfigError(f"hypergradient 'unrolled' takes at least 1 step, found {steps}")
 
-    def __call__(self, loss: Loss, parameters: Parameters, step: Step) -> Parameters:
-        current = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+    def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
+        current = leaves(own)
         for _ in range(self.steps):
-            gradients = grad(
-                loss(current), list(current.values()), create_graph=True, allow_unused=True, materialize_grads=True
-            )
+            gradients = differentiate(loss(current, others), list(current.values()), create_graph=True)
             current = step(current, dict(zip(current, gradients, strict=True)))
         return current

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ import toy
 
 from nas import operations
 from nas.config import find_config, load_config, shipped_configs
-from nas.files import write_text
+from nas.files import parse_yaml, write_text
 from nas.genotype import Genotype
 from nas.space import find_space
 
@@ -269,3 +270,24 @@ def test_a_folder_without_a_genotype(refused: Callable[..., str], tmp_path: Path
 
 def test_version(nas: Nas) -> None:
     assert nas("--version").out == f"{importlib.metadata.version('tmics-nas')}\n"
+
+
+# nas latency
+
+
+def test_latency_prints_a_section_that_a_search_takes(nas: Nas, tmp_path: Path) -> None:
+    result = nas("latency", toy.CONFIG, "options.channels=2", "--repeats", 2)
+    assert result.code == 0
+    section = parse_yaml(result.out, "printed")
+    assert isinstance(section, dict)
+    assert {label: sorted(row) for label, row in section["latency"].items()} == {
+        "first": ["conv", "depthwise", "scale"],
+        "second": ["linear", "tanh"],
+    }
+    assert all(value > 0 for row in section["latency"].values() for value in row.values())
+    config = toy.config(f"search.latency={json.dumps(section['latency'])}")
+    assert config.search.latency == section["latency"]
+
+
+def test_latency_takes_at_least_one_pass(refused: Callable[..., str]) -> None:
+    assert "--repeats is a number of passes, at least 1, found 0" in refused("latency", toy.CONFIG, "--repeats", 0)

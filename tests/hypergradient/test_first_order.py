@@ -1,50 +1,61 @@
+"""The toy that shows a wrong sign, for every method; methods by name."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
+from quadratic import descent
+from torch import Tensor
 
 from nas.errors import ConfigError, UnknownNameError
-from nas.hypergradient import RESPONSES, Parameters, response
+from nas.hypergradient import RESPONSES, Loss, Parameters, response
+
+# At w = 2, a = 0.5 for f = (w - a)^2 / 2 and F = (w + 1)^2 / 2. As w* = a, the exact gradient is w + 1 = 3; a step of
+# rate 0.1 goes to w' = 1.85, with the gradient 0.1 (w' + 1), and two go to 1.715.
+SIGN_TOY: list[tuple[str, dict[str, Any], float]] = [
+    ("first_order", {}, 0.0),
+    ("implicit", {"damping": 0.0}, 3.0),
+    ("implicit", {"damping": 0.5}, 2.0),
+    ("unrolled", {}, 0.285),
+    ("unrolled", {"steps": 2}, 0.19 * 2.715),
+    ("truncated", {"steps": 2, "last": 1}, 0.1 * 2.715),
+    ("finite_difference", {}, 0.285),
+    ("gauss_newton", {}, 3.0),
+    ("neumann", {"terms": 1, "step_size": 0.1}, 0.3),
+    ("neumann", {"terms": 3, "step_size": 0.1}, 0.1 * (1 + 0.9 + 0.81) * 3),
+    ("conjugate_gradient", {"damping": 0.0}, 3.0),
+    ("conjugate_gradient", {"damping": 0.5}, 2.0),
+]
 
 
-def test_the_level_does_not_respond() -> None:
+def toy(name: str, **arguments: Any) -> Tensor:
     a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     w = {"w": torch.tensor(2.0, dtype=torch.float64)}
-
-    def unused(*_: Parameters) -> torch.Tensor:
-        raise AssertionError("first order evaluates no lower loss")
-
-    answer = response("first_order")(unused, w, unused)  # type: ignore[arg-type]
-    assert not answer["w"].requires_grad
-    upper = (a + answer["w"]).square() / 2
-    assert torch.autograd.grad(upper, a)[0].item() == 2.5
+    loss = Loss([lambda own, others: (own["w"] - others["a"]).square() / 2])
+    answer = response(name, **arguments)(loss, w, {"a": a}, descent(0.1))
+    return torch.autograd.grad((answer["w"] + 1).square() / 2 + 0 * a, a)[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "expected"),
-    [
-        ("first_order", {}, 0.0),
-        ("implicit", {"damping": 0.0}, 3.0),
-        ("unrolled", {}, 0.285),  # w' = 2 - 0.1 * 1.5, dF/da = 0.1 (w' + 1)
-    ],
-)
-def test_point_03_sign_toy(name: str, arguments: dict[str, float], expected: float) -> None:
-    # f = (w - a)^2 / 2, F = (w + 1)^2 / 2: w* = a, so dF/da = w + 1 = 3 at w = 2, whatever a is.
-    a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
-
-    def lower(current: Parameters) -> torch.Tensor:
-        return (current["w"] - a).square() / 2
-
-    def step(current: Parameters, gradients: Parameters) -> Parameters:
-        return {"w": current["w"] - 0.1 * gradients["w"]}
-
-    answer = response(name, **arguments)(lower, {"w": torch.tensor(2.0, dtype=torch.float64)}, step)
-    upper = (answer["w"] + 1).square() / 2 + 0 * a
-    assert torch.autograd.grad(upper, a)[0].item() == pytest.approx(expected, abs=1e-12)
+@pytest.mark.parametrize(("name", "arguments", "expected"), SIGN_TOY)
+def test_point_03_sign_toy(name: str, arguments: dict[str, Any], expected: float) -> None:
+    assert toy(name, **arguments).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_every_method_is_in_the_sign_toy() -> None:
-    assert set(RESPONSES) == {"first_order", "implicit", "unrolled"}
+    assert {name for name, _, _ in SIGN_TOY} == set(RESPONSES)
+
+
+def test_first_order_evaluates_no_lower_loss() -> None:
+    a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    w = {"w": torch.tensor(2.0, dtype=torch.float64)}
+
+    def unused(*_: Parameters) -> Tensor:
+        raise AssertionError
+
+    answer = response("first_order")(Loss([unused]), w, {"a": a}, unused)  # type: ignore[arg-type]
+    assert not answer["w"].requires_grad
 
 
 def test_unknown_methods_and_arguments_name_the_nearest() -> None:
@@ -54,6 +65,8 @@ def test_unknown_methods_and_arguments_name_the_nearest() -> None:
         response("unrolled", step=1)
     with pytest.raises(UnknownNameError, match="argument of hypergradient 'first_order' 'damping'"):
         response("first_order", damping=1)
+    with pytest.raises(UnknownNameError, match="argument of hypergradient 'gauss_newton' 'damping'"):
+        response("gauss_newton", damping=1)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +74,13 @@ def test_unknown_methods_and_arguments_name_the_nearest() -> None:
     [
         ("unrolled", {"steps": 0}, "takes at least 1 step, found 0"),
         ("implicit", {"damping": -0.1}, "takes a damping of at least 0, found -0.1"),
+        ("conjugate_gradient", {"damping": -0.1}, "takes a damping of at least 0, found -0.1"),
+        ("conjugate_gradient", {"iterations": 0}, "takes at least 1 iteration, found 0"),
+        ("neumann", {"terms": 0}, "takes at least 1 term, found 0"),
+        ("neumann", {"step_size": 0}, "takes a step_size above 0, found 0"),
+        ("finite_difference", {"radius": 0}, "takes a radius above 0, found 0"),
+        ("truncated", {"steps": 2, "last": 3}, "the last 3 steps, found 2 in all"),
+        ("truncated", {"last": 0}, "takes at least 1 step, found 0"),
     ],
 )
 def test_arguments_out_of_range(name: str, arguments: dict[str, float], message: str) -> None:
@@ -68,7 +88,16 @@ def test_arguments_out_of_range(name: str, arguments: dict[str, float], message:
         response(name, **arguments)
 
 
-@pytest.mark.parametrize(("name", "arguments"), [("unrolled", {"steps": 1.5}), ("implicit", {"limit": 0.5})])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("unrolled", {"steps": 1.5}),
+        ("implicit", {"limit": 0.5}),
+        ("truncated", {"last": 0.5}),
+        ("neumann", {"terms": 2.5}),
+        ("conjugate_gradient", {"iterations": 2.5}),
+    ],
+)
 def test_counts_are_whole(name: str, arguments: dict[str, float]) -> None:
     with pytest.raises(TypeError, match="integer"):
         response(name, **arguments)

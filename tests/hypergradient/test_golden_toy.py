@@ -137,6 +137,31 @@ def test_point_02_without_the_middle_response_the_gradient_is_too_large(
     assert gradient / TOTAL == pytest.approx(2.6, abs=0.05)
 
 
+CG = {"name": "conjugate_gradient", "damping": 0, "iterations": 6}
+NEUMANN = {"name": "neumann", "terms": 1, "step_size": 1.0}  # the Hessian of the lower level is the identity
+
+
+@pytest.mark.parametrize("middle", [IMPLICIT, CG], ids=lambda method: str(method["name"]))
+@pytest.mark.parametrize(
+    "lower", [IMPLICIT, CG, NEUMANN, {"name": "truncated", "steps": 2}], ids=lambda method: str(method["name"])
+)
+def test_point_02_methods_nest(lower: dict[str, Any], middle: dict[str, Any]) -> None:
+    loss, gradient = solved({"lower": lower, "middle": middle}, direct=False)
+    assert loss == pytest.approx(UPPER, abs=1e-9)
+    assert gradient == pytest.approx(TOTAL, abs=1e-8)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_point_02_finite_differences(direct: bool) -> None:
+    lower = {} if direct else {"lower": {"name": "finite_difference"}}
+    difference, exact = (
+        solved({**lower, "middle": {"name": name}}, direct=direct)[1] for name in ("finite_difference", "unrolled")
+    )
+    assert difference == pytest.approx(exact, abs=1e-4)
+    both = solved({"lower": {"name": "finite_difference"}, "middle": IMPLICIT}, direct=False)[1]
+    assert both == pytest.approx(TOTAL, abs=1e-4)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 8, 30])
 def test_point_02_unrolled_responses_converge_geometrically(steps: int) -> None:
     _, gradient = solved({"middle": {"name": "unrolled", "steps": steps}})

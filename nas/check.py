@@ -1,0 +1,128 @@
+"""How well each hypergradient method does on a search of the user's own, and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from nas.config import Config
+from nas.errors import ConfigError, UnknownNameError
+from nas.footprint import Footprint, footprint
+from nas.hypergradient import response
+from nas.multilevel import Multilevel
+from nas.search import build_levels, build_supernet
+
+Method = Mapping[str, Any]
+"""A method as a configuration names it: `{name: neumann, terms: 5}`."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One method against the exact unroll; a cosine is not a number where either vector is zero."""
+
+    cosine: float
+    """Of the whole gradient with that of the reference."""
+    error: float
+    """Norm of the difference of the whole gradients, over that of the reference."""
+    response_cosine: float
+    """Cosine of what the response adds to the first-order gradient."""
+    response_error: float
+    """Norm of the difference of what the responses add, over that of the reference."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one gradient takes."""
+
+    forwards: int
+    """Forward passes of the supernet, of all levels together."""
+    footprint: Footprint
+
+
+class Check:
+    """The gradient of one level at one search step, by any method for the response of a level below.
+
+    Args:
+        levels: stay as they are.
+        level: whose gradient; the highest where None.
+        below: the level that responds; the lowest where None. Others respond as they are configured.
+        k: the search step.
+        steps: of the exact unroll that is the reference.
+
+    Raises `UnknownNameError` for a level that is not there, `ConfigError` where there is none below.
+    """
+
+    def __init__(
+        self, levels: Multilevel, level: str | None = None, below: str | None = None, *, k: int = 0, steps: int = 1
+    ) -> None:
+        names = list(levels.levels)
+        self.level = _known("level", level, names, names[-1])
+        lower = names[: names.index(self.level)]
+        if not lower:
+            raise ConfigError(f"level '{self.level}' has no level below it, so its gradient is no hypergradient")
+        self.below = _known(f"level below '{self.level}'", below, lower, lower[0])
+        self.reference: Method = {"name": "unrolled", "steps": steps}
+        self._levels, self._k = levels, k
+        self._first_order = self._gradient({"name": "first_order"})
+        self._exact = self._gradient(self.reference)
+
+    def accuracy(self, method: Method) -> Accuracy:
+        """How close a method comes to the reference; raises what the method does where it cannot work here."""
+        found = self._gradient(method)
+        added, exact = found - self._first_order, self._exact - self._first_order
+        return Accuracy(
+            _cosine(found, self._exact), _error(found, self._exact), _cosine(added, exact), _error(added, exact)
+        )
+
+    def taken(self, method: Method) -> Taken:
+        """What a method takes, once it has run before; raises as `accuracy` does."""
+        model = self._levels.model
+        forwards: list[object] = []
+        hook = model.register_forward_pre_hook(lambda *_: forwards.append(None))
+        try:
+            taken = footprint(lambda: self._gradient(method), [*model.parameters(), *model.buffers()])
+        finally:
+            hook.remove()
+        return Taken(len(forwards) // 2, taken)  # a footprint is taken by two calls
+
+    def _gradient(self, method: Method) -> Tensor:
+        gradients = self._levels.gradient(self.level, self._k, {self.below: response(**method)})[1]
+        return torch.cat([gradient.flatten() for gradient in gradients.values()])
+
+
+def prepare(config: Config, *, after: int = 0, double: bool = False) -> Multilevel:
+    """The levels of a configuration's search after some of its steps; with `double` all in double precision."""
+    task = config.build_task()
+    supernet = build_supernet(config)
+    batch: Callable[[str, int], Any] = task.batch
+    if double:
+        supernet.double()
+
+        def batch(split: str, index: int) -> Any:
+            return tree_map_only(Tensor, lambda t: t.double() if t.is_floating_point() else t, task.batch(split, index))
+
+    levels = build_levels(config, supernet, task, batch)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        for k in range(after):
+            levels.step(k)
+    return levels
+
+
+def _known(kind: str, name: str | None, known: list[str], default: str) -> str:
+    if name is not None and name not in known:
+        raise UnknownNameError(kind, name, known)
+    return default if name is None else name
+
+
+def _cosine(x: Tensor, y: Tensor) -> float:
+    return float(x @ y / (x.norm() * y.norm()))
+
+
+def _error(x: Tensor, y: Tensor) -> float:
+    return float((x - y).norm() / y.norm())

@@ -1,0 +1,25 @@
+"""Arithmetic of vectors that are lists of tensors, one for each parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Vector = Sequence[Tensor]
+
+
+def dot(x: Vector, y: Vector) -> Tensor:
+    """The inner product, a scalar."""
+    return torch.stack([(a * b).sum() for a, b in zip(x, y, strict=True)]).sum()
+
+
+def add(x: Vector, y: Vector, scale: Tensor | float = 1.0) -> list[Tensor]:
+    """`x + scale y`."""
+    return [a + scale * b for a, b in zip(x, y, strict=True)]
+
+
+def times(x: Vector, scale: Tensor | float) -> list[Tensor]:
+    """`scale x`."""
+    return [scale * a for a in x]

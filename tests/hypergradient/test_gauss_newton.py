@@ -1,0 +1,36 @@
+"""The rank-one formula, evaluated by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from quadratic import Quadratic, descent
+
+from nas.hypergradient import Loss, response
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_the_formula(seed: int) -> None:
+    toy = Quadratic(seed)
+    f_w = toy.h @ toy.w - toy.b @ toy.a.detach()
+    f_a = -toy.b.T @ toy.w
+    expected = toy.d - (toy.w - toy.c) @ f_w / (f_w @ f_w) * f_a
+    torch.testing.assert_close(toy.hypergradient(response("gauss_newton")), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_is_the_exact_response_where_the_hessian_has_rank_one() -> None:
+    # f = g^2 / 2 with g = u'w - a: f_ww = u u', f_wa = -u; the pseudo-inverse is u u' / |u|^4.
+    a = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    u, w = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.9, -1.1]], dtype=torch.float64)
+    loss = Loss([lambda own, others: (u @ own["w"] - others["a"]).square() / 2])
+    answer = response("gauss_newton")(loss, {"w": w}, {"a": a}, descent(0.1))
+    above = torch.tensor([0.7, 0.2, -0.4], dtype=torch.float64)
+    found = torch.autograd.grad(above @ answer["w"], a)[0]
+    torch.testing.assert_close(found, above @ u / (u @ u))
+
+
+def test_at_the_optimum_the_level_does_not_respond() -> None:
+    a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    loss = Loss([lambda own, others: (own["w"] - others["a"]).square() / 2])
+    answer = response("gauss_newton")(loss, {"w": a.detach().clone()}, {"a": a}, descent(0.1))
+    assert torch.autograd.grad(answer["w"], a)[0].item() == 0

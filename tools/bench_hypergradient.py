@@ -1,0 +1,307 @@
+"""Time each hypergradient method on the DARTS and the TMICS supernet, as ratios to the first-order step of one run.
+
+A step is one of the operation weights and one of the arch parameters. Each round runs every method once, so that a
+change of the machine's speed meets all of them; a ratio compares the CPU times of one round. Gradient evaluations are
+backward passes through the supernet, first or second. Peak memory is that of a fresh process each, less that of one
+that only builds. `--along` measures the finite difference at points of a short search in place of times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nas.cell import Cell
+from nas.check import Check
+from nas.choose import Chooser
+from nas.levels import SGD, Adam, Level
+from nas.multilevel import Multilevel
+from nas.primitives import DARTS, FactorizedReduce, relu_conv_bn
+from nas.space import SearchSpace, find_space, search_space
+from nas.supernet import Supernet
+from tmics_space.data.clips import Batch
+from tmics_space.data.sources import Films
+from tmics_space.data.texture import moving_texture
+from tmics_space.task import DerainConfig, DerainTask
+
+METHODS: dict[str, dict[str, Any]] = {
+    "first_order": {"name": "first_order"},
+    "unrolled": {"name": "unrolled"},
+    "finite_difference": {"name": "finite_difference"},
+    "truncated, 5 steps": {"name": "truncated", "steps": 5},
+    "gauss_newton": {"name": "gauss_newton"},
+    "neumann, 5 terms": {"name": "neumann", "terms": 5},
+    "conjugate_gradient, 5": {"name": "conjugate_gradient", "iterations": 5},
+}
+RADII = (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
+
+
+class Network(nn.Module):
+    """Stem, cells and classifier of DARTS (Liu et al., ICLR 2019, sec. 3.1); the cells at 1/3 and 2/3 reduce."""
+
+    def __init__(self, choose: Chooser, channels: int, cells: int, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels))
+        self.cells = nn.ModuleList()
+        before = here = 3 * channels
+        reduced = False
+        for i in range(cells):
+            reduce = i in (cells // 3, 2 * cells // 3)
+            channels *= 1 + reduce
+            self.cells.append(DartsCell(choose, before, here, channels, reduce=reduce, reduced=reduced))
+            before, here, reduced = here, 4 * channels, reduce
+        self.classifier = nn.Linear(here, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = here = self.stem(x)
+        for cell in self.cells:
+            before, here = here, cell(before, here)
+        logits: Tensor = self.classifier(here.mean((2, 3)))
+        return logits
+
+
+class DartsCell(nn.Module):
+    def __init__(self, choose: Chooser, before: int, here: int, channels: int, *, reduce: bool, reduced: bool) -> None:
+        super().__init__()
+        self.before = (
+            FactorizedReduce(before, channels, affine=False)
+            if reduced
+            else relu_conv_bn(before, out=channels, kernel=1, affine=False)
+        )
+        self.here = relu_conv_bn(here, out=channels, kernel=1, affine=False)
+
+        def candidates(source: int, node: int) -> dict[str, Any]:
+            return DARTS.bind(channels, stride=2 if reduce and source < 2 else 1, affine=False)
+
+        self.cell = Cell(choose, "reduce" if reduce else "normal", candidates)
+
+    def forward(self, before: Tensor, here: Tensor) -> Tensor:
+        output: Tensor = self.cell(self.before(before), self.here(here))
+        return output
+
+
+@search_space("bench-darts")
+def darts(choose: Chooser, /, *, channels: int = 16, cells: int = 8) -> nn.Module:
+    """The space of DARTS for the benchmark."""
+    return Network(choose, channels, cells, 10)
+
+
+def darts_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multilevel:
+    """DARTS' two levels on random images, with its optimizers."""
+    torch.manual_seed(0)
+    space: SearchSpace = darts
+    supernet = Supernet(space, channels=arguments.channels, cells=arguments.cells)
+
+    def batch(split: str, index: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(2 * index + (split == "val"))
+        labels = torch.randint(10, (arguments.batch,), generator=generator)
+        noise = torch.randn(arguments.batch, 3, 32, 32, generator=generator)
+        patterns = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(99))
+        return (patterns[labels] + noise).contiguous(memory_format=torch.channels_last), labels
+
+    def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(network(batch[0].to(dtype_of(network))), batch[1])
+
+    lower = Level(
+        parameters=("network.*",),
+        loss="loss",
+        split="train",
+        optimizer=SGD(lr=0.025, momentum=0.9, weight_decay=3e-4),
+        clip=5.0,
+    )
+    return engine(supernet, {"lower": lower}, {"loss": loss}, "loss", batch, arguments, method)
+
+
+def tmics_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multilevel:
+    """TMICS' lower and upper level on moving textures."""
+    config = DerainConfig(train=Films(films={}), test=Films(films={}), crop=arguments.crop, batch=1)
+    task = DerainTask(config)
+    torch.manual_seed(0)
+    supernet = Supernet(find_space("tmics"), channels=arguments.channels, dna_cells=2, cna_cells=2)
+
+    def batch(split: str, index: int) -> Batch:
+        seed = 2 * index + (split == "val")
+        window = moving_texture(5, arguments.crop, arguments.crop, seed=seed).float()[None] / 255
+        rain = torch.rand(window.shape, generator=torch.Generator().manual_seed(seed)) < 0.02
+        dtype = dtype_of(supernet)
+        return Batch((window + 0.5 * rain).clamp(max=1).to(dtype), window.to(dtype))
+
+    lower = Level(parameters=("network.*",), loss="joint", split="train", optimizer=Adam(lr=3e-4), clip=5.0)
+    return engine(supernet, {"lower": lower}, task.losses, "all", batch, arguments, method)
+
+
+def engine(
+    supernet: Supernet,
+    lower: dict[str, Level],
+    losses: Any,
+    loss: str,
+    batch: Any,
+    arguments: argparse.Namespace,
+    method: dict[str, Any],
+) -> Multilevel:
+    for parameter in supernet.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    if arguments.double:
+        supernet.double()
+    upper = Level(
+        parameters=("arch.*",),
+        loss=loss,
+        split="val",
+        optimizer=Adam(lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+        hypergradient={"lower": method},
+    )
+    return Multilevel(supernet, {**lower, "upper": upper}, losses, batch, 1000)
+
+
+def dtype_of(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts the calls of `torch.autograd.grad` that run through convolutions, each for what it runs itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.evaluations = 0
+        self._running: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._running and "convolution_backward" in func.name():
+            self._running[-1] = True
+        return func(*args, **(kwargs or {}))
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        original = torch.autograd.grad
+
+        def grad(*args: Any, **kwargs: Any) -> Any:
+            self._running.append(False)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self.evaluations += self._running.pop()
+
+        with mock.patch("torch.autograd.grad", grad), self:
+            yield
+
+
+def evaluations(levels: Multilevel) -> tuple[int, int]:
+    """Forward passes and gradient evaluations of one step."""
+    forwards = []
+    hook = levels.model.register_forward_pre_hook(lambda *_: forwards.append(1))
+    counter = Convolutions()
+    with counter.counting():
+        levels.step(0)
+    hook.remove()
+    return len(forwards), counter.evaluations
+
+
+SPACES = {"darts": darts_levels, "tmics": tmics_levels}
+
+
+def cpu_seconds(levels: Multilevel, k: int) -> float:
+    start = time.process_time()
+    levels.step(k)
+    return time.process_time() - start
+
+
+def peak_memory(arguments: argparse.Namespace, method: str | None) -> float:
+    """MiB at the peak of one step (of building alone where `method` is None) in a fresh process."""
+    options = [f"--{name}={getattr(arguments, name)}" for name in ("space", "channels", "cells", "batch", "crop")]
+    command = [sys.executable, __file__, *options, "--child", json.dumps(method)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def child(arguments: argparse.Namespace, method: str | None) -> None:
+    levels = SPACES[arguments.space](arguments, METHODS[method or "first_order"])
+    if method is not None:
+        levels.step(0)
+    status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss would count the parent's pages too
+    print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024)
+
+
+def costs(arguments: argparse.Namespace) -> None:
+    engines = {name: SPACES[arguments.space](arguments, method) for name, method in METHODS.items()}
+    counts = {name: evaluations(levels) for name, levels in engines.items()}
+    times: dict[str, list[float]] = {name: [] for name in METHODS}
+    for k in range(arguments.rounds):
+        for name, levels in engines.items():
+            times[name].append(cpu_seconds(levels, k + 1))
+    table = Table("method", "forward passes", "gradients", "CPU s", "ratio to first order", "smallest to largest")
+    for name, values in times.items():
+        ratios = [value / first for value, first in zip(values, times["first_order"], strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        numbers = (f"{statistics.median(values):.2f}", f"{statistics.median(ratios):.2f}", spread)
+        table.add_row(name, *map(str, counts[name]), *numbers)
+    Console(width=120).print(table)
+    engines.clear()
+    base = peak_memory(arguments, None)
+    peaks = {name: peak_memory(arguments, name) - base for name in METHODS}
+    table = Table("method", "peak MiB over building", "ratio to first order")
+    for name, peak in peaks.items():
+        table.add_row(name, f"{peak:.0f}", f"{peak / peaks['first_order']:.2f}")
+    Console(width=120).print(table)
+
+
+def along(arguments: argparse.Namespace) -> None:
+    """How well finite differences do at points of a first-order search."""
+    levels = SPACES[arguments.space](arguments, METHODS["first_order"])
+    table = Table("steps", "radius", "response cosine", "response error", "cosine", "error")
+    points = sorted({0, 1, *(round(arguments.along * share) for share in (0.1, 0.3, 1))})
+    for k in range(arguments.along + 1):
+        if k in points:
+            check = Check(levels, k=k)
+            for radius in RADII:
+                found = check.accuracy({"name": "finite_difference", "radius": radius})
+                numbers = (found.response_cosine, found.response_error, found.cosine, found.error)
+                table.add_row(str(k), f"{radius:g}", *(f"{number:.4f}" for number in numbers))
+        levels.step(k)
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", choices=SPACES, default="darts", help="which supernet (default darts)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of steps (default 5)")
+    parser.add_argument("--channels", type=int, default=16, help="width of the supernet (default 16)")
+    parser.add_argument("--cells", type=int, default=8, help="cells of the DARTS supernet (default 8)")
+    parser.add_argument("--batch", type=int, default=16, help="images in a batch, for DARTS (default 16)")
+    parser.add_argument("--crop", type=int, default=64, help="height and width of crops, for TMICS (default 64)")
+    parser.add_argument("--along", type=int, metavar="STEPS", help="measure finite differences along so many steps")
+    parser.add_argument("--double", action="store_true", help="compute in double precision")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child is not None:
+        child(arguments, json.loads(arguments.child))
+        return
+    sizes = {"darts": f"{arguments.cells} cells, batch {arguments.batch}", "tmics": f"crop {arguments.crop}"}
+    precision = "float64" if arguments.double else "float32"
+    print(
+        f"{arguments.space}: {arguments.channels} channels, {sizes[arguments.space]}, {precision},"
+        f" {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    if arguments.along is not None:
+        along(arguments)
+    else:
+        costs(arguments)
+
+
+if __name__ == "__main__":
+    main()
