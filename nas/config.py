@@ -11,6 +11,7 @@ import msgspec
 
 from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 from nas.files import convert, dump_yaml, parse_yaml, read_text
+from nas.genotype import Genotype
 from nas.levels import Level
 from nas.space import find_space, spaces
 from nas.task import Task, find_task
@@ -42,6 +43,8 @@ class RetrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stages: dict[str, Stage]
     epochs: Count = 10
     """How often a checkpoint is saved, over all stages."""
+    options: dict[str, Any] = {}
+    """Options of the space in which the retrained network differs from its genotype: more channels, more cells."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +63,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def dump(self) -> str:
         """The YAML text, complete with all defaults of the structs."""
         return dump_yaml(msgspec.to_builtins(self))
+
+    def retrained(self, genotype: Genotype) -> Genotype:
+        """The genotype of the network that is retrained: with the choices of `genotype`, and `retrain.options`."""
+        return msgspec.structs.replace(genotype, options={**genotype.options, **self.retrain.options})
 
     def build_task(self) -> Task:
         """The task with its configuration and the run's seed; raises `InvalidFileError` for a field it has not."""
@@ -93,7 +100,7 @@ def parse_config(data: dict[str, Any], overrides: Sequence[str] = (), where: str
     for override in overrides:
         _override(data, override)
     config = convert(data, Config, where + ("".join(f" {o}" for o in overrides)))
-    find_space(config.space).options(**config.options)
+    find_space(config.space).options(**{**config.options, **config.retrain.options})
     return config
 
 

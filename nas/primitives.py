@@ -110,10 +110,18 @@ class FactorizedReduce(nn.Module):
 class DropPath(nn.Dropout3d):
     """Zeroes each item of (batch, channels, height, width) with probability `p` in training, and scales the others up.
 
-    The local drop path of Larsson et al. (FractalNet, ICLR 2017, sec. 3): put it behind an operation.
+    The local drop path of Larsson et al. (FractalNet, ICLR 2017, sec. 3): put it behind an operation. Over a search or
+    a retraining `p` grows linearly from 0 to the rate given (Zoph et al., NASNet, CVPR 2018); elsewhere it is constant.
     """
 
     # `Dropout3d` takes four dimensions for one item and drops its channels: here those are the items.
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate)
+        self.rate = rate
+
+    def on_progress(self, share: float) -> None:
+        """Hear that this share of the steps, in [0, 1), is done."""
+        self.p = self.rate * share
 
 
 def _padding(kernel: int) -> int:

@@ -18,6 +18,7 @@ from nas.errors import ConfigError, DivergedError, UnknownNameError
 from nas.files import convert
 from nas.levels import Level
 from nas.multilevel import PATIENCE, Moved, Multilevel
+from nas.primitives import DropPath
 from nas.regularize import entropy, expected_cost
 from nas.space import search_space
 from nas.supernet import Supernet
@@ -655,3 +656,14 @@ def test_a_loss_that_does_not_depend_on_the_level() -> None:
     levels = build(three(middle={"loss": "lower"}))
     with pytest.raises(ConfigError, match="level 'middle': the loss 'lower' depends on none of its parameters"):
         levels.step(0)
+
+
+def test_modules_hear_of_the_progress_whatever_steps_came_before() -> None:
+    net: Any = Net().double()
+    net.drop = DropPath(0.2)
+    levels = Multilevel(net, three(), LOSSES, batch, 4)
+    rates = []
+    for k in (0, 1, 3):  # as where a run is resumed
+        levels.step(k)
+        rates.append(net.drop.p)
+    assert rates == pytest.approx([0, 0.05, 0.15])

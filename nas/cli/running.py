@@ -93,7 +93,7 @@ def retrain(
         raise ConfigError(f"--inherit takes weights from the folder of a search, found '{genotype}'")
     found = genotype_of(genotype)
     loaded = load_config(config or (Path(genotype, "config.yaml") if searched else found.space), overrides)
-    initial = inherit_from(genotype, found) if inherit else None
+    initial = inherit_from(genotype, loaded.retrained(found)) if inherit else None
     with _run(out, loaded, resume) as run:
         with retrain_view(loaded, quiet=quiet) as on_step:
             network = run_retrain(loaded, found, run, on_step, initial=initial)
