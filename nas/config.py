@@ -45,6 +45,8 @@ class RetrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often a checkpoint is saved, over all stages."""
     options: dict[str, Any] = {}
     """Options of the space in which the retrained network differs from its genotype: more channels, more cells."""
+    task: dict[str, Any] = {}
+    """Fields of the task in which retraining, and what follows it, differs from the search: another batch size."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,10 +70,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The genotype of the network that is retrained: with the choices of `genotype`, and `retrain.options`."""
         return msgspec.structs.replace(genotype, options={**genotype.options, **self.retrain.options})
 
-    def build_task(self) -> Task:
-        """The task with its configuration and the run's seed; raises `InvalidFileError` for a field it has not."""
+    def build_task(self, *, retraining: bool = False) -> Task:
+        """The task with its configuration and the run's seed; raises `InvalidFileError` for a field it has not.
+
+        With `retraining` the task of a retraining, and of the use of its network: with the fields of `retrain.task`.
+        """
         cls = self.task_class()
-        fields = {key: value for key, value in self.task.items() if key != "name"}
+        own = self.retrain.task if retraining else {}
+        fields = {key: value for key, value in {**self.task, **own}.items() if key != "name"}
         built: Task = cls(convert(fields, cls.Config, "task"), seed=self.seed)
         return built
 

@@ -38,7 +38,7 @@ def retrain(
     if config.space != genotype.space:
         raise ConfigError(f"the configuration is for space '{config.space}', the genotype of '{genotype.space}'")
     genotype = config.retrained(genotype)
-    task = config.build_task()
+    task = config.build_task(retraining=True)
     if initial is None:
         initial = find_space(genotype.space).derived(genotype, seed=config.seed)
         checkpoint.load_parts(initial, config.initial, partial=True)

@@ -17,7 +17,7 @@ def digits(
     nodes: int = 3,
     operations: OperationSet = NAS_BENCH_201.without("none"),  # noqa: B008 - sets are not changed
 ) -> nn.Module:
-    """Handwritten digits: (batch, 1, 8, 8) to class scores (batch, 10), by a cell that is searched once and used twice."""
+    """Handwritten digits: (batch, 1, 8, 8) to class scores (batch, 10), by one searched cell that is used twice."""
     candidates = operations.bind(channels, affine=True)
     first, second = (Cell(choose, "cell", candidates, nodes=nodes, inputs=1, output="last") for _ in range(2))
     return nn.Sequential(

@@ -214,6 +214,14 @@ def test_the_network_has_the_options_of_the_retraining(tmp_path: Path) -> None:
         toy.config("retrain.options.chanels=6")
 
 
+def test_the_task_has_the_fields_of_the_retraining(tmp_path: Path) -> None:
+    changed = toy.config(*SHORT, "retrain.task.batch=7")
+    run_retrain(tmp_path / "run", changed)
+    same = toy.config(*SHORT, "task.batch=7")
+    run_retrain(tmp_path / "same", same)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == (tmp_path / "same" / "metrics.jsonl").read_text()
+
+
 def test_a_resumed_run_needs_no_initial_network(tmp_path: Path) -> None:
     config = toy.config(*SHORT)
     other = [find_space("toy").derived(NOISY, seed=7) for _ in range(2)]
