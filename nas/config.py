@@ -11,6 +11,7 @@ import msgspec
 
 from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 from nas.files import convert, dump_yaml, parse_yaml, read_text
+from nas.genotype import Genotype
 from nas.levels import Level
 from nas.space import find_space, spaces
 from nas.task import Task, find_task
@@ -46,6 +47,10 @@ class RetrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stages: dict[str, Stage]
     epochs: Count = 10
     """How often a checkpoint is saved, over all stages."""
+    options: dict[str, Any] = {}
+    """Options of the space in which the retrained network differs from its genotype: more channels, more cells."""
+    task: dict[str, Any] = {}
+    """Fields of the task in which retraining, and what follows it, differs from the search: another batch size."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,10 +72,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The YAML text of what a run depends on, complete with all defaults of the structs."""
         return dump_yaml({name: value for name, value in msgspec.to_builtins(self).items() if name != "tune"})
 
-    def build_task(self) -> Task:
-        """The task with its configuration and the run's seed; raises `InvalidFileError` for a field it has not."""
+    def retrained(self, genotype: Genotype) -> Genotype:
+        """The genotype of the network that is retrained: with the choices of `genotype`, and `retrain.options`."""
+        return msgspec.structs.replace(genotype, options={**genotype.options, **self.retrain.options})
+
+    def build_task(self, *, retraining: bool = False) -> Task:
+        """The task with its configuration and the run's seed; raises `InvalidFileError` for a field it has not.
+
+        With `retraining` the task of a retraining, and of the use of its network: with the fields of `retrain.task`.
+        """
         cls = self.task_class()
-        fields = {key: value for key, value in self.task.items() if key != "name"}
+        own = self.retrain.task if retraining else {}
+        fields = {key: value for key, value in {**self.task, **own}.items() if key != "name"}
         built: Task = cls(convert(fields, cls.Config, "task"), seed=self.seed)
         return built
 
@@ -99,8 +112,10 @@ def parse_config(data: dict[str, Any], overrides: Sequence[str] = (), where: str
     for override in overrides:
         _override(data, override)
     config = convert(data, Config, where + ("".join(f" {o}" for o in overrides)))
+    space = find_space(config.space)
+    space.options(**{**config.options, **config.retrain.options})
     # In full and in plain data: a run does not depend on a file of operations, nor on what defaults become later.
-    return msgspec.structs.replace(config, options=find_space(config.space).options(**config.options))
+    return msgspec.structs.replace(config, options=space.options(**config.options))
 
 
 def find_config(source: str) -> Path:

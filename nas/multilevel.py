@@ -76,6 +76,7 @@ class Multilevel:
         self.skipped = dict.fromkeys(self.levels, 0)
         """Steps not taken because a loss or gradient was not finite, by level."""
         self._in_a_row = dict.fromkeys(self.levels, 0)
+        self._progressing: list[Any] = [module for module in model.modules() if hasattr(module, "on_progress")]
         # Levels read the same batches again in the responses of one another.
         self._batch = functools.lru_cache(maxsize=sum(level.accumulate for level in self.levels.values()))(batch)
         self._require_reached()
@@ -84,8 +85,11 @@ class Multilevel:
         """Search step `k`: every level that is due moves, from the lowest to the highest.
 
         Where a level's loss or gradient is not finite, its step changes nothing. Raises `DivergedError` where a level's
-        patience ends, once all levels have had their turn: what was reached can still be saved.
+        patience ends, once all levels have had their turn: what was reached can still be saved. Before, every module
+        that has a method `on_progress` receives the share of steps done.
         """
+        for module in self._progressing:
+            module.on_progress(k / self.steps)
         moved = {}
         for name, level in self.levels.items():
             if level.due(k, self.steps):

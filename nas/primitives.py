@@ -2,7 +2,8 @@
 
 Each maps `(batch, channels, height, width)` to `(batch, channels, ceil(height / stride), ceil(width / stride))`, odd
 sizes included; strides are 1 or 2, kernels odd, else `ConfigError`. Convolutions have no bias; `affine` gives batch
-norms a learned scale and shift. Importing this module registers the operations and the sets `darts`, `nas-bench-201`.
+norms a learned scale and shift. Importing this module registers the operations, and the sets `darts`,
+`darts-evaluation` and `nas-bench-201`.
 """
 
 from __future__ import annotations
@@ -106,6 +107,23 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))  # type: ignore[no-any-return]
 
 
+class DropPath(nn.Dropout3d):
+    """Zeroes each item of (batch, channels, height, width) with probability `p` in training, and scales the others up.
+
+    The local drop path of Larsson et al. (FractalNet, ICLR 2017, sec. 3): put it behind an operation. Over a search or
+    a retraining `p` grows linearly from 0 to the rate given (Zoph et al., NASNet, CVPR 2018); elsewhere it is constant.
+    """
+
+    # `Dropout3d` takes four dimensions for one item and drops its channels: here those are the items.
+    def __init__(self, rate: float) -> None:
+        super().__init__(rate)
+        self.rate = rate
+
+    def on_progress(self, share: float) -> None:
+        """Hear that this share of the steps, in [0, 1), is done."""
+        self.p = self.rate * share
+
+
 def _padding(kernel: int) -> int:
     if not isinstance(kernel, int) or kernel % 2 == 0 or kernel < 1:
         raise ConfigError(f"the kernel of an operation is an odd number, found {kernel!r}")
@@ -138,8 +156,10 @@ DARTS = OperationSet(
         "dil_conv_5x5": partial(dil_conv, kernel=5),
     }
 ).register("darts")
-"""The eight candidates of DARTS, sec. 3.1.1, with batch norm after poolings as in its search; its published networks
-leave that out, as `normalize=False` does: `DARTS | {"max_pool_3x3": partial(max_pool, normalize=False), ...}`."""
+"""The eight candidates of DARTS, sec. 3.1.1, as its search has them: with batch norm after poolings."""
+
+DARTS_EVALUATION = (DARTS | {"max_pool_3x3": max_pool, "avg_pool_3x3": avg_pool}).register("darts-evaluation")
+"""The same without batch norm after poolings, as its published networks have them."""
 
 NAS_BENCH_201 = OperationSet(
     {

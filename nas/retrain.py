@@ -28,7 +28,8 @@ what the step did)."""
 def retrain(
     config: Config, genotype: Genotype, run: Run, on_step: OnStep | None = None, *, initial: nn.Module | None = None
 ) -> nn.Module:
-    """Train the network that `genotype` derives through the configured stages; goes on from the run's last checkpoint.
+    """Train the network that `genotype` derives, with `retrain.options`, through the configured stages; goes on from
+    the run's last checkpoint.
 
     The network starts from the initial weights of the configured seed, or is `initial`, such as one that inherits a
     supernet's weights. A stage changes the parameters of its level alone; with `mode: eval` no buffers either. The run
@@ -38,7 +39,8 @@ def retrain(
     """
     if config.space != genotype.space:
         raise ConfigError(f"the configuration is for space '{config.space}', the genotype of '{genotype.space}'")
-    task = config.build_task()
+    genotype = config.retrained(genotype)
+    task = config.build_task(retraining=True)
     if hasattr(task, "check"):
         task.check()
     if initial is None:

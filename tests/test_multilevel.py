@@ -20,6 +20,7 @@ from nas.files import convert
 from nas.hypergradient import RESPONSES
 from nas.levels import Level
 from nas.multilevel import Moved, Multilevel
+from nas.primitives import DropPath
 from nas.regularize import entropy, expected_cost
 from nas.space import search_space
 from nas.supernet import Supernet
@@ -844,3 +845,14 @@ def test_patience_is_each_level_s_own() -> None:
     levels.step(0)
     with pytest.raises(DivergedError, match=r"level 'middle' at step 1: .* 2 times in a row"):
         levels.step(1)
+
+
+def test_modules_hear_of_the_progress_whatever_steps_came_before() -> None:
+    net: Any = Net().double()
+    net.drop = DropPath(0.2)
+    levels = Multilevel(net, three(), LOSSES, batch, 4)
+    rates = []
+    for k in (0, 1, 3):  # as where a run is resumed
+        levels.step(k)
+        rates.append(net.drop.p)
+    assert rates == pytest.approx([0, 0.05, 0.15])

@@ -1,4 +1,4 @@
-"""Structures, shapes and parameter counts of the usual candidate operations, up to the networks DARTS published."""
+"""Structures, shapes and parameter counts of the usual candidate operations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError
 from nas.operations import OperationSet, operations
-from nas.primitives import DARTS, NAS_BENCH_201, FactorizedReduce, Zero, conv_bn_relu, relu_conv_bn, skip_connect
+from nas.primitives import (
+    DARTS,
+    DARTS_EVALUATION,
+    NAS_BENCH_201,
+    DropPath,
+    FactorizedReduce,
+    Zero,
+    conv_bn_relu,
+    relu_conv_bn,
+    skip_connect,
+)
 
 C = 6
 
@@ -151,30 +161,20 @@ def test_bad_arguments_are_errors() -> None:
         skip_connect(C, stride=3)
 
 
-def darts_network(cells: int, channels: int, affine: bool, edges: dict[bool, list[tuple[str, int]]]) -> int:
-    """Parameters of a CIFAR-10 network of DARTS; `edges[reduction]` lists (operation, source) of one cell."""
-    total = size(nn.Conv2d(3, 3 * channels, 3, bias=False)) + size(nn.BatchNorm2d(3 * channels))
-    before, last, width, reduced = 3 * channels, 3 * channels, channels, False
-    for cell in range(cells):
-        reduction = cell in (cells // 3, 2 * cells // 3)
-        width *= 2 if reduction else 1
-        first = FactorizedReduce(before, width, affine=affine) if reduced else None
-        total += size(first or relu_conv_bn(before, kernel=1, out=width, affine=affine))
-        total += size(relu_conv_bn(last, kernel=1, out=width, affine=affine))
-        for name, source in edges[reduction]:
-            stride = 2 if reduction and source < 2 else 1
-            total += size(DARTS[name](width, stride=stride, affine=affine))
-        before, last, reduced = last, 4 * width, reduction
-    return total + size(nn.Linear(last, 10))
+def test_drop_path_drops_whole_items_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(10_000, 2, 3, 3)
+    dropped = DropPath(0.2)(x)
+    kept = dropped[:, 0, 0, 0]
+    assert torch.equal(dropped, kept.view(-1, 1, 1, 1).expand_as(x))
+    torch.testing.assert_close(kept.unique(), torch.tensor([0.0, 1.25]))
+    assert kept.mean() == pytest.approx(1, abs=5 * 0.5 / 100)  # five standard errors
+    assert torch.equal(DropPath(0.2).eval()(x), x)
 
 
-def test_supernet_of_darts_has_the_published_number_of_weights() -> None:
-    every = [(name, source) for node in range(4) for source in range(2 + node) for name in DARTS]
-    assert darts_network(8, 16, affine=False, edges={False: every, True: every}) == 1_930_618
-
-
-def test_darts_v2_has_the_published_number_of_weights() -> None:
-    sep, skip, dil, pool = "sep_conv_3x3", "skip_connect", "dil_conv_3x3", "max_pool_3x3"
-    normal = [(sep, 0), (sep, 1), (sep, 0), (sep, 1), (sep, 1), (skip, 0), (skip, 0), (dil, 2)]
-    reduce = [(pool, 0), (pool, 1), (skip, 2), (pool, 1), (pool, 0), (skip, 2), (skip, 2), (pool, 1)]
-    assert darts_network(20, 36, affine=True, edges={False: normal, True: reduce}) == 3_349_342
+def test_the_sets_of_darts_differ_in_the_norms_behind_poolings() -> None:
+    assert list(DARTS) == list(DARTS_EVALUATION)
+    different = [name for name in DARTS if DARTS[name] is not DARTS_EVALUATION[name]]
+    assert different == ["max_pool_3x3", "avg_pool_3x3"]
+    assert all(any(isinstance(m, nn.BatchNorm2d) for m in DARTS[name](C).modules()) for name in different)
+    assert not any(isinstance(m, nn.BatchNorm2d) for name in different for m in DARTS_EVALUATION[name](C).modules())

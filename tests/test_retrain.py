@@ -203,6 +203,25 @@ def test_initial_weights_are_those_of_the_seed_or_of_the_given_network(tmp_path:
             assert torch.equal(value, network.get_parameter(name)), name
 
 
+def test_the_network_has_the_options_of_the_retraining(tmp_path: Path) -> None:
+    config = toy.config(*SHORT, "retrain.options.channels=6")
+    network = run_retrain(tmp_path / "run", config)
+    assert network.get_parameter("stem.weight").shape == (6, 2, 3, 3)
+    assert Genotype.load(tmp_path / "run" / "genotype.yaml").options == {"channels": 6}
+    assert load_network(tmp_path / "run").get_parameter("stem.weight").shape == (6, 2, 3, 3)
+    resume(tmp_path / "run", config)
+    with pytest.raises(ConfigError, match="option of space 'toy' 'chanels'"):
+        toy.config("retrain.options.chanels=6")
+
+
+def test_the_task_has_the_fields_of_the_retraining(tmp_path: Path) -> None:
+    changed = toy.config(*SHORT, "retrain.task.batch=7")
+    run_retrain(tmp_path / "run", changed)
+    same = toy.config(*SHORT, "task.batch=7")
+    run_retrain(tmp_path / "same", same)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == (tmp_path / "same" / "metrics.jsonl").read_text()
+
+
 def test_a_resumed_run_needs_no_initial_network(tmp_path: Path) -> None:
     config = toy.config(*SHORT)
     other = [find_space("toy").derived(NOISY, seed=7) for _ in range(2)]

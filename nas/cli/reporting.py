@@ -52,6 +52,6 @@ def _previews(run: Path) -> tuple[list[Preview], str]:
     if not (run / WEIGHTS).is_file():
         return [], ""
     try:
-        return previews(load_network(run), config_of(run).build_task()), ""
+        return previews(load_network(run), config_of(run).build_task(retraining=True)), ""
     except NASError as error:
         return [], str(error)

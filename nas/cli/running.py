@@ -105,11 +105,11 @@ def retrain(
         raise ConfigError(f"--inherit takes weights from the folder of a search, found '{genotype}'")
     found = genotype_of(genotype)
     loaded = load_config(config or (Path(genotype, "config.yaml") if searched else found.space), overrides)
-    initial = inherit_from(genotype, found) if inherit else None
+    initial = inherit_from(genotype, loaded.retrained(found)) if inherit else None
     with _run(out, loaded, resume) as run:
         with retrain_view(loaded, quiet=quiet) as on_step:
             network = run_retrain(loaded, found, run, on_step, initial=initial)
-        task = loaded.build_task()
+        task = loaded.build_task(retraining=True)
         scores = evaluate(network, task)
         run.record("evaluate", None, **scores, statement=_statement(task), parts=_parts(task))
         if searched:
@@ -128,24 +128,24 @@ def evaluate_command(run: Path, /, *overrides: str) -> None:
     """
     from nas.retrain import evaluate, load_network
 
-    task = config_of(run, overrides).build_task()
+    task = config_of(run, overrides).build_task(retraining=True)
     _show_scores(run, evaluate(load_network(run), task), task)
 
 
 @app.command
 def predict(source: Path, sink: Path, /, *, model: Path, tile: int | None = None, quiet: Quiet = False) -> None:
-    """Apply a retrained network: for TMICS, derain a video file or a folder of frames.
+    """Apply a retrained network: TMICS derains a film, a classifier writes a table of the classes of pictures.
 
     Args:
-        source: A video file or a folder of frames.
-        sink: A video file or a folder, by its suffix.
+        source: A video file or a folder of frames; a picture or a folder of pictures.
+        sink: A video file or a folder, by its suffix; a .csv file for classes.
         model: The folder of a retraining.
         tile: Largest height and width to process at once, in pixels, where memory asks for it.
     """
     from nas.report.live import predict_view
     from nas.retrain import load_network
 
-    task = config_of(model).build_task()
+    task = config_of(model).build_task(retraining=True)
     network = load_network(model)
     with predict_view(quiet=quiet) as progress:
         facts = task.predict(network, source, sink, tile=tile, progress=progress)

@@ -126,6 +126,11 @@ def test_inherited_weights_are_those_of_the_search(nas: Nas, refused: Refused, s
     assert "--inherit takes weights from the folder of a search, found" in message
 
 
+def test_weights_are_not_inherited_across_options(refused: Refused, searched: Path, tmp_path: Path) -> None:
+    message = refused("retrain", searched, "--inherit", "retrain.options.channels=6", "--out", tmp_path / "net")
+    assert "cannot be inherited across other options: genotype channels=6, supernet 4" in message
+
+
 def test_inheriting_from_a_retraining(nas: Nas, refused: Refused, genotype: Path, tmp_path: Path) -> None:
     nas("retrain", genotype, *BRIEF, "--out", tmp_path / "net")
     message = refused("retrain", tmp_path / "net", "--inherit", "--out", tmp_path / "other")

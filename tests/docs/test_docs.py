@@ -43,6 +43,12 @@ from nas.regularize import REGULARIZERS
 from nas.space import find_space
 from nas.testing import SearchSpaceTests
 from nas.tune import KINDS
+from search_spaces.classification.augment import Augmentation
+from search_spaces.classification.cifar import CIFAR10, CIFAR100
+from search_spaces.classification.folders import Folders
+from search_spaces.classification.handwriting import Digits
+from search_spaces.classification.idx import IDX
+from search_spaces.classification.task import ClassificationConfig
 from tmics_space.averaging import MODES
 from tmics_space.data import PRESETS, CameraMotion, layouts, moving_texture, write_frames
 from tmics_space.data.layouts import Layout
@@ -50,7 +56,7 @@ from tmics_space.data.sources import Films, Pairs
 from tmics_space.flow import flow_providers
 from tmics_space.metrics.protocol import PROTOCOLS
 from tmics_space.operations import AUTHORS_NAMES, OPERATIONS
-from tmics_space.task import DerainConfig, DerainTask
+from tmics_space.task import DerainConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
@@ -88,6 +94,9 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with write_frames(tmp_path / "films" / name) as write:
             for frame in moving_texture(6, 20, 24, seed):
                 write(frame)
+    with write_frames(tmp_path / "scans") as write:
+        for frame in moving_texture(2, 8, 8):
+            write(frame)
     with write_frames(tmp_path / "rainy.mp4") as write:
         for frame in moving_texture(6, 20, 24):
             write(frame)
@@ -211,7 +220,8 @@ def check_yaml(text: str, where: str) -> None:
         find_space(genotype.space).derived(genotype)
     elif data.keys() == {"task"}:
         fields = {key: value for key, value in data["task"].items() if key != "name"}
-        DerainTask(convert(fields, DerainConfig, where))
+        task = nas.task.find_task(data["task"]["name"])
+        task(convert(fields, task.Config, where))
 
 
 def run_tests(module: str) -> None:
@@ -232,6 +242,11 @@ def run_tests(module: str) -> None:
 def test_a_file_of_a_page_is_used(file: str) -> None:
     texts = [block.text for page in PAGES for block in blocks(page) if block.file != file]
     assert file.startswith("test_") or any(re.search(rf"\b{Path(file).stem}\b", text) for text in texts)
+
+
+def test_the_tutorial_has_sixty_lines_of_code_at_most() -> None:
+    code = "".join(block.text for block in blocks("tutorial") if block.kind in ("python", "yaml", "console"))
+    assert len([line for line in code.splitlines() if line.strip()]) <= 60
 
 
 # --- links ---
@@ -269,6 +284,11 @@ def test_links_lead_somewhere(page: str) -> None:
         ("configuration", Level.__struct_fields__),
         ("configuration", RESPONSES),
         ("configuration", REGULARIZERS),
+        ("classification", [*find_space("darts").options(), *find_space("digits").options()]),
+        ("classification", find_space("nas-bench-201").options()),
+        ("classification", ClassificationConfig.__struct_fields__),
+        ("classification", Augmentation.__struct_fields__),
+        ("classification", [kind.__struct_config__.tag for kind in (CIFAR10, CIFAR100, IDX, Folders, Digits)]),
         ("data", layouts()),
         ("data", Layout.__struct_fields__),
         ("data", PRESETS),

@@ -1,0 +1,45 @@
+"""Data sets of picture files, a folder a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import torch
+
+from nas.errors import InvalidFileError, UnknownNameError
+from search_spaces.classification.images import Images, list_images, read_image
+
+
+class Folders(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="folders"):
+    """Pictures at `train/CLASS/NAME` and `test/CLASS/NAME`, brought to squares of `size` pixels and held in memory."""
+
+    train: str
+    test: str
+    size: Annotated[int, msgspec.Meta(ge=1)] = 32
+    grey: bool = False
+
+    def load(self) -> tuple[Images, Images]:
+        """The images for training and those for the test. Raises `InvalidFileError`, and `UnknownNameError` for a class
+        of the test that training has not."""
+        classes = tuple(folder.name for folder in _folders(Path(self.train)))
+        return self._read(Path(self.train), classes), self._read(Path(self.test), classes)
+
+    def _read(self, root: Path, classes: tuple[str, ...]) -> Images:
+        shape = (1 if self.grey else 3, self.size, self.size)
+        pixels, labels = [], []
+        for folder in _folders(root):
+            if folder.name not in classes:
+                raise UnknownNameError(f"class in {root}:", folder.name, classes)
+            paths = list_images(folder)
+            pixels += [read_image(path, shape) for path in paths]
+            labels += [classes.index(folder.name)] * len(paths)
+        return Images(torch.stack(pixels), torch.tensor(labels), classes)
+
+
+def _folders(root: Path) -> list[Path]:
+    found = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if not found:
+        raise InvalidFileError(f"{root}: no folders in it; expected one for each class, with its pictures")
+    return found

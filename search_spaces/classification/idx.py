@@ -1,0 +1,60 @@
+"""MNIST (LeCun et al., 1998), Fashion-MNIST (Xiao et al., 2017) and others in the IDX format, compressed or not."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.errors import InvalidFileError
+from search_spaces.classification.images import Images
+
+
+class IDX(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="idx"):
+    """A folder with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same of `t10k`, each also as `.gz`."""
+
+    root: str
+
+    def load(self) -> tuple[Images, Images]:
+        """The images for training and those for the test; classes are named by number. Raises `InvalidFileError`."""
+        train, test = (self._part(part) for part in ("train", "t10k"))
+        count = 1 + int(max(labels.max() for _, labels in (train, test)))
+        classes = tuple(str(label) for label in range(count))
+        return Images(*train, classes), Images(*test, classes)
+
+    def _part(self, part: str) -> tuple[Tensor, Tensor]:
+        images, labels = _find(self.root, f"{part}-images", 3), _find(self.root, f"{part}-labels", 1)
+        pixels, numbers = _read(images, 3), _read(labels, 1).long()
+        if len(pixels) != len(numbers) or not len(pixels):
+            raise InvalidFileError(f"{labels}: {len(numbers)} labels, but {len(pixels)} images in {images.name}")
+        return pixels.unsqueeze(1), numbers
+
+
+def _find(root: str, name: str, dimensions: int) -> Path:
+    names = [f"{name}{dash}idx{dimensions}-ubyte{suffix}" for dash in "-." for suffix in ("", ".gz")]
+    found = [path for path in (Path(root, name) for name in names) if path.is_file()]
+    if not found:
+        raise InvalidFileError(f"{root}: has no {names[0]}, nor {names[1]}")
+    return found[0]
+
+
+def _read(path: Path, dimensions: int) -> Tensor:
+    """The array of bytes in an IDX file: zero, zero, 8 for bytes, the number of dimensions, big-endian sizes, data."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    header = 4 + 4 * dimensions
+    if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) < header:
+        raise InvalidFileError(f"{path}: not an IDX file of bytes in {dimensions} dimensions")
+    sizes = np.frombuffer(data, ">u4", dimensions, 4).tolist()
+    if len(data) != header + math.prod(sizes):
+        expected = " x ".join(map(str, sizes))
+        raise InvalidFileError(f"{path}: {len(data) - header} bytes of data, expected {expected}: is it complete?")
+    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=header).reshape(sizes).copy())

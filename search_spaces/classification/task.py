@@ -1,0 +1,175 @@
+"""Image classification as a task: batches of augmented images, the cross-entropy, accuracy, and tables of classes."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.errors import ConfigError, UnknownNameError
+from nas.task import task
+from search_spaces.classification.augment import Augmentation
+from search_spaces.classification.cifar import CIFAR10, CIFAR100
+from search_spaces.classification.folders import Folders
+from search_spaces.classification.handwriting import Digits
+from search_spaces.classification.idx import IDX
+from search_spaces.classification.images import Images
+from search_spaces.classification.predict import classify_files
+
+SPLITS = ("train", "val", "all")
+CHUNK = 250
+"""Test images that `evaluate` takes at once."""
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Weight = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class ClassificationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `task` section of a configuration."""
+
+    data: CIFAR10 | CIFAR100 | IDX | Folders | Digits
+    val: Share = 0.5
+    """The share of the training images that are kept for the upper level of a search."""
+    batch: Count = 64
+    augment: Augmentation = Augmentation()
+    auxiliary: Weight = 0.4
+    """Weight of the loss of each further output that a network in training mode returns."""
+
+
+class Batch(NamedTuple):
+    """Normalized images (batch, channels, height, width) float32, and labels (batch,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@task("classification")
+class Classification:
+    """Image classification. Networks map images to class scores, or to a tuple of scores, the main ones first.
+
+    Splits: `train` and `val` divide the training images at random by the seed; `all` is their union. Each goes through
+    its images in a new random order again and again. The loss is `cross_entropy`. Images are normalized by the mean
+    and standard deviation of each channel over the training images.
+    """
+
+    Config: ClassVar[type] = ClassificationConfig
+    score: ClassVar[str] = "accuracy"
+
+    def __init__(self, config: ClassificationConfig, *, seed: int = 0) -> None:
+        self.config = config
+        self.seed = seed
+        self.losses: Mapping[str, Callable[[nn.Module, Batch], Tensor]] = {"cross_entropy": self._loss}
+        self._order = functools.lru_cache(maxsize=8)(self._shuffled)
+        self.statement = "accuracy: share of the test images; loss: mean cross-entropy over them, in nats"
+
+    def batch(self, split: str, index: int) -> Batch:
+        """Images of a split, augmented, and their labels."""
+        if split not in SPLITS:
+            raise UnknownNameError("split", split, SPLITS)
+        size = self.config.batch
+        rounds, places = np.divmod(np.arange(index * size, (index + 1) * size), len(self._members[split]))
+        chosen = torch.cat([self._order(split, int(n))[places[rounds == n]] for n in np.unique(rounds)])
+        rng = self._rng(split, "augment", index)
+        images = self.normalize(self.config.augment.move(self.train.pixels[chosen], rng))
+        return Batch(self.config.augment.cut(images, rng), self.train.labels[chosen])
+
+    def example(self) -> tuple[Tensor, ...]:
+        """One image, (1, channels, height, width)."""
+        return (torch.zeros(1, *self.train.pixels.shape[1:]),)
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Accuracy in [0, 1] and mean cross-entropy on the test images."""
+        right, loss = 0, 0.0
+        for start in range(0, len(self.test.labels), CHUNK):
+            pixels, labels = (part[start : start + CHUNK] for part in (self.test.pixels, self.test.labels))
+            scores = self._scores(network, self.normalize(pixels))[0]
+            right += int((scores.argmax(1) == labels).sum())
+            loss += F.cross_entropy(scores, labels, reduction="sum").item()
+        return {"accuracy": right / len(self.test.labels), "loss": loss / len(self.test.labels)}
+
+    def predict(
+        self,
+        network: nn.Module,
+        source: Path,
+        sink: Path,
+        *,
+        tile: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, float]:
+        """Classify a picture file or a folder of them into a CSV file (see `classify_files`)."""
+        if tile is not None:
+            raise ConfigError("pictures are classified whole: leave --tile out")
+        classify = functools.partial(classify_files, classes=self.train.classes, normalize=self.normalize)
+        return classify(network, source, sink, shape=self.train.shape, progress=progress)
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """(batch, channels, height, width) uint8 to float32 of about zero mean and unit variance."""
+        mean, deviation = self._statistics
+        return (pixels / 255 - mean) / deviation
+
+    @property
+    def train(self) -> Images:
+        """The images that search and retraining see."""
+        return self._data[0]
+
+    @property
+    def test(self) -> Images:
+        """The images that `evaluate` scores."""
+        return self._data[1]
+
+    @functools.cached_property
+    def _data(self) -> tuple[Images, Images]:
+        return self.config.data.load()
+
+    @functools.cached_property
+    def _members(self) -> dict[str, Tensor]:
+        """The training images of each split, by number."""
+        count = len(self.train.labels)
+        order = torch.from_numpy(self._rng("split").permutation(count))
+        kept = round(count * (1 - self.config.val))
+        if not 0 < kept < count:
+            raise ConfigError(f"task.val: a share of {self.config.val} of {count} images leaves a split empty")
+        return {"train": order[:kept], "val": order[kept:], "all": torch.arange(count)}
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel over the training images, (channels, 1, 1) both."""
+        values = torch.arange(256, dtype=torch.double) / 255
+        counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in self.train.pixels.unbind(1)])
+        shares = counts.double() / counts.sum(1, keepdim=True)
+        mean = shares @ values
+        deviation = (shares @ values.square() - mean.square()).clamp(min=1e-6).sqrt()
+        return mean.float()[:, None, None], deviation.float()[:, None, None]
+
+    def _shuffled(self, split: str, number: int) -> Tensor:
+        """The images of a split in the order of its round of this number."""
+        members = self._members[split]
+        return members[torch.from_numpy(self._rng(split, "order", number).permutation(len(members)))]
+
+    def _rng(self, *purpose: str | int) -> np.random.Generator:
+        return np.random.default_rng(zlib.crc32("/".join(map(str, (self.seed, *purpose))).encode()))
+
+    def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        main, *others = (F.cross_entropy(scores, batch.labels) for scores in self._scores(network, batch.images))
+        return main + self.config.auxiliary * sum(others) if others else main
+
+    def _scores(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of a network, the main one first."""
+        outputs = network(images)
+        scores: tuple[Tensor, ...] = outputs if isinstance(outputs, tuple) else (outputs,)
+        classes = len(self.train.classes)
+        if scores[0].shape[1:] != (classes,):
+            raise ConfigError(
+                f"the network gives scores of shape {tuple(scores[0].shape[1:])}, but there are {classes} classes: set"
+                f" the option of the space, such as options.classes={classes}"
+            )
+        return scores

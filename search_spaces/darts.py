@@ -1,0 +1,119 @@
+"""The DARTS space (Liu, Simonyan and Yang, ICLR 2019): a normal and a reduction cell, stacked as for CIFAR."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import msgspec
+from torch import Tensor, nn
+
+from nas import Cell, Chooser, OperationSet, search_space
+from nas.choose import Factory
+from nas.primitives import DARTS, DropPath, FactorizedReduce, relu_conv_bn
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+@search_space("darts")
+def darts(
+    choose: Chooser,
+    /,
+    *,
+    channels: Positive = 16,
+    cells: Positive = 8,
+    nodes: Positive = 4,
+    classes: Positive = 10,
+    in_channels: Positive = 3,
+    affine: bool = False,
+    auxiliary: bool = False,
+    drop_path: Share = 0.0,
+    operations: OperationSet = DARTS,
+) -> nn.Module:
+    """Image classification by a stack of normal and reduction cells (DARTS).
+
+    Maps (batch, in_channels, height, width) to class scores (batch, classes). Cells number `cells // 3` and
+    `2 * cells // 3`, counted from 0, are reduction cells: they halve height and width and double the channels. A node
+    keeps two in-edges. The factories in `operations` take `channels`, `stride` and `affine`.
+
+    The defaults are those of the published search. The published networks have `channels=36`, `cells=20`,
+    `affine=True` and `operations="darts-evaluation"`, and are trained with `auxiliary=True` (in training mode the
+    network returns two tensors, its scores and those of an auxiliary head; images have 21 pixels or more a side) and
+    `drop_path=0.2` (the share of its edges, identities apart, that a training image skips).
+    """
+    before = last = 3 * channels
+    stem = nn.Sequential(nn.Conv2d(in_channels, last, 3, padding=1, bias=False), nn.BatchNorm2d(last))
+    reductions = (cells // 3, 2 * cells // 3)
+    stages, head = [], None
+    for number in range(cells):
+        reduction = number in reductions
+        channels = 2 * channels if reduction else channels
+
+        def candidates(source: int, node: int, width: int = channels, halving: bool = reduction) -> dict[str, Factory]:
+            made = operations.bind(width, stride=2 if halving and source < 2 else 1, affine=affine)
+            return {name: partial(_droppable, make, drop_path) for name, make in made.items()}
+
+        cell = Cell(choose, "reduce" if reduction else "normal", candidates, nodes=nodes)
+        stages.append(Stage(cell, before, last, channels, halved=number - 1 in reductions, affine=affine))
+        before, last = last, nodes * channels
+        if auxiliary and number == reductions[1]:
+            head = auxiliary_head(last, classes)
+    return Network(stem, stages, nn.Linear(last, classes), reductions[1], head)
+
+
+class Network(nn.Module):
+    """Stem, cells on the outputs of the two before, classifier; in training also the auxiliary head of one cell."""
+
+    def __init__(
+        self, stem: nn.Module, cells: list[Stage], classifier: nn.Module, branch: int, auxiliary: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.cells = nn.ModuleList(cells)
+        self.classifier = classifier
+        self.auxiliary, self.branch = auxiliary, branch
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        states = [self.stem(x)] * 2
+        for cell in self.cells:
+            states.append(cell(*states[-2:]))
+        scores: Tensor = self.classifier(states[-1].mean((2, 3)))
+        return (scores, self.auxiliary(states[2 + self.branch])) if self.auxiliary and self.training else scores
+
+
+class Stage(nn.Module):
+    """A cell behind projections of its two inputs to its own size."""
+
+    def __init__(self, cell: Cell, before: int, last: int, channels: int, *, halved: bool, affine: bool) -> None:
+        super().__init__()
+        project = partial(relu_conv_bn, kernel=1, out=channels, affine=affine)
+        self.before = FactorizedReduce(before, channels, affine=affine) if halved else project(before)
+        self.last = project(last)
+        self.cell = cell
+
+    def forward(self, before: Tensor, last: Tensor) -> Tensor:
+        output: Tensor = self.cell(self.before(before), self.last(last))
+        return output
+
+
+def auxiliary_head(channels: int, classes: int) -> nn.Module:
+    """The authors' head for CIFAR, where it sees maps of 8x8; works from 6x6."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.AvgPool2d(5, stride=3, ceil_mode=True, count_include_pad=False),
+        nn.Conv2d(channels, 128, 1, bias=False),
+        nn.BatchNorm2d(128),
+        nn.ReLU(),
+        nn.Conv2d(128, 768, 2, bias=False),
+        nn.BatchNorm2d(768),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(768, classes),
+    )
+
+
+def _droppable(make: Factory, rate: float) -> nn.Module:
+    operation = make()
+    return operation if not rate or isinstance(operation, nn.Identity) else nn.Sequential(operation, DropPath(rate))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.errors import InvalidFileError
+from search_spaces.classification.images import list_images, read_image
+
+
+def test_a_picture_is_scaled_and_cut_at_the_centre(tmp_path: Path) -> None:
+    array = np.zeros((8, 16, 3), np.uint8)
+    array[:, 4:12] = (10, 20, 30)  # the middle half of a wide picture
+    Image.fromarray(array).save(tmp_path / "wide.png")
+    image = read_image(tmp_path / "wide.png", (3, 4, 4))
+    assert image[:, 1:3, 1:3].flatten(1).unique(dim=1).flatten().tolist() == [10, 20, 30]
+    assert image.shape == (3, 4, 4)
+    assert read_image(tmp_path / "wide.png", (1, 8, 16)).shape == (1, 8, 16)
+
+
+def test_channels_rows_and_columns_keep_their_places(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "any.png")
+    assert np.array_equal(read_image(tmp_path / "any.png", (3, 5, 7)).numpy(), array.transpose(2, 0, 1))
+
+
+def test_a_photograph_is_turned_as_its_camera_was(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new("L", (6, 3)).save(tmp_path / "turned.jpg", exif=exif)
+    with Image.open(tmp_path / "turned.jpg") as file:
+        assert file.size == (6, 3)
+    array = np.zeros((3, 6), np.uint8)
+    array[:, 0] = 255  # its left becomes the top
+    Image.fromarray(array).save(tmp_path / "turned.png", exif=exif)
+    assert read_image(tmp_path / "turned.png", (1, 6, 3))[0, :, 0].tolist() == [255, 0, 0, 0, 0, 0]
+
+
+def test_files_that_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("text")
+    with pytest.raises(InvalidFileError, match=r"text.png: not a picture that can be read"):
+        read_image(text, (3, 4, 4))
+    with pytest.raises(InvalidFileError, match=r"none.png: cannot be read: No such file"):
+        read_image(tmp_path / "none.png", (3, 4, 4))
+    whole = tmp_path / "whole.png"
+    Image.effect_noise((40, 40), 50).save(whole)
+    (tmp_path / "half.png").write_bytes(whole.read_bytes()[:500])
+    with pytest.raises(InvalidFileError, match=r"half.png: cannot be read: image file is truncated"):
+        read_image(tmp_path / "half.png", (3, 4, 4))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InvalidFileError, match=r"whole.png: cannot be read: Image size \(1600 pixels\) exceeds"):
+        read_image(whole, (3, 4, 4))
+
+
+def test_pictures_of_a_folder_come_by_name(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_images(tmp_path)] == ["a.jpg", "b.PNG"]
+    (tmp_path / "empty").mkdir()
+    for path, what in (
+        (tmp_path / "empty", "no pictures"),
+        (tmp_path / "no", "no such"),
+        (tmp_path / "a.jpg", "not a"),
+    ):
+        with pytest.raises(InvalidFileError, match=what):
+            list_images(path)

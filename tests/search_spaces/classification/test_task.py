@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.errors import ConfigError, UnknownNameError
+from nas.retrain import evaluate
+from nas.task import find_task
+from search_spaces.classification.task import CHUNK, Classification, ClassificationConfig
+
+
+@pytest.fixture
+def build(mnist: Path) -> Callable[..., Classification]:
+    """A task on twelve grey images of 5x4 in three classes, and six for the test."""
+
+    def build(*, seed: int = 0, **fields: Any) -> Classification:
+        data = {"data": {"kind": "idx", "root": str(mnist)}, "batch": 4, **fields}
+        return Classification(msgspec.convert(data, ClassificationConfig), seed=seed)
+
+    return build
+
+
+class Linear(nn.Module):
+    """Class scores by one matrix; in training twice, the second time doubled."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(20, classes)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        scores: Tensor = self.linear(x.flatten(1))
+        return (scores, 2 * scores) if self.training else scores
+
+
+def originals(task: Classification, images: Tensor) -> list[int]:
+    """Which training images these are."""
+    known = task.normalize(task.train.pixels).flatten(1)
+    return [int((known == image.flatten()).all(1).nonzero()) for image in images]
+
+
+def test_it_is_found_by_name() -> None:
+    assert find_task("classification") is Classification
+
+
+def test_splits_divide_the_training_images(build: Callable[..., Classification]) -> None:
+    task = build(val=0.33, batch=1)
+    counts = {"train": 8, "val": 4, "all": 12}
+    seen = {s: originals(task, torch.cat([task.batch(s, i).images for i in range(n)])) for s, n in counts.items()}
+    assert {split: len(set(numbers)) for split, numbers in seen.items()} == counts
+    assert set(seen["train"]) | set(seen["val"]) == set(seen["all"]) == set(range(12))
+    other = build(val=0.33, batch=1, seed=1)
+    assert set(seen["val"]) != {originals(other, other.batch("val", i).images)[0] for i in range(4)}
+
+
+def test_every_round_shows_each_image_once_in_a_new_order(build: Callable[..., Classification]) -> None:
+    task = build(batch=5)  # 12 batches of 5 are 5 rounds of 12, with batches across rounds
+    seen = [number for i in range(12) for number in originals(task, task.batch("all", i).images)]
+    rounds = [tuple(seen[start : start + 12]) for start in range(0, 60, 12)]
+    assert all(Counter(each) == Counter(range(12)) for each in rounds)
+    assert len(set(rounds)) == 5
+
+
+def test_a_batch_is_a_function_of_split_index_and_seed(build: Callable[..., Classification]) -> None:
+    fields = {"augment": {"pad": 2, "flip": True, "cutout": 2}}
+    task, again = build(**fields), build(**fields)
+    torch.manual_seed(7)
+    again.batch("train", 3)  # whatever came before
+    for index in (5, 0, 5):
+        for one, other in zip(task.batch("train", index), again.batch("train", index), strict=True):
+            assert torch.equal(one, other)
+    images = task.batch("train", 0).images
+    for other in (task.batch("val", 0), task.batch("train", 1), build(seed=1, **fields).batch("train", 0)):
+        assert not torch.equal(images, other.images)
+
+
+def test_labels_belong_to_their_images(build: Callable[..., Classification]) -> None:
+    task = build()
+    images, labels = task.batch("all", 1)
+    assert (images.dtype, images.shape, labels.dtype) == (torch.float32, (4, 1, 5, 4), torch.int64)
+    assert labels.tolist() == [number % 3 for number in originals(task, images)]
+    assert task.example()[0].shape == (1, 1, 5, 4)
+
+
+def test_images_are_normalized_by_the_training_images(cifar10: Path) -> None:
+    data = {"data": {"kind": "cifar-10", "root": str(cifar10)}}
+    task = Classification(msgspec.convert(data, ClassificationConfig))
+    everything = task.normalize(task.train.pixels)
+    deviation, mean = torch.std_mean(everything, (0, 2, 3), correction=0)
+    torch.testing.assert_close(mean, torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(deviation, torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_what_is_cut_out_is_zero_after_normalization(build: Callable[..., Classification]) -> None:
+    plain, cut = build().batch("train", 0).images, build(augment={"cutout": 3}).batch("train", 0).images
+    changed = plain != cut
+    assert changed.any((1, 2, 3)).all()
+    assert (cut[changed] == 0).all()
+
+
+def test_the_loss_is_the_cross_entropy_of_each_output(build: Callable[..., Classification]) -> None:
+    task, network = build(auxiliary=0.3), Linear()
+    batch = task.batch("train", 0)
+    scores = network.linear(batch.images.flatten(1))
+    picked = [-scores.log_softmax(1)[i, label] for i, label in enumerate(batch.labels.tolist())]
+    doubled = [-(2 * scores).log_softmax(1)[i, label] for i, label in enumerate(batch.labels.tolist())]
+    expected = torch.stack(picked).mean() + 0.3 * torch.stack(doubled).mean()
+    torch.testing.assert_close(task.losses["cross_entropy"](network, batch), expected)
+    torch.testing.assert_close(task.losses["cross_entropy"](network.eval(), batch), torch.stack(picked).mean())
+
+
+@pytest.mark.parametrize("chunk", [1, 4, CHUNK])
+def test_scores_are_means_over_the_test_images(
+    build: Callable[..., Classification], monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("search_spaces.classification.task.CHUNK", chunk)
+    task, network = build(), Linear()
+    scores = network.eval()(task.normalize(task.test.pixels))
+    right = [int(row.argmax()) == label for row, label in zip(scores, task.test.labels.tolist(), strict=True)]
+    found = evaluate(network, task)
+    assert found["accuracy"] == sum(right) / 6
+    assert found["loss"] == pytest.approx(F.cross_entropy(scores, task.test.labels).item())
+    assert task.score in found
+
+
+def test_errors(build: Callable[..., Classification], tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="unknown split 'valid' \\(did you mean 'val'\\?\\)"):
+        build().batch("valid", 0)
+    with pytest.raises(ConfigError, match=r"scores of shape \(5,\), but there are 3 classes.*options.classes=3"):
+        build().losses["cross_entropy"](Linear(5).eval(), build().batch("train", 0))
+    with pytest.raises(ConfigError, match=r"0\.01 of 12 images leaves a split empty"):
+        build(val=0.01).batch("train", 0)
+    with pytest.raises(ConfigError, match="leave --tile out"):
+        build().predict(Linear(), tmp_path, tmp_path / "out.csv", tile=64)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.cost import measure
+from nas.genotype import Genotype
+from nas.primitives import DropPath
+from nas.supernet import Supernet
+from nas.testing import SearchSpaceTests
+from search_spaces.darts import darts
+
+# What the authors' code (quark0/darts, cnn/genotypes.py) lists: normal and reduce cell, two in-edges a node.
+PUBLISHED = {
+    "darts-v1": {
+        "normal": "sep_conv_3x3 1, sep_conv_3x3 0, skip_connect 0, sep_conv_3x3 1, skip_connect 0, sep_conv_3x3 1,"
+        " sep_conv_3x3 0, skip_connect 2",
+        "reduce": "max_pool_3x3 0, max_pool_3x3 1, skip_connect 2, max_pool_3x3 0, max_pool_3x3 0, skip_connect 2,"
+        " skip_connect 2, avg_pool_3x3 0",
+    },
+    "darts-v2": {
+        "normal": "sep_conv_3x3 0, sep_conv_3x3 1, sep_conv_3x3 0, sep_conv_3x3 1, sep_conv_3x3 1, skip_connect 0,"
+        " skip_connect 0, dil_conv_3x3 2",
+        "reduce": "max_pool_3x3 0, max_pool_3x3 1, skip_connect 2, max_pool_3x3 1, max_pool_3x3 0, skip_connect 2,"
+        " skip_connect 2, max_pool_3x3 1",
+    },
+}
+
+
+class TestDarts(SearchSpaceTests):
+    space = darts
+    options: ClassVar[Mapping[str, Any]] = {"channels": 2, "cells": 3, "nodes": 2}
+    trials = 2
+
+    def example_input(self) -> Tensor:
+        return torch.randn(2, 3, 8, 8)
+
+
+class TestDartsForTraining(TestDarts):
+    options: ClassVar[Mapping[str, Any]] = {
+        **TestDarts.options,
+        "affine": True,
+        "auxiliary": True,
+        "drop_path": 0.3,
+        "operations": "darts-evaluation",
+    }
+
+    def example_input(self) -> Tensor:
+        return torch.randn(2, 3, 21, 24)
+
+
+def test_the_supernet_has_the_published_size() -> None:
+    supernet = Supernet(darts)
+    assert sum(p.numel() for p in supernet.network.parameters()) == 1_930_618
+    shapes = {cell: [p.shape for n, p in supernet.arch.items() if n.startswith(cell)] for cell in ("normal", "reduce")}
+    assert shapes == {"normal": [(8,)] * 14, "reduce": [(8,)] * 14}
+
+
+def test_the_published_network_has_the_published_size() -> None:
+    genotype = Genotype.load("darts-v2")
+    assert measure(genotype) == 3_349_342
+    trained = Genotype(space="darts", choices=genotype.choices, options={**genotype.options, "auxiliary": True})
+    channels, classes = 4 * 4 * 36, 10
+    head = 128 * channels + 2 * 128 + 768 * 128 * 4 + 2 * 768 + (768 + 1) * classes
+    assert measure(trained) == 3_349_342 + head
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_shipped_genotypes_are_the_published_ones(name: str) -> None:
+    genotype = Genotype.load(name)
+    found = {label: choice for label, choice in genotype.choices.items() if "<-" in label}
+    expected = {}
+    for cell, text in PUBLISHED[name].items():
+        for place, gene in enumerate(text.split(", ")):
+            operation, source = gene.split()
+            expected[f"{cell}/{2 + place // 2}<-{source}"] = operation
+    assert found == expected
+
+
+def small(**options: Any) -> nn.Module:
+    """A narrow network with the cells of DARTS V2; 4 cells, of which number 1 and 2 are reduction cells."""
+    choices = Genotype.load("darts-v2").choices
+    return darts.derived(Genotype(space="darts", choices=choices, options={"channels": 2, "cells": 4, **options}))
+
+
+def test_a_network_computes_what_the_paper_says() -> None:
+    network: Any = small(affine=True).eval()
+    x = torch.randn(2, 3, 32, 32)
+    first = second = network.stem(x)
+    for stage in network.cells:
+        states = [stage.before(first), stage.last(second)]
+        for node in stage.cell.nodes:
+            states.append(sum(edge(states[int(source)]) for source, edge in node.named_children()))
+        first, second = second, torch.cat(states[2:], 1)
+    assert torch.equal(network(x), network.classifier(F.adaptive_avg_pool2d(second, 1).flatten(1)))
+
+
+def test_reduction_cells_halve_height_and_width_and_double_the_channels() -> None:
+    network: Any = small()
+    shapes: list[tuple[int, ...]] = []
+    for stage in network.cells:
+        stage.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape)))
+    network(torch.randn(2, 3, 32, 30))
+    assert shapes == [(2, 8, 32, 30), (2, 16, 16, 15), (2, 32, 8, 8), (2, 32, 8, 8)]
+
+
+def test_the_auxiliary_head_is_the_authors_on_cifar_and_trains_the_cells_before_it() -> None:
+    network: Any = small(auxiliary=True)
+    seen: list[Tensor] = []
+    network.cells[2].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    x = torch.randn(4, 3, 32, 32)
+    scores, auxiliary = network(x)
+    network.eval()
+    assert isinstance(network(x), Tensor)
+    network.train()
+    pooled = F.avg_pool2d(seen[0].relu(), 5, stride=3, padding=0, count_include_pad=False)
+    assert seen[0].shape[-2:] == (8, 8)
+    assert torch.equal(auxiliary, network.auxiliary[2:](pooled))
+    reached = torch.autograd.grad(auxiliary.sum(), list(network.cells.parameters()), allow_unused=True)
+    numbers = [name.split(".")[0] for name, _ in network.cells.named_parameters()]
+    assert {n for n, g in zip(numbers, reached, strict=True) if g is not None} == {"0", "1", "2"}
+    assert scores.shape == auxiliary.shape == (4, 10)
+
+
+def test_drop_path_spares_identities_and_evaluation() -> None:
+    network = small(drop_path=0.5)
+    dropping = [name.split(".")[-2] for name, module in network.named_modules() if isinstance(module, DropPath)]
+    assert set(dropping) == {"sep_conv_3x3", "dil_conv_3x3", "max_pool_3x3"}  # all skips of V2 are identities
+    x = torch.randn(2, 3, 16, 16)
+    assert not torch.equal(network(x), network(x))
+    network.eval()
+    assert torch.equal(network(x), network(x))
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3])
+def test_few_cells_work(cells: int) -> None:
+    network = Supernet(darts, channels=2, cells=cells, nodes=1, classes=3, in_channels=1, auxiliary=True).train()
+    assert [scores.shape for scores in network(torch.randn(2, 1, 24, 24))] == [(2, 3), (2, 3)]
