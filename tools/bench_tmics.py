@@ -92,6 +92,7 @@ def derived(name: str, channels: int) -> nn.Module:
     """
     genotype = published(name, channels)
     network = find_space("tmics").derived(genotype).eval()
+    torch.manual_seed(0)
     for route in ("dna", "cna"):
         network.get_submodule(route).head[-1].reset_parameters()
     channels_last(network)
