@@ -18,7 +18,7 @@ from nas.config import Config
 from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError
 from nas.genotype import Genotype
 from nas.multilevel import Moved
-from nas.retrain import WEIGHTS, OnStep, channels_last, evaluate, load_network, retrain
+from nas.retrain import WEIGHTS, OnStep, channels_last, evaluate, load_network, previews, retrain
 from nas.run import Run, read_records
 from nas.search import search
 from nas.space import find_space
@@ -258,9 +258,14 @@ def test_evaluation_leaves_the_network_as_it_was(training: bool) -> None:
     before = copy.deepcopy(network.state_dict())
     task = toy.config().build_task()
     assert evaluate(network, task) == evaluate(network, task)
+    assert [preview.title for preview in previews(network, task)] == ["noise"]
     assert all(module.training == training for module in network.modules())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert torch.is_grad_enabled()
+
+
+def test_a_task_without_previews_shows_nothing() -> None:
+    assert previews(find_space("toy").derived(NOISY), object()) == []  # type: ignore[arg-type]
 
 
 def test_only_four_dimensional_weights_change_their_layout() -> None:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from nas.config import load_config
 from nas.errors import ConfigError, InvalidFileError, NASError, UnknownNameError
 from nas.files import dump_yaml
+from nas.retrain import previews
 from nas.task import find_task
+from tmics_space import task as task_module
 from tmics_space.data import Clip, moving_texture, write_frames
 from tmics_space.data.clips import Batch
 from tmics_space.data.sources import Films
@@ -225,6 +227,21 @@ def test_evaluation_over_time(build: Callable[..., DerainTask]) -> None:
         f"warping_error: {error.statement}",
         f"tof: {flows.statement}",
     ]
+
+
+def test_previews_are_the_middle_of_test_clips(
+    build: Callable[..., DerainTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_module, "PREVIEW", (4, 24, 20))
+    task, network = build(test="cde"), Blur().eval()
+    shown = previews(network, task)
+    assert [preview.title for preview in shown] == [clip.name for clip in task.test_clips[:2]]
+    for preview, clip in zip(shown, task.test_clips, strict=False):
+        inside = (slice(1, 5), slice(None), slice(0, 24), slice(4, 24))
+        assert torch.equal(preview.layers["rainy"], clip.rainy[0][inside])
+        assert torch.equal(preview.layers["truth"], clip.frames[inside])
+        restored = torch.stack([each.frame for each in derain(network, clip.rainy[0][inside])])
+        assert torch.equal(preview.layers["derained"], (restored * 255).round().to(torch.uint8))
 
 
 def test_prediction_is_that_of_a_file(build: Callable[..., DerainTask], films: dict[str, str], tmp_path: Path) -> None:
