@@ -43,10 +43,7 @@ def retrain(
     task = config.build_task(retraining=True)
     if hasattr(task, "check"):
         task.check()
-    if initial is None:
-        initial = find_space(genotype.space).derived(genotype, seed=config.seed)
-        checkpoint.load_parts(initial, config.initial, partial=True)
-    network = initial
+    network = build_network(config, genotype) if initial is None else initial
     channels_last(network)
     stages = {
         name: Multilevel(network, {name: stage.level}, task.losses, task.batch, stage.steps)
@@ -93,6 +90,13 @@ def retrain(
                     save(step, stage)
             done += stage.steps
     checkpoint.save_weights(run.path / WEIGHTS, network.state_dict())
+    return network
+
+
+def build_network(config: Config, genotype: Genotype) -> nn.Module:
+    """The network that a retraining of `genotype` trains, at its initial weights."""
+    network = find_space(genotype.space).derived(config.retrained(genotype), seed=config.seed)
+    checkpoint.load_parts(network, config.initial, partial=True)
     return network
 
 

@@ -9,16 +9,14 @@ from typing import NamedTuple
 
 import torch
 
-from nas import checkpoint
 from nas.config import Config
 from nas.genotype import Genotype
 from nas.multilevel import Moved
 from nas.retrain import OnStep as OnRetrainStep
-from nas.retrain import evaluate, retrain
+from nas.retrain import build_network, evaluate, retrain
 from nas.run import CONFIG, Run
 from nas.search import OnEpoch, search
 from nas.search import OnStep as OnSearchStep
-from nas.space import find_space
 
 SEARCH, RETRAIN = "search", "retrain"
 """The folders of the runs in the folder of a trial."""
@@ -50,9 +48,8 @@ def run_trial(
     if genotype is None:
         with _run(folder / SEARCH, config) as run, views.search(config) as (on_step, on_epoch):
             genotype = search(config, run, on_step, on_epoch)
-    task = config.build_task()
-    network = find_space(genotype.space).derived(genotype, seed=config.seed)
-    checkpoint.load_parts(network, config.initial, partial=True)
+    task = config.build_task(retraining=True)
+    network = build_network(config, genotype)
     total = sum(stage.steps for stage in config.retrain.stages.values())
     every = max(total // config.retrain.epochs, 1)
     with _run(folder / RETRAIN, config) as run, views.retrain(config) as show:
