@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,18 @@ from nas.errors import SpaceError
 Output = TypeVar("Output", Tensor, tuple[Any, ...])
 
 
+class Sampled(NamedTuple):
+    """One-hot mixing weights of which it is known what they choose, so that only that is computed."""
+
+    index: int
+    weights: Tensor
+    """Shape `(candidates,)`: 1 at `index`, else 0. Gradients reach the one weight that is used."""
+
+
 class Mixing(Protocol):
     """Where a mixed operation finds its mixing weights."""
 
-    def __call__(self, label: str) -> Tensor:
+    def __call__(self, label: str) -> Tensor | Sampled:
         """The mixing weights of the decision `label`: shape `(candidates,)`, in [0, 1]."""
 
 
@@ -62,9 +70,15 @@ class MixedOperation(Decided):
         super().__init__(label, candidates)
         _refer(self, mixing)
 
+    def mixing(self) -> Tensor | Sampled:
+        """The mixing weights of its candidates, shape `(candidates,)`."""
+        return _mixing_of(self)(self.label)
+
     def forward(self, *inputs: Any) -> Any:
-        weights = _mixing_of(self)(self.label)
-        return weighted_sum(weights, (candidate(*inputs) for candidate in self.children()))
+        weights, candidates = self.mixing(), list(self.children())
+        if isinstance(weights, Sampled):
+            weights, candidates = _only(weights), candidates[weights.index : weights.index + 1]
+        return weighted_sum(weights, (candidate(*inputs) for candidate in candidates))
 
 
 def weighted_sum(weights: Tensor, outputs: Iterable[Output]) -> Output:
@@ -122,7 +136,7 @@ class MixedWidth(ChosenWidth):
         _refer(self, mixing)
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = _mixing_of(self)(self.label) @ self.covers.to(x)
+        mask = _dense(_mixing_of(self)(self.label)) @ self.covers.to(x)
         return x * mask.view(-1, *(1,) * (x.dim() - 2))
 
 
@@ -147,10 +161,22 @@ class MixedDepth(ChosenDepth):
         _refer(self, mixing)
 
     def forward(self, x: Any) -> Any:
+        weights, counts = _mixing_of(self)(self.label), self.counts
+        if isinstance(weights, Sampled):
+            weights, counts = _only(weights), counts[weights.index : weights.index + 1]
         after = [x]
-        for block in self.children():
+        for block in list(self.children())[: max(counts)]:
             after.append(block(after[-1]))
-        return weighted_sum(_mixing_of(self)(self.label), (after[count] for count in self.counts))
+        return weighted_sum(weights, (after[count] for count in counts))
+
+
+def _only(sampled: Sampled) -> Tensor:
+    """The weight of the sampled candidate, shape `(1,)`."""
+    return sampled.weights[sampled.index : sampled.index + 1]
+
+
+def _dense(weights: Tensor | Sampled) -> Tensor:
+    return weights.weights if isinstance(weights, Sampled) else weights
 
 
 def _refer(module: nn.Module, mixing: Mixing) -> None:

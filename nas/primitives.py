@@ -88,6 +88,22 @@ class Zero(nn.Module):
         return x[..., :: self.stride, :: self.stride] * 0.0
 
 
+class Parallel(nn.ModuleList):
+    """Runs its modules on one input, and concatenates what they return over channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self], 1)
+
+
+class Shift(nn.Module):
+    """Moves an image by one pixel up and left; zeros follow."""
+
+    channelwise = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+
+
 class FactorizedReduce(nn.Module):
     """Halves height and width: ReLU, 1x1 convolutions of even and of odd pixels, batch norm. C out + 2 out parameters.
 
@@ -99,6 +115,10 @@ class FactorizedReduce(nn.Module):
         self.even = nn.Conv2d(channels, out // 2, 1, stride=2, bias=False)
         self.odd = nn.Conv2d(channels, out - out // 2, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(out, affine=affine)
+
+    def structure(self) -> list[nn.Module]:
+        """The layers in order, for planned evaluation."""
+        return [nn.ReLU(), Parallel([self.even, nn.Sequential(Shift(), self.odd)]), self.norm]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.relu()
