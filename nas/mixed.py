@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
@@ -68,6 +68,8 @@ class MixedOperation(Decided):
 
     def __init__(self, label: str, candidates: Mapping[str, nn.Module], mixing: Mixing) -> None:
         super().__init__(label, candidates)
+        self.evaluation: Callable[..., Any] | None = None
+        """What computes the output, where it is not `plain`; a supernet sets it."""
         _refer(self, mixing)
 
     def mixing(self) -> Tensor | Sampled:
@@ -75,6 +77,10 @@ class MixedOperation(Decided):
         return _mixing_of(self)(self.label)
 
     def forward(self, *inputs: Any) -> Any:
+        return (self.evaluation or self.plain)(*inputs)
+
+    def plain(self, *inputs: Any) -> Any:
+        """The weighted sum, by one call of every candidate."""
         weights, candidates = self.mixing(), list(self.children())
         if isinstance(weights, Sampled):
             weights, candidates = _only(weights), candidates[weights.index : weights.index + 1]

@@ -92,6 +92,7 @@ class Multilevel:
         Where a level's loss or gradient is not finite, its step changes nothing. Raises `DivergedError` after several
         such steps in a row.
         """
+        self._at(k)
         moved = {}
         for name, level in self.levels.items():
             if level.due(k, self.steps):
@@ -104,6 +105,7 @@ class Multilevel:
 
         Nothing moves: no parameter, buffer, optimizer or random state.
         """
+        self._at(k)
         with self._random_kept():
             loss, _, gradients = self._differentiate(name, k, inner, probing=True)
         return loss, gradients
@@ -118,6 +120,10 @@ class Multilevel:
             optimizer.load_state_dict(state["optimizers"][name])
         self.skipped = dict(state["skipped"])
         self._in_a_row = dict(state["in_a_row"])
+
+    def _at(self, k: int) -> None:
+        if isinstance(self.model, Supernet):
+            self.model.at(k, self.steps)
 
     def _move(self, name: str, k: int, inner: int) -> Moved:
         level, optimizer = self.levels[name], self.optimizers[name]

@@ -16,7 +16,6 @@ from nas.draw import save as save_picture
 from nas.errors import ConfigError, InvalidFileError
 from nas.genotype import Genotype, Provenance
 from nas.multilevel import Moved, Multilevel
-from nas.retrain import channels_last
 from nas.run import CONFIG, Run, config_hash, package_version
 from nas.space import Description, find_space
 from nas.supernet import Supernet
@@ -86,9 +85,16 @@ def search(config: Config, run: Run, on_step: OnStep | None = None) -> Genotype:
 def build_supernet(config: Config) -> Supernet:
     """The supernet of a configuration, at its initial weights."""
     space = find_space(config.space)
-    supernet = Supernet(space, relaxation=config.search.relaxation, seed=config.seed, **config.options)
+    how = config.search
+    supernet = Supernet(
+        space,
+        relaxation=how.relaxation,
+        seed=config.seed,
+        evaluation=how.evaluation,
+        memory=how.memory,
+        **config.options,
+    )
     checkpoint.load_parts(supernet.network, config.initial)
-    channels_last(supernet)
     return supernet
 
 

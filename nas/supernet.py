@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import msgspec
@@ -16,11 +16,14 @@ from nas.errors import ConfigError, SpaceError
 from nas.genotype import Choice, Decision, Genotype, Provenance
 from nas.mixed import Node, Sampled
 from nas.planner import plan
+from nas.planner.memory import checkpointed
 from nas.relaxation import relaxation
+from nas.relaxation.sampling import Sampling, gumbel_noise, sample
 from nas.space import SearchSpace
 
 
 Evaluation = Literal["plain", "planned"]
+Memory = Literal["keep", "checkpoint"]
 
 
 class Supernet(nn.Module):
@@ -31,10 +34,13 @@ class Supernet(nn.Module):
 
     Args:
         space: the search space.
-        relaxation: name of the relaxation, or a module that maps logits to mixing weights.
+        relaxation: name of the relaxation; a mapping of its `name` and its arguments; or a module that maps logits to
+            mixing weights. One that samples wants to be told each step of the search (see `at`).
         seed: initial operation weights are a function of (seed, label, candidate) alone.
         evaluation: `planned` computes cells several times faster than `plain`, one call of every candidate on every
             edge, with the same results up to rounding; images and weights then lie channels last.
+        memory: with `checkpoint` the inside of cells, and of mixed operations outside of cells, is not kept for the
+            gradient but computed again: the same results in less memory and more time.
         options: options of the space; raises `ConfigError` for one that it does not have.
     """
 
@@ -42,9 +48,10 @@ class Supernet(nn.Module):
         self,
         space: SearchSpace,
         *,
-        relaxation: str | nn.Module = "softmax",
+        relaxation: str | Mapping[str, Any] | nn.Module = "softmax",
         seed: int = 0,
         evaluation: Evaluation = "planned",
+        memory: Memory = "keep",
         **options: Any,
     ) -> None:
         super().__init__()
@@ -54,6 +61,8 @@ class Supernet(nn.Module):
         self.network = space(choose, **options)
         self.decisions: dict[str, Decision] = choose.decisions
         self.relaxation = _relaxation(relaxation)
+        self.seed = seed
+        self.at(0, 1)
         self.arch = nn.ParameterDict(
             {
                 label: nn.Parameter(torch.zeros(len(decision.candidates)))
@@ -64,13 +73,15 @@ class Supernet(nn.Module):
         self.evaluation = evaluation
         if evaluation == "planned":
             plan(self.network)
+        if memory == "checkpoint":
+            checkpointed(self.network, self._hold)
         self._weights: Mapping[str, Tensor | Sampled] | None = None
         self._fixed: dict[str, Tensor | Sampled] | None = None
 
     def forward(self, *inputs: Any) -> Any:
         if self.evaluation == "planned":
             inputs = tuple(map(_channels_last, inputs))
-        self._weights = self.mixing_weights() if self._fixed is None else self._fixed
+        self._weights = self._drawn()
         try:
             return self.network(*inputs)
         finally:
@@ -81,6 +92,42 @@ class Supernet(nn.Module):
         if self._fixed is not None:
             return {label: w.weights if isinstance(w, Sampled) else w for label, w in self._fixed.items()}
         return {label: self.relaxation(logits) for label, logits in self.arch.items()}
+
+    def at(self, step: int, steps: int) -> None:
+        """Say where the search is: at `step` of `steps`, counted from 0.
+
+        A relaxation that samples draws the same candidates at the same step, and others at another.
+        """
+        self._step = step
+        self._progress = step / max(steps - 1, 1)
+
+    def _drawn(self) -> Mapping[str, Tensor | Sampled]:
+        """What the mixed operations compute with, by label."""
+        if self._fixed is not None:
+            return self._fixed
+        if not isinstance(self.relaxation, Sampling):
+            return self.mixing_weights()
+        noise = None
+        if self.relaxation.training:
+            noise = {
+                label: gumbel_noise(self.seed, label, self.decisions[label].candidates, self._step)
+                for label in self.arch
+            }
+        return sample(self.relaxation, dict(self.arch.items()), noise, self._progress)
+
+    def _hold(self) -> Callable[[], AbstractContextManager[None]]:
+        """Keep the mixing weights of now; what is returned gives them back for the time of a context."""
+        weights = self._drawn() if self._weights is None else self._weights
+
+        @contextmanager
+        def held() -> Iterator[None]:
+            outer, self._weights = self._weights, weights
+            try:
+                yield
+            finally:
+                self._weights = outer
+
+        return held
 
     @contextmanager
     def fixed(self, genotype: Genotype) -> Iterator[None]:
@@ -157,11 +204,17 @@ class _Reader:
         weights = self.supernet._weights
         if weights is not None:
             return weights[label]
-        return self.supernet.mixing_weights()[label]
+        return self.supernet._drawn()[label]
 
 
-def _relaxation(chosen: str | nn.Module) -> nn.Module:
-    return relaxation(chosen) if isinstance(chosen, str) else chosen
+def _relaxation(chosen: str | Mapping[str, Any] | nn.Module) -> nn.Module:
+    if isinstance(chosen, nn.Module):
+        return chosen
+    if isinstance(chosen, str):
+        return relaxation(chosen)
+    if "name" not in chosen:
+        raise ConfigError("relaxation: missing the field 'name'")
+    return relaxation(**chosen)
 
 
 def _channels_last(value: Any) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from nas.cell import Cell
+from nas.planner.layout import channels_last
 from nas.planner.planned import Planned
 
 
@@ -16,9 +16,3 @@ def plan(network: nn.Module) -> None:
         if isinstance(module, Cell):
             module.evaluation = Planned(module)
 
-
-def channels_last(network: nn.Module) -> None:
-    """Lay the weights of two-dimensional convolutions out channels last: up to twice as fast on the CPU."""
-    for parameter in network.parameters():  # `Module.to` would refuse weights of three-dimensional convolutions
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -95,21 +95,25 @@ def _convolve(layers: Sequence[Any], x: Tensor, times: int, scale: Tensor | None
         factor = scale.repeat_interleave(first.out_channels)
         weight = weight * factor.view(-1, 1, 1, 1)
         bias = None if bias is None else bias * factor
-    if _flippable(first) and x.device.type == "cpu":
-        x = depthwise(x, weight, first.padding, first.dilation)
+    if _is_depthwise(first) and x.device.type == "cpu":
+        x = _depthwise(first, x, weight)
         return x if bias is None else x + bias.view(-1, 1, 1)
     return F.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, times * first.groups)
 
 
-def _flippable(layer: nn.Conv2d) -> bool:
-    """Whether `depthwise` does what the layer does."""
-    return (
-        layer.groups == layer.in_channels == layer.out_channels
-        and layer.groups > 1
-        and layer.stride == (1, 1)
-        and isinstance(layer.padding, tuple)
-        and all(p <= d * (k - 1) for p, d, k in zip(layer.padding, layer.dilation, layer.kernel_size, strict=True))
-    )
+def _is_depthwise(layer: nn.Conv2d) -> bool:
+    """Whether `_depthwise` can do what the layer does."""
+    if isinstance(layer.padding, str) or not layer.groups == layer.in_channels == layer.out_channels > 1:
+        return False
+    geometry = zip(layer.stride, layer.padding, layer.dilation, layer.kernel_size, strict=True)
+    return all(p % s == d % s == 0 and p <= d * (k - 1) for s, p, d, k in geometry)
+
+
+def _depthwise(layer: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
+    (s, t), (p, q), (d, e) = layer.stride, cast(tuple[int, int], layer.padding), layer.dilation
+    if (s, t) != (1, 1):  # a kernel dilated by the stride meets every s-th row and t-th column alone
+        x = x[:, :, ::s, ::t]
+    return depthwise(x, weight, (p // s, q // t), (d // s, e // t))
 
 
 def _normalize(norms: Sequence[nn.BatchNorm2d], x: Tensor, scale: Tensor | None) -> Tensor:

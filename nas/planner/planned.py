@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nas.cell import Cell
 from nas.mixed import MixedOperation, Node, Sampled
+from nas.planner.layout import laid_out
 from nas.planner.source import SourcePlan
 from nas.planner.structure import watched
 
@@ -73,11 +74,11 @@ class _Plan:
         )
 
     def run(self, inputs: Sequence[Tensor], weights: dict[nn.Module, Tensor]) -> list[Tensor]:
-        states = list(inputs)
+        states = [laid_out(x) for x in inputs]
         totals: list[Tensor | None] = [None] * self.size
         for number in range(self.inputs + self.size):
             if number >= self.inputs:
-                states.append(cast(Tensor, totals[number - self.inputs]))
+                states.append(laid_out(cast(Tensor, totals[number - self.inputs])))
             plan = self.sources[number]
             outs = plan(states[number], [weights[edge] for edge in plan.edges])
             terms = [*zip(self.targets[number], outs, strict=True)]
