@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from nas.errors import SpaceError
 
 Output = TypeVar("Output", Tensor, tuple[Any, ...])
+Item = TypeVar("Item")
 
 
 class Sampled(NamedTuple):
     """One-hot mixing weights of which it is known what they choose, so that only that is computed."""
 
-    index: int
+    choice: int
     weights: Tensor
-    """Shape `(candidates,)`: 1 at `index`, else 0. Gradients reach the one weight that is used."""
+    """Shape `(candidates,)`: 1 at `choice`, else 0. Gradients reach the one weight that is used."""
 
 
 class Mixing(Protocol):
@@ -68,22 +69,10 @@ class MixedOperation(Decided):
 
     def __init__(self, label: str, candidates: Mapping[str, nn.Module], mixing: Mixing) -> None:
         super().__init__(label, candidates)
-        self.evaluation: Callable[..., Any] | None = None
-        """What computes the output, where it is not `plain`; a supernet sets it."""
         _refer(self, mixing)
 
-    def mixing(self) -> Tensor | Sampled:
-        """The mixing weights of its candidates, shape `(candidates,)`."""
-        return _mixing_of(self)(self.label)
-
     def forward(self, *inputs: Any) -> Any:
-        return (self.evaluation or self.plain)(*inputs)
-
-    def plain(self, *inputs: Any) -> Any:
-        """The weighted sum, by one call of every candidate."""
-        weights, candidates = self.mixing(), list(self.children())
-        if isinstance(weights, Sampled):
-            weights, candidates = _only(weights), candidates[weights.index : weights.index + 1]
+        weights, candidates = _needed(mixing_of(self), list(self.children()))
         return weighted_sum(weights, (candidate(*inputs) for candidate in candidates))
 
 
@@ -142,7 +131,7 @@ class MixedWidth(ChosenWidth):
         _refer(self, mixing)
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = _dense(_mixing_of(self)(self.label)) @ self.covers.to(x)
+        mask = _dense(mixing_of(self)) @ self.covers.to(x)
         return x * mask.view(-1, *(1,) * (x.dim() - 2))
 
 
@@ -167,18 +156,19 @@ class MixedDepth(ChosenDepth):
         _refer(self, mixing)
 
     def forward(self, x: Any) -> Any:
-        weights, counts = _mixing_of(self)(self.label), self.counts
-        if isinstance(weights, Sampled):
-            weights, counts = _only(weights), counts[weights.index : weights.index + 1]
+        weights, counts = _needed(mixing_of(self), self.counts)
         after = [x]
         for block in list(self.children())[: max(counts)]:
             after.append(block(after[-1]))
         return weighted_sum(weights, (after[count] for count in counts))
 
 
-def _only(sampled: Sampled) -> Tensor:
-    """The weight of the sampled candidate, shape `(1,)`."""
-    return sampled.weights[sampled.index : sampled.index + 1]
+def _needed(weights: Tensor | Sampled, items: Sequence[Item]) -> tuple[Tensor, Sequence[Item]]:
+    """Mixing weights and what each belongs to, without what a sample leaves out."""
+    if not isinstance(weights, Sampled):
+        return weights, items
+    only = slice(weights.choice, weights.choice + 1)
+    return weights.weights[only], items[only]
 
 
 def _dense(weights: Tensor | Sampled) -> Tensor:
@@ -190,5 +180,7 @@ def _refer(module: nn.Module, mixing: Mixing) -> None:
     module.__dict__["_mixing"] = mixing
 
 
-def _mixing_of(module: nn.Module) -> Mixing:
-    return cast(Mixing, module.__dict__["_mixing"])
+def mixing_of(module: Decided) -> Tensor | Sampled:
+    """The mixing weights of a mixed module's decision, shape `(candidates,)`."""
+    mixing: Mixing = module.__dict__["_mixing"]  # no attribute: those could be names of candidates
+    return mixing(module.label)

@@ -13,7 +13,7 @@ from nas.config import Config
 from nas.errors import ConfigError
 from nas.genotype import Genotype
 from nas.multilevel import Moved, Multilevel
-from nas.planner import channels_last
+from nas.planner.layout import channels_last
 from nas.run import GENOTYPE, Run
 from nas.space import find_space
 from nas.task import Task

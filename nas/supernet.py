@@ -21,7 +21,6 @@ from nas.relaxation import relaxation
 from nas.relaxation.sampling import Sampling, gumbel_noise, sample
 from nas.space import SearchSpace
 
-
 Evaluation = Literal["plain", "planned"]
 Memory = Literal["keep", "checkpoint"]
 

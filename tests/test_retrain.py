@@ -18,7 +18,7 @@ from nas.config import Config
 from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError
 from nas.genotype import Genotype
 from nas.multilevel import Moved
-from nas.planner import channels_last
+from nas.planner.layout import channels_last
 from nas.retrain import WEIGHTS, OnStep, evaluate, load_network, retrain
 from nas.run import Run, read_records
 from nas.search import search

@@ -15,4 +15,3 @@ def plan(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, Cell):
             module.evaluation = Planned(module)
-

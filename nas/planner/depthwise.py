@@ -7,6 +7,7 @@ result, the two gradients and all theirs are one bilinear form, hence two functi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,8 +22,7 @@ def depthwise(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tenso
 
     `padding` is at most `dilation * (kernel - 1)` in each direction.
     """
-    result: Tensor = _Convolution.apply(x, weight, padding, dilation)
-    return result
+    return _convolution(x, weight, padding, dilation)
 
 
 class _Convolution(Function):
@@ -43,7 +43,7 @@ class _Convolution(Function):
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         to_x = _transposed(gradient, weight, *ctx.geometry) if wanted[0] else None
-        to_weight = _Correlation.apply(x, gradient, weight.shape, *ctx.geometry) if wanted[1] else None
+        to_weight = _correlation(x, gradient, weight.shape, *ctx.geometry) if wanted[1] else None
         return to_x, to_weight, None, None
 
     @staticmethod
@@ -83,7 +83,11 @@ class _Correlation(Function):
     def jvp(ctx: Any, along_x: Tensor, along_gradient: Tensor, *_: None) -> Tensor:
         x, gradient = ctx.saved_tensors
         geometry = (ctx.shape, *ctx.geometry)
-        return _Correlation.apply(along_x, gradient, *geometry) + _Correlation.apply(x, along_gradient, *geometry)
+        return _correlation(along_x, gradient, *geometry) + _correlation(x, along_gradient, *geometry)
+
+
+_convolution: Callable[..., Tensor] = _Convolution.apply
+_correlation: Callable[..., Tensor] = _Correlation.apply
 
 
 def _transposed(gradient: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tensor:

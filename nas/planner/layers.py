@@ -80,7 +80,8 @@ def _run(layers: Sequence[nn.Module], x: Tensor, scale: Tensor | None) -> Tensor
     if isinstance(layers[0], nn.BatchNorm2d):
         return _normalize(cast(Sequence[nn.BatchNorm2d], layers), x, scale)
     if isinstance(layers[0], Parallel):
-        x = torch.cat([_parallel([layer], Wide(part)) for layer, part in zip(layers, _split(x, len(layers)))], 1)
+        parts = zip(layers, x.chunk(len(layers), 1), strict=True)
+        x = torch.cat([_parallel([layer], Wide(part)) for layer, part in parts], 1)
     else:
         x = layers[0](x)
     return x if scale is None else _scaled(x, scale)
@@ -132,8 +133,8 @@ def _normalize(norms: Sequence[nn.BatchNorm2d], x: Tensor, scale: Tensor | None)
     out = F.batch_norm(x, mean, var, weight, bias, uses_batch(first), cast(float, first.momentum), first.eps)
     if first.training and mean is not None and var is not None:
         if len(norms) > 1:
-            torch._foreach_copy_(means, mean.split(channels))
-            torch._foreach_copy_(vars, var.split(channels))
+            torch._foreach_copy_(means, mean.chunk(len(norms)))
+            torch._foreach_copy_(vars, var.chunk(len(norms)))
         _count(norms)
     return out
 
@@ -144,15 +145,11 @@ def _parallel(layers: Sequence[nn.Module], x: Wide) -> Tensor:
         run_chains(chains, x) if chains[0] else x.copies(len(layers))
         for chains in zip(*(branches(cast(Parallel, layer)) for layer in layers), strict=True)
     ]
-    return torch.cat([output.unflatten(1, (len(layers), -1)) for output in outputs], 2).flatten(1, 2)
+    return torch.cat([torch.unflatten(output, 1, (len(layers), -1)) for output in outputs], 2).flatten(1, 2)
 
 
 def _scaled(x: Tensor, scale: Tensor) -> Tensor:
-    return (x.unflatten(1, (len(scale), -1)) * scale.view(-1, 1, 1, 1)).flatten(1, 2)
-
-
-def _split(x: Tensor, count: int) -> tuple[Tensor, ...]:
-    return x.chunk(count, 1)
+    return (torch.unflatten(x, 1, (len(scale), -1)) * scale.view(-1, 1, 1, 1)).flatten(1, 2)
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,8 +24,7 @@ def laid_out(x: Tensor) -> Tensor:
     """
     if x.dim() != 4:
         return x
-    out: Tensor = _Laid.apply(x)
-    return out
+    return _laid(x)
 
 
 class _Laid(Function):
@@ -40,10 +40,11 @@ class _Laid(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        out: Tensor = _Laid.apply(gradient)
-        return out
+        return _laid(gradient)
 
     @staticmethod
     def jvp(ctx: Any, along: Tensor) -> Tensor:
-        out: Tensor = _Laid.apply(along)
-        return out
+        return _laid(along)
+
+
+_laid: Callable[[Tensor], Tensor] = _Laid.apply

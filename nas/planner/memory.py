@@ -1,13 +1,14 @@
 """Activation checkpointing of parts of a network (Chen et al., 2016): their inside is computed again for the gradient.
 
-Exact: the second computation has the parameters, buffers, modes, mixing weights and random numbers of the first, whatever
-has been replaced or moved on since, and moves no buffer.
+Exact: the second computation has the parameters, buffers, modes, mixing weights and random numbers of the first,
+whatever has been replaced or moved on since, and moves no buffer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,10 +25,13 @@ Hold = Callable[[], Callable[[], AbstractContextManager[None]]]
 
 def checkpointed(network: nn.Module, hold: Hold) -> None:
     """Have every cell, and every mixed operation outside of cells, compute its inside again for the gradient."""
-    for part in network.children():
-        if isinstance(part, Cell | MixedOperation):
-            part.evaluation = Checkpointed(part, part.evaluation or part.plain, hold)
-        else:
+    if isinstance(network, Cell):
+        network.evaluation = Checkpointed(network, network.evaluation or network.plain, hold)
+    elif isinstance(network, MixedOperation):
+        # Where `nn.Module.__call__` looks for it, and no name of a candidate.
+        network.__dict__["forward"] = Checkpointed(network, partial(MixedOperation.forward, network), hold)
+    else:
+        for part in network.children():
             checkpointed(part, hold)
 
 

@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from nas.cell import Cell
-from nas.mixed import MixedOperation, Node, Sampled
+from nas.mixed import MixedOperation, Node, Sampled, mixing_of
 from nas.planner.layout import laid_out
 from nas.planner.source import SourcePlan
 from nas.planner.structure import watched
@@ -30,7 +30,7 @@ class Planned:
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         nodes = [node for node in self.cell.nodes if isinstance(node, Node)]
         edges = [edge for node in nodes for edge in node.children() if isinstance(edge, MixedOperation)]
-        weights = {edge: edge.mixing() for edge in edges}
+        weights = {edge: mixing_of(edge) for edge in edges}
         if len(nodes) < len(self.cell.nodes) or any(map(watched, nodes)):
             return self.cell.plain(inputs)
         if any(isinstance(weight, Sampled) for weight in weights.values()):
@@ -63,14 +63,15 @@ class _Plan:
         mixed = [[(n, e) for n, e in edges if type(e) is MixedOperation and not watched(e)] for edges in leaving]
         self.single = [[pair for pair in edges if pair not in some] for edges, some in zip(leaving, mixed, strict=True)]
         self.targets = [[target for target, _ in edges] for edges in mixed]
-        self.sources = [SourcePlan([cast(MixedOperation, e) for _, e in edges]) for edges in mixed]
+        self.sources = [SourcePlan([e for _, e in edges]) for edges in mixed]
         self._seen = [
             (module, tuple(module._modules.values()), watched(module)) for node in nodes for module in node.modules()
         ]
 
     def outdated(self) -> bool:
+        """Whether a module has other children, or hooks where it had none, than when the plan was made."""
         return any(
-            tuple(module._modules.values()) != children or watched(module) != was for module, children, was in self._seen
+            tuple(part._modules.values()) != children or watched(part) != was for part, children, was in self._seen
         )
 
     def run(self, inputs: Sequence[Tensor], weights: dict[nn.Module, Tensor]) -> list[Tensor]:

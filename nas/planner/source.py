@@ -127,12 +127,12 @@ class _Sums:
 
 def _mix(shared: list[tuple[Tensor, list[Place]]], weights: Sequence[Tensor], outputs: _Sums) -> None:
     """Add to each edge the mixture of what the edges share: one matrix product for all."""
-    columns = [(x, {edge: j for edge, j in places}) for x, ends in shared for places in _apart(ends)]
+    columns = [(x, dict(places)) for x, ends in shared for places in _apart(ends)]
     edges = sorted({edge for _, places in columns for edge in places})
     zero = weights[edges[0]].new_zeros(())
-    matrix = torch.stack(
-        [weights[e][places[e]] if e in places else zero for e in edges for _, places in columns]
-    ).view(len(edges), len(columns))
+    matrix = torch.stack([weights[e][places[e]] if e in places else zero for e in edges for _, places in columns]).view(
+        len(edges), len(columns)
+    )
     flat = columns[0][0].is_contiguous(memory_format=torch.channels_last) and columns[0][0].dim() == 4
     physical = [x.permute(0, 2, 3, 1) if flat else x for x, _ in columns]
     stacked = torch.stack(physical)

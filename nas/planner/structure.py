@@ -6,9 +6,9 @@ that returns its layers in order, so that the class remains the one place that k
 >>> class Squeeze(nn.Module):
 ...     def structure(self): return [nn.ReLU(), self.convolution, self.norm]
 
-Known layers are `nn.Conv2d`, `nn.BatchNorm2d`, the usual activations and poolings, `nas.primitives.Parallel`, and module
-classes with an attribute `channelwise = True`: no parameters, no buffers, no randomness, four dimensions in and out,
-each output channel computed from the input channel of the same number alone.
+Known layers are `nn.Conv2d`, `nn.BatchNorm2d`, the usual activations and poolings, `nas.primitives.Parallel`, and
+module classes with an attribute `channelwise = True`: no parameters, no buffers, no randomness, four dimensions in and
+out, each output channel computed from the input channel of the same number alone.
 """
 
 from __future__ import annotations

@@ -30,19 +30,21 @@ def sample(
     """
     if not arch:
         return {}
-    labels, logits = list(arch), list(arch.values())
-    sizes = [len(values) for values in logits]
-    flat = [0.0] * sum(sizes) if noise is None else [value for label in labels for value in noise[label]]
-    added = torch.tensor(flat, dtype=logits[0].dtype).to(logits[0].device).split(sizes)
-    perturbed = iter((torch.cat([values.detach() for values in logits]) + torch.cat(added)).tolist())
-    found = {}
-    for label, values, gumbel in zip(labels, logits, added, strict=True):
-        scores = [next(perturbed) for _ in range(len(values))]
-        index = scores.index(max(scores))
-        soft = sampling.relaxed(values, gumbel, progress)
+    flat = torch.cat([logits.detach() for logits in arch.values()])
+    if noise is None:
+        added = torch.zeros_like(flat)
+    else:
+        added = torch.tensor([g for label in arch for g in noise[label]], dtype=flat.dtype).to(flat.device)
+    scores = (flat + added).tolist()
+    found, start = {}, 0
+    for label, logits in arch.items():
+        end = start + len(logits)
+        choice = max(range(len(logits)), key=scores[start:end].__getitem__)
+        soft = sampling.relaxed(logits, added[start:end], progress)
         hard = torch.zeros_like(soft)
-        hard[index] = 1.0
-        found[label] = Sampled(index, hard + (soft - soft.detach()))
+        hard[choice] = 1.0
+        found[label] = Sampled(choice, hard + (soft - soft.detach()))
+        start = end
     return found
 
 
