@@ -32,7 +32,8 @@ class _Laid(Function):
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return x.contiguous(memory_format=torch.channels_last).view_as(x)
+        # Not `contiguous(memory_format=...)`, which `vmap` does not know.
+        return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
