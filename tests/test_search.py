@@ -277,7 +277,6 @@ def test_a_full_disk_keeps_the_last_checkpoint(whole: Path, tmp_path: Path, monk
         (f"{UPPER}.regularizers=[{{name: entropi, weight: 1}}]", "unknown regularizer 'entropi'.*'entropy'"),
         (f"{UPPER}.hypergradient.midle={{name: unrolled}}", "names 'midle'.*'middle'"),
         ("search.relaxation={name: gumbel, temprature: 3}", "'temprature'.*'temperature'"),
-        ("search.evaluation=fast", "evaluation"),
         ("search.relaxation=softmx", "unknown relaxation 'softmx'.*'softmax'"),
         ("task.batsh=3", "task: unknown field 'batsh'.*'batch'"),
         ("task.name=toi", "unknown task 'toi'.*'toy'"),
