@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from nas.planner.signature import signed
+
 Pair = tuple[int, int]
 
 
@@ -29,6 +31,7 @@ class _Convolution(Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tensor:
         return torch.conv2d(x, weight, None, 1, padding, dilation, len(weight))
 
@@ -58,6 +61,7 @@ class _Correlation(Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
         weight = x.new_empty(shape)
         found: Tensor = torch.ops.aten.convolution_backward(

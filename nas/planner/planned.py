@@ -25,30 +25,40 @@ class Planned:
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
+        self._survey: _Survey | None = None
         self._plans: dict[tuple[object, ...], _Plan] = {}
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        nodes = [node for node in self.cell.nodes if isinstance(node, Node)]
-        edges = [edge for node in nodes for edge in node.children() if isinstance(edge, MixedOperation)]
-        weights = {edge: mixing_of(edge) for edge in edges}
-        if len(nodes) < len(self.cell.nodes) or any(map(watched, nodes)):
-            return self.cell.plain(inputs)
-        if any(isinstance(weight, Sampled) for weight in weights.values()):
-            return self.cell.plain(inputs)  # one candidate on an edge: there is nothing to share
-        return self._plan(nodes).run(inputs, cast(dict[nn.Module, Tensor], weights))
-
-    def _plan(self, nodes: Sequence[Node]) -> _Plan:
-        for known in self._plans.values():
-            if known.outdated():
-                self._plans.clear()
-                break
-        modes = tuple(
-            (node.kept, *(norm.training for norm in node.modules() if isinstance(norm, nn.BatchNorm2d)))
-            for node in nodes
-        )
+        if self._survey is None or self._survey.outdated():
+            self._survey = _Survey(self.cell)
+            self._plans.clear()
+        survey = self._survey
+        weights = {edge: mixing_of(edge) for edge in survey.edges}
+        if not survey.usual or any(isinstance(weight, Sampled) for weight in weights.values()):
+            return self.cell.plain(inputs)  # with one candidate on an edge there is nothing to share
+        modes = (*(node.kept for node in survey.nodes), *(norm.training for norm in survey.norms))
         if modes not in self._plans:
-            self._plans[modes] = _Plan(nodes, self.cell.inputs)
-        return self._plans[modes]
+            self._plans[modes] = _Plan(survey.nodes, self.cell.inputs)
+        return self._plans[modes].run(inputs, cast(dict[nn.Module, Tensor], weights))
+
+
+class _Survey:
+    """The modules of a cell, as long as none of them is exchanged or gets hooks."""
+
+    def __init__(self, cell: Cell) -> None:
+        modules = list(cell.modules())
+        self.nodes = [node for node in cell.nodes if type(node) is Node]
+        self.usual = len(self.nodes) == len(cell.nodes) and not any(map(watched, self.nodes))
+        """Whether every node is the sum of its edges, and no one waits for it to be called."""
+        self.edges = [edge for node in self.nodes for edge in node.children() if type(edge) is MixedOperation]
+        self.norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+        self._families = [(module._modules, tuple(module._modules.values())) for module in modules if module._modules]
+        self._watched = [(module, watched(module)) for module in modules]
+
+    def outdated(self) -> bool:
+        return any(tuple(now.values()) != before for now, before in self._families) or any(
+            watched(module) != before for module, before in self._watched
+        )
 
 
 class _Plan:
@@ -64,15 +74,6 @@ class _Plan:
         self.single = [[pair for pair in edges if pair not in some] for edges, some in zip(leaving, mixed, strict=True)]
         self.targets = [[target for target, _ in edges] for edges in mixed]
         self.sources = [SourcePlan([e for _, e in edges]) for edges in mixed]
-        self._seen = [
-            (module, tuple(module._modules.values()), watched(module)) for node in nodes for module in node.modules()
-        ]
-
-    def outdated(self) -> bool:
-        """Whether a module has other children, or hooks where it had none, than when the plan was made."""
-        return any(
-            tuple(part._modules.values()) != children or watched(part) != was for part, children, was in self._seen
-        )
 
     def run(self, inputs: Sequence[Tensor], weights: dict[nn.Module, Tensor]) -> list[Tensor]:
         states = [laid_out(x) for x in inputs]
