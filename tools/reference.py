@@ -54,7 +54,8 @@ class Mixed(nn.ModuleList):
         super().__init__(candidate(name, c, stride) for name in NAMES)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        return sum(w * operation(x) for w, operation in zip(weights.unbind(), self, strict=True))
+        first, *rest = (w * operation(x) for w, operation in zip(weights.unbind(), self, strict=True))
+        return sum(rest, start=first)
 
 
 def preprocess(before: int, c: int) -> nn.Module:
