@@ -63,7 +63,7 @@ def shared_norm(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     """
     first = norms[0]
     moving = [norm for norm in norms if norm.training and norm.running_mean is not None]
-    mean, var = (x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1])) if moving else (None, None)
+    mean, var = (torch.zeros_like(_buffer(moving[0].running_mean)) for _ in range(2)) if moving else (None, None)
     out = F.batch_norm(x, mean, var, None, None, True, 1.0, first.eps)
     if mean is not None and var is not None:
         momentum = cast(float, first.momentum)
@@ -96,7 +96,7 @@ def _convolve(layers: Sequence[Any], x: Tensor, times: int, scale: Tensor | None
         factor = scale.repeat_interleave(first.out_channels)
         weight = weight * factor.view(-1, 1, 1, 1)
         bias = None if bias is None else bias * factor
-    if _is_depthwise(first) and x.device.type == "cpu":
+    if _is_depthwise(first) and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         x = _depthwise(first, x, weight)
         return x if bias is None else x + bias.view(-1, 1, 1)
     return F.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, times * first.groups)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
 
 from nas.cell import Cell
 from nas.mixed import MixedOperation, Node, Sampled, mixing_of
+from nas.planner.layers import Wide, run_chains
 from nas.planner.layout import laid_out
 from nas.planner.source import SourcePlan
-from nas.planner.structure import watched
+from nas.planner.structure import Chain, chain, is_zero, watched
 
 Edge = tuple[int, nn.Module]
 """The number of the node that an edge leads to, counted from 0 without the inputs, and the edge."""
@@ -33,9 +34,11 @@ class Planned:
             self._survey = _Survey(self.cell)
             self._plans.clear()
         survey = self._survey
-        weights = {edge: mixing_of(edge) for edge in survey.edges}
-        if not survey.usual or any(isinstance(weight, Sampled) for weight in weights.values()):
-            return self.cell.plain(inputs)  # with one candidate on an edge there is nothing to share
+        weights: dict[nn.Module, Tensor | Sampled] = {edge: mixing_of(edge) for edge in survey.edges}
+        if not survey.usual:
+            return self.cell.plain(inputs)
+        if any(isinstance(weight, Sampled) for weight in weights.values()):
+            return survey.run_sampled(inputs, weights)  # one candidate on an edge: there is nothing to plan
         modes = (*(node.kept for node in survey.nodes), *(norm.training for norm in survey.norms))
         if modes not in self._plans:
             self._plans[modes] = _Plan(survey.nodes, self.cell.inputs)
@@ -52,8 +55,32 @@ class _Survey:
         """Whether every node is the sum of its edges, and no one waits for it to be called."""
         self.edges = [edge for node in self.nodes for edge in node.children() if type(edge) is MixedOperation]
         self.norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+        self._chains: dict[nn.Module, Chain | None] = {}
         self._families = [(module._modules, tuple(module._modules.values())) for module in modules if module._modules]
         self._watched = [(module, watched(module)) for module in modules]
+
+    def run_sampled(self, inputs: Sequence[Tensor], weights: Mapping[nn.Module, Tensor | Sampled]) -> list[Tensor]:
+        """The states, from the one candidate of each edge that was sampled."""
+        states = [laid_out(x) for x in inputs]
+        for node in self.nodes:
+            edges = [(states[int(s)], edge) for s, edge in node.named_children() if int(s) in node.kept]
+            terms = [self._output(edge, x, weights.get(edge)) for x, edge in edges]
+            if all(term is None for term in terms):  # zeros of the right shape
+                terms = [edge(x) for x, edge in edges[:1]]
+            states.append(laid_out(sum_of(terms)))
+        return states
+
+    def _output(self, edge: nn.Module, x: Tensor, weight: Tensor | Sampled | None) -> Tensor | None:
+        """What an edge makes of x; None where it is no connection."""
+        if not isinstance(weight, Sampled) or watched(edge):
+            return cast(Tensor, edge(x))
+        candidate = list(edge.children())[weight.choice]
+        if is_zero(candidate):
+            return None
+        if candidate not in self._chains:
+            self._chains[candidate] = chain(candidate)
+        layers, scale = self._chains[candidate], weight.weights[weight.choice : weight.choice + 1]
+        return run_chains([layers], Wide(x), scale) if layers else scale * candidate(x)
 
     def outdated(self) -> bool:
         return any(tuple(now.values()) != before for now, before in self._families) or any(
@@ -77,16 +104,20 @@ class _Plan:
 
     def run(self, inputs: Sequence[Tensor], weights: dict[nn.Module, Tensor]) -> list[Tensor]:
         states = [laid_out(x) for x in inputs]
-        totals: list[Tensor | None] = [None] * self.size
+        terms: list[list[Tensor | None]] = [[] for _ in range(self.size)]
         for number in range(self.inputs + self.size):
             if number >= self.inputs:
-                states.append(laid_out(cast(Tensor, totals[number - self.inputs])))
+                states.append(laid_out(sum_of(terms[number - self.inputs])))
             plan = self.sources[number]
             outs = plan(states[number], [weights[edge] for edge in plan.edges])
-            terms = [*zip(self.targets[number], outs, strict=True)]
-            terms += [(target, edge(states[number])) for target, edge in self.single[number]]
-            for target, term in terms:
-                if term is not None:
-                    total = totals[target]
-                    totals[target] = term if total is None else total + term
+            for target, out in zip(self.targets[number], outs, strict=True):
+                terms[target].append(out)
+            for target, edge in self.single[number]:
+                terms[target].append(edge(states[number]))
         return states
+
+
+def sum_of(terms: Sequence[Tensor | None]) -> Tensor:
+    """The sum of those terms that there are."""
+    first, *rest = (term for term in terms if term is not None)
+    return sum(rest, start=first)

@@ -364,6 +364,18 @@ def test_plans_hold_no_tensors() -> None:
                 assert not any(isinstance(value, Tensor) for source in plan.sources for value in vars(source).values())
 
 
+def test_mixed_precision() -> None:
+    found = []
+    for supernet in supernets(DARTS_LIKE):
+        inputs = tuple(x.float() for x in images())
+        with torch.autocast("cpu", torch.bfloat16):
+            output = supernet.float()(*inputs)
+        gradients = torch.autograd.grad(output.float().square().sum(), list(supernet.network.join.parameters()))
+        found.append([output.float(), *gradients, *(b.float() for b in supernet.buffers())])
+    for a, b in zip(*found, strict=True):
+        assert (a - b).abs().max() <= 0.05 * max(1.0, a.abs().max().item())  # bfloat16 has 8 bits
+
+
 def test_other_shapes_than_images() -> None:
     def space(choose: Chooser, /) -> nn.Module:
         return Cell(choose, "c", {"a": lambda: nn.Linear(3, 3), "b": nn.Tanh, "c": nn.Identity}, inputs=1, nodes=2)
