@@ -22,7 +22,7 @@ check: $(STAMP)  ## lint, format, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## time a search step and predict, option by option
+bench: $(STAMP)  ## time supernets against a plain evaluation, option by option
 	$(BIN)/python tools/bench.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_tmics.py
 

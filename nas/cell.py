@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,8 @@ class Cell(nn.Module):
         self.label = label
         self.inputs = inputs
         self.output = output
+        self.evaluation: Callable[[Sequence[Tensor]], list[Tensor]] | None = None
+        """What computes the states from the inputs, where it is not `plain`; a supernet sets it."""
         candidates = operations if callable(operations) else lambda source, node: operations
 
         def edge(source: int, node: int) -> Factory:
@@ -77,7 +79,12 @@ class Cell(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         if len(inputs) != self.inputs:
             raise SpaceError(f"cell '{self.label}' takes {self.inputs} inputs, found {len(inputs)}")
+        states = (self.evaluation or self.plain)(inputs)
+        return states[-1] if self.output == "last" else torch.cat(states[self.inputs :], dim=1)
+
+    def plain(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The states, inputs first, by one call of every candidate on every edge."""
         states = list(inputs)
         for node in self.nodes:
-            states.append(node(states))
-        return states[-1] if self.output == "last" else torch.cat(states[self.inputs :], dim=1)
+            states.append(cast(Tensor, node(states)))
+        return states

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -25,7 +25,12 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: Count
     levels: dict[str, Level]
     """By name, from the lowest to the highest."""
-    relaxation: str = "softmax"
+    relaxation: str | dict[str, Any] = "softmax"
+    """How logits become mixing weights: a name, or a mapping of `name` and arguments."""
+    evaluation: Literal["plain", "planned"] = "planned"
+    """How cells are evaluated: `planned` is several times faster, with the same results up to rounding."""
+    memory: Literal["keep", "checkpoint"] = "keep"
+    """Whether the inside of cells is kept for the backward pass, or computed again then: less memory, more time."""
     epochs: Count = 10
     """How often the run records the genotype it would derive and the collapse indicators, and saves a checkpoint."""
     hessian_products: Annotated[int, msgspec.Meta(ge=0)] = 0

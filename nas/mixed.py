@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,21 @@ from torch import Tensor, nn
 from nas.errors import SpaceError
 
 Output = TypeVar("Output", Tensor, tuple[Any, ...])
+Item = TypeVar("Item")
+
+
+class Sampled(NamedTuple):
+    """One-hot mixing weights of which it is known what they choose, so that only that is computed."""
+
+    choice: int
+    weights: Tensor
+    """Shape `(candidates,)`: 1 at `choice`, else 0. Gradients reach the one weight that is used."""
 
 
 class Mixing(Protocol):
     """Where a mixed operation finds its mixing weights."""
 
-    def __call__(self, label: str) -> Tensor:
+    def __call__(self, label: str) -> Tensor | Sampled:
         """The mixing weights of the decision `label`: shape `(candidates,)`, in [0, 1]."""
 
 
@@ -63,8 +72,8 @@ class MixedOperation(Decided):
         _refer(self, mixing)
 
     def forward(self, *inputs: Any) -> Any:
-        weights = _mixing_of(self)(self.label)
-        return weighted_sum(weights, (candidate(*inputs) for candidate in self.children()))
+        weights, candidates = _needed(mixing_of(self), list(self.children()))
+        return weighted_sum(weights, (candidate(*inputs) for candidate in candidates))
 
 
 def weighted_sum(weights: Tensor, outputs: Iterable[Output]) -> Output:
@@ -122,7 +131,7 @@ class MixedWidth(ChosenWidth):
         _refer(self, mixing)
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = _mixing_of(self)(self.label) @ self.covers.to(x)
+        mask = _dense(mixing_of(self)) @ self.covers.to(x)
         return x * mask.view(-1, *(1,) * (x.dim() - 2))
 
 
@@ -147,10 +156,23 @@ class MixedDepth(ChosenDepth):
         _refer(self, mixing)
 
     def forward(self, x: Any) -> Any:
+        weights, counts = _needed(mixing_of(self), self.counts)
         after = [x]
-        for block in self.children():
+        for block in list(self.children())[: max(counts)]:
             after.append(block(after[-1]))
-        return weighted_sum(_mixing_of(self)(self.label), (after[count] for count in self.counts))
+        return weighted_sum(weights, (after[count] for count in counts))
+
+
+def _needed(weights: Tensor | Sampled, items: Sequence[Item]) -> tuple[Tensor, Sequence[Item]]:
+    """Mixing weights and what each belongs to, without what a sample leaves out."""
+    if not isinstance(weights, Sampled):
+        return weights, items
+    only = slice(weights.choice, weights.choice + 1)
+    return weights.weights[only], items[only]
+
+
+def _dense(weights: Tensor | Sampled) -> Tensor:
+    return weights.weights if isinstance(weights, Sampled) else weights
 
 
 def _refer(module: nn.Module, mixing: Mixing) -> None:
@@ -158,5 +180,7 @@ def _refer(module: nn.Module, mixing: Mixing) -> None:
     module.__dict__["_mixing"] = mixing
 
 
-def _mixing_of(module: nn.Module) -> Mixing:
-    return cast(Mixing, module.__dict__["_mixing"])
+def mixing_of(module: Decided) -> Tensor | Sampled:
+    """The mixing weights of a mixed module's decision, shape `(candidates,)`."""
+    mixing: Mixing = module.__dict__["_mixing"]  # no attribute: those could be names of candidates
+    return mixing(module.label)

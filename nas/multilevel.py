@@ -76,7 +76,7 @@ class Multilevel:
         self.skipped = dict.fromkeys(self.levels, 0)
         """Steps not taken because a loss or gradient was not finite, by level."""
         self._in_a_row = dict.fromkeys(self.levels, 0)
-        self._progressing: list[Any] = [module for module in model.modules() if hasattr(module, "on_progress")]
+        self._hearing: list[Any] = [module for module in model.modules() if hasattr(module, "on_progress")]
         # Levels read the same batches again in the responses of one another.
         self._batch = functools.lru_cache(maxsize=sum(level.accumulate for level in self.levels.values()))(batch)
         self._require_reached()
@@ -86,10 +86,9 @@ class Multilevel:
 
         Where a level's loss or gradient is not finite, its step changes nothing. Raises `DivergedError` where a level's
         patience ends, once all levels have had their turn: what was reached can still be saved. Before, every module
-        that has a method `on_progress` receives the share of steps done.
+        that has a method `on_progress(step, steps)` is told where the run is.
         """
-        for module in self._progressing:
-            module.on_progress(k / self.steps)
+        self._tell(k)
         moved = {}
         for name, level in self.levels.items():
             if level.due(k, self.steps):
@@ -111,6 +110,7 @@ class Multilevel:
         Nothing moves: no parameter, buffer, optimizer or random state. `responses` are other ones than configured, by
         the level that responds.
         """
+        self._tell(k)
         with self._random_kept():
             loss, _, gradients = self._differentiate(name, k, 0, probing=True, responses=responses)
         return loss, gradients
@@ -125,6 +125,10 @@ class Multilevel:
             optimizer.load_state_dict(state["optimizers"][name])
         self.skipped = dict(state["skipped"])
         self._in_a_row = dict(state["in_a_row"])
+
+    def _tell(self, k: int) -> None:
+        for module in self._hearing:
+            module.on_progress(k, self.steps)
 
     def _move(self, name: str, k: int, inner: int) -> Moved:
         level, optimizer = self.levels[name], self.optimizers[name]

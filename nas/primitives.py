@@ -89,6 +89,22 @@ class Zero(nn.Module):
         return x[..., :: self.stride, :: self.stride] * 0.0
 
 
+class Parallel(nn.ModuleList):
+    """Runs its modules on one input, and concatenates what they return over channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self], 1)
+
+
+class Shift(nn.Module):
+    """Moves an image by one pixel up and left; zeros follow."""
+
+    channelwise = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+
+
 class FactorizedReduce(nn.Module):
     """Halves height and width: ReLU, 1x1 convolutions of even and of odd pixels, batch norm. C out + 2 out parameters.
 
@@ -100,6 +116,10 @@ class FactorizedReduce(nn.Module):
         self.even = nn.Conv2d(channels, out // 2, 1, stride=2, bias=False)
         self.odd = nn.Conv2d(channels, out - out // 2, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(out, affine=affine)
+
+    def structure(self) -> list[nn.Module]:
+        """The layers in order, for planned evaluation."""
+        return [nn.ReLU(), Parallel([self.even, nn.Sequential(Shift(), self.odd)]), self.norm]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.relu()
@@ -119,9 +139,9 @@ class DropPath(nn.Dropout3d):
         super().__init__(rate)
         self.rate = rate
 
-    def on_progress(self, share: float) -> None:
-        """Hear that this share of the steps, in [0, 1), is done."""
-        self.p = self.rate * share
+    def on_progress(self, step: int, steps: int) -> None:
+        """Hear that the run is at `step` of `steps`, counted from 0."""
+        self.p = self.rate * step / steps
 
 
 def _padding(kernel: int) -> int:

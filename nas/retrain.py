@@ -14,6 +14,7 @@ from nas.config import Config
 from nas.errors import ConfigError, DivergedError
 from nas.genotype import Genotype
 from nas.multilevel import Moved, Multilevel
+from nas.planner.layout import channels_last
 from nas.run import GENOTYPE, Run
 from nas.space import find_space
 from nas.task import Preview, Task
@@ -137,13 +138,6 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
             yield
     finally:
         network.train(training)
-
-
-def channels_last(network: nn.Module) -> None:
-    """Lay the weights of two-dimensional convolutions out channels last: up to twice as fast on the CPU."""
-    for parameter in network.parameters():  # `Module.to` would refuse weights of three-dimensional convolutions
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _check(run: Run, genotype: Genotype, retraining: bool) -> None:

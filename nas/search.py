@@ -19,7 +19,6 @@ from nas.genotype import Genotype, Provenance
 from nas.latency import tabulated
 from nas.multilevel import Moved, Multilevel
 from nas.observe import INDICATORS, Observer, advice
-from nas.retrain import channels_last
 from nas.run import CONFIG, Run, config_hash, package_version, read_records
 from nas.space import Description, find_space
 from nas.supernet import Supernet
@@ -97,9 +96,16 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
 def build_supernet(config: Config) -> Supernet:
     """The supernet of a configuration, at its initial weights."""
     space = find_space(config.space)
-    supernet = Supernet(space, relaxation=config.search.relaxation, seed=config.seed, **config.options)
+    how = config.search
+    supernet = Supernet(
+        space,
+        relaxation=how.relaxation,
+        seed=config.seed,
+        evaluation=how.evaluation,
+        memory=how.memory,
+        **config.options,
+    )
     checkpoint.load_parts(supernet.network, config.initial)
-    channels_last(supernet)
     return supernet
 
 

@@ -20,7 +20,7 @@ from nas.operations import OperationSet
 
 Function = Callable[..., nn.Module]
 
-RESERVED = ("relaxation", "seed")
+RESERVED = ("relaxation", "seed", "evaluation", "memory")
 """What `Supernet` takes beside the options of a space."""
 
 _spaces: dict[str, SearchSpace] = {}

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from nas.derive import choose_randomly
 from nas.genotype import Genotype
 from nas.space import SearchSpace
-from nas.supernet import Supernet
+from nas.supernet import Evaluation, Supernet
 
 
 class SearchSpaceTests:
@@ -86,8 +86,31 @@ class SearchSpaceTests:
             fresh = self.space.derived(genotype, seed=0)
             _assert_equal_states(supernet.derived(genotype), fresh, "a new derived network")
 
+    def test_planned_evaluation_equals_plain_evaluation(self) -> None:
+        inputs = _double(self._inputs())
+
+        def evaluated(evaluation: Evaluation, training: bool, seed: int = 0) -> list[Tensor]:
+            supernet = self._supernet(evaluation).double().train(training)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                outputs = _tensors(supernet(*inputs))
+            total = torch.stack([(output * output).sum() for output in outputs]).sum()
+            parameters = [p for p in supernet.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+            return [*outputs, *gradients, *supernet.buffers()]
+
+        for training in (True, False):
+            plain = evaluated("plain", training)
+            if training and not all(map(torch.equal, plain, evaluated("plain", training, seed=1))):
+                continue  # random numbers are drawn in another order
+            for a, b in zip(plain, evaluated("planned", training), strict=True):
+                assert torch.allclose(a, b, rtol=1e-9, atol=1e-9), (
+                    f"planned evaluation differs from plain evaluation by up to {(a - b).abs().max():.3g}: an"
+                    " operation's `structure()` or `channelwise` is not what it computes"
+                )
+
     def test_a_fixed_supernet_equals_the_derived_network(self) -> None:
-        supernet, inputs = self._supernet(), self._inputs()
+        supernet, inputs = self._supernet("plain"), self._inputs()
         tolerance = 0.0
         if self._has_widths():  # sums over masked channels are rounded differently from sums without them
             supernet, inputs, tolerance = supernet.double(), _double(inputs), 1e-9
@@ -155,8 +178,8 @@ class SearchSpaceTests:
                 f"in eval mode an item's output changes by up to {(a[:1] - b).abs().max():.3g} with its batch"
             )
 
-    def _supernet(self) -> Supernet:
-        return Supernet(self.space, seed=0, **self.options)
+    def _supernet(self, evaluation: Evaluation = "planned") -> Supernet:
+        return Supernet(self.space, seed=0, evaluation=evaluation, **self.options)
 
     def _inputs(self) -> tuple[Any, ...]:
         inputs = self.example_input()

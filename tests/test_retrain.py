@@ -18,7 +18,8 @@ from nas.config import Config
 from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError
 from nas.genotype import Genotype
 from nas.multilevel import Moved
-from nas.retrain import WEIGHTS, OnStep, channels_last, evaluate, load_network, previews, retrain
+from nas.planner.layout import channels_last
+from nas.retrain import WEIGHTS, OnStep, evaluate, load_network, previews, retrain
 from nas.run import Run, read_records
 from nas.search import search
 from nas.space import find_space

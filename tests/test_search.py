@@ -100,6 +100,22 @@ def test_a_run_stopped_after_any_step_goes_on_as_if_nothing_had_been(stop: int, 
     assert_equal_runs(whole, tmp_path / "run")
 
 
+@pytest.mark.parametrize("stop", [2, 5])
+def test_a_search_that_samples_goes_on_with_the_same_samples(stop: int, tmp_path: Path) -> None:
+    sampling = ("search.relaxation={name: gumbel, temperature: 5, final_temperature: 0.5}", "search.memory=checkpoint")
+    config = toy.config(*SHORT, *sampling)
+
+    def on_step(step: int, moved: dict[str, Moved], supernet: Supernet) -> None:
+        if step == stop:
+            raise Stopped
+
+    run_search(tmp_path / "whole", config)
+    with pytest.raises(Stopped):
+        run_search(tmp_path / "run", config, on_step)
+    resume(tmp_path / "run", config)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     run_search(tmp_path / "whole", toy.config())
     size = (tmp_path / "whole" / "metrics.jsonl").stat().st_size
@@ -298,6 +314,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(whole: Path, tmp_path: Path, monk
         (f"{UPPER}.parameters=[arhc.*]", "level 'upper' owns no parameters"),
         (f"{UPPER}.regularizers=[{{name: entropi, weight: 1}}]", "unknown regularizer 'entropi'.*'entropy'"),
         (f"{UPPER}.hypergradient.midle={{name: unrolled}}", "names 'midle'.*'middle'"),
+        ("search.relaxation={name: gumbel, temprature: 3}", "'temprature'.*'temperature'"),
         ("search.relaxation=softmx", "unknown relaxation 'softmx'.*'softmax'"),
         ("task.batsh=3", "task: unknown field 'batsh'.*'batch'"),
         ("task.name=toi", "unknown task 'toi'.*'toy'"),

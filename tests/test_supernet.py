@@ -21,7 +21,7 @@ from nas.errors import ConfigError, SpaceError, UnknownNameError
 from nas.genotype import Genotype, Provenance
 from nas.operations import OperationSet
 from nas.space import SearchSpace, search_space
-from nas.supernet import Supernet
+from nas.supernet import Evaluation, Supernet
 
 CHANNELS = 2
 
@@ -147,9 +147,9 @@ def space_of(plan: Plan, reverse: bool = False) -> SearchSpace:
     return SearchSpace("random", lambda choose: build(choose, plan, "r", reverse))
 
 
-def supernet_of(plan: Plan, seed: int = 0, reverse: bool = False) -> Supernet:
+def supernet_of(plan: Plan, seed: int = 0, evaluation: Evaluation = "planned") -> Supernet:
     """A supernet in float64 and eval mode, with all its parameters and statistics away from their initial values."""
-    supernet = Supernet(space_of(plan, reverse), seed=seed).double().eval()
+    supernet = Supernet(space_of(plan), seed=seed, evaluation=evaluation).double().eval()
     generator = torch.Generator().manual_seed(seed)
     for key, value in sorted(supernet.state_dict().items()):
         if value.is_floating_point() and not key.startswith("arch"):
@@ -207,17 +207,17 @@ def test_a_choice_more_or_less_does_not_build(plan: Plan, seed: int) -> None:
             supernet.space.derived(more)
 
 
-@given(PLANS, SEEDS)
-@settings(max_examples=40)
-def test_a_fixed_supernet_equals_the_derived_network(plan: Plan, seed: int) -> None:
-    supernet = supernet_of(plan, seed)
+@given(PLANS, SEEDS, st.sampled_from(["plain", "planned"]))
+@settings(max_examples=80)
+def test_a_fixed_supernet_equals_the_derived_network(plan: Plan, seed: int, evaluation: Evaluation) -> None:
+    supernet = supernet_of(plan, seed, evaluation)
     genotype = random_genotype(supernet, seed)
     derived = supernet.derived(genotype)
     with torch.no_grad():
         with supernet.fixed(genotype):
             mixed = supernet(picture())
         expected = derived(picture())
-    if "width" in plan.kinds():
+    if "width" in plan.kinds() or evaluation == "planned":
         assert torch.allclose(mixed, expected, rtol=1e-12, atol=1e-12)
     else:
         assert torch.equal(mixed, expected)
@@ -226,10 +226,12 @@ def test_a_fixed_supernet_equals_the_derived_network(plan: Plan, seed: int) -> N
 @given(UNPRUNED, SEEDS)
 @settings(max_examples=40)
 def test_a_one_hot_supernet_equals_the_derived_network_bit_for_bit(plan: Plan, seed: int) -> None:
-    supernet = supernet_of(plan, seed)
+    supernet, planned = supernet_of(plan, seed, "plain"), supernet_of(plan, seed)
     genotype = random_genotype(supernet, seed)
     set_one_hot(supernet, genotype)
+    set_one_hot(planned, genotype)
     with torch.no_grad():
+        assert torch.allclose(planned(picture()), supernet(picture()), rtol=1e-12, atol=1e-12)
         assert torch.equal(supernet(picture()), supernet.derived(genotype)(picture()))
         supernet.float()
         assert torch.equal(supernet(picture().float()), supernet.derived(genotype)(picture().float()))

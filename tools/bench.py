@@ -1,168 +1,306 @@
-"""Time a TMICS search step, its levels, and prediction: ratios between options, measured side by side in one run.
+"""Time the supernets of DARTS and NAS-Bench-201 under each evaluation, against a plain one, measured side by side.
 
-Each round runs every option once, so that a change of the machine's speed meets all of them; a ratio compares the
-CPU times of one round. Peak memory is that of a fresh process each, less that of one that only imports and builds.
+Plain is one module call per candidate and edge, in the default memory format, with every gradient, in a loop as anyone
+would write it; it is held against the DARTS loop written by hand in tools/reference.py. Each round runs every option
+once, so that a change of the machine's speed meets all of them; a gain is the time of the plain option over that of
+another in the same round: CPU time at one thread, wall time at two. Peak memory is that of a fresh process each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench_spaces import darts, nas_bench_201
+from reference import HandNetwork
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.levels import Adam, Level
+from nas.cost import costs
+from nas.levels import SGD, Adam, Level
 from nas.multilevel import Multilevel
-from nas.space import find_space
+from nas.primitives import DARTS
+from nas.space import SearchSpace
 from nas.supernet import Supernet
-from tmics_space.data.clips import Batch
-from tmics_space.data.sources import Films
-from tmics_space.data.texture import moving_texture
-from tmics_space.predict import derain
-from tmics_space.task import DerainConfig, DerainTask
 
-SPACE: dict[str, Any] = {"channels": 16, "dna_cells": 2, "cna_cells": 2}
-RESPONSES: dict[str, dict[str, dict[str, Any]]] = {
-    "first order": {},
-    "middle unrolled": {"middle": {"name": "unrolled"}},
-    "middle implicit": {"middle": {"name": "implicit"}},
-    "lower unrolled": {"lower": {"name": "unrolled"}},
+BATCH = 16
+Run = Callable[[], object]
+Batch = tuple[Tensor, Tensor]
+
+
+def batch(split: str, index: int, size: int = BATCH) -> Batch:
+    generator = torch.Generator().manual_seed(2 * index + (split == "val"))
+    return torch.randn(size, 3, 32, 32, generator=generator), torch.randint(0, 10, (size,), generator=generator)
+
+
+def loss(model: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1])
+
+
+def by_hand(model: nn.Module, arch: list[nn.Parameter]) -> Run:
+    """A first-order step as in the published code: all gradients, twice."""
+    names = set(map(id, arch))
+    upper = torch.optim.Adam(arch, 3e-4)
+    lower = torch.optim.SGD([p for p in model.parameters() if id(p) not in names], 0.025, 0.9)
+    data = {split: batch(split, 0) for split in ("train", "val")}
+
+    def step() -> None:
+        for optimizer, split in ((upper, "val"), (lower, "train")):
+            optimizer.zero_grad()
+            loss(model, data[split]).backward()
+            optimizer.step()
+
+    return step
+
+
+def by_levels(space: SearchSpace, response: str = "first_order", size: int = BATCH, **arguments: Any) -> Run:
+    """A search step of the engine."""
+    supernet = Supernet(space, **arguments)
+    lower = Level(parameters=("network.*",), loss="loss", split="train", optimizer=SGD(lr=0.025, momentum=0.9))
+    upper = Level(
+        parameters=("arch.*",),
+        loss="loss",
+        split="val",
+        optimizer=Adam(lr=3e-4),
+        hypergradient={"lower": {"name": response}},
+    )
+    data = {split: batch(split, 0, size) for split in ("train", "val")}
+    levels = Multilevel(supernet, {"lower": lower, "upper": upper}, {"loss": loss}, lambda split, _: data[split], 1000)
+    steps = iter(range(1000))
+    return lambda: levels.step(next(steps))
+
+
+def plainly(space: SearchSpace) -> Run:
+    supernet = Supernet(space, evaluation="plain")
+    return by_hand(supernet, list(supernet.arch.values()))
+
+
+def hand_written() -> Run:
+    network = HandNetwork()
+    return by_hand(network, network.arch())
+
+
+WORKS: dict[str, dict[str, Callable[[], Run]]] = {
+    "DARTS, first order": {
+        "plain": lambda: plainly(darts),
+        "by hand, without the engine": hand_written,
+        "plain, selective gradients": lambda: by_levels(darts, evaluation="plain"),
+        "planned": lambda: by_levels(darts),
+        "planned, memory: checkpoint": lambda: by_levels(darts, memory="checkpoint"),
+        "planned, relaxation: gumbel": lambda: by_levels(darts, relaxation="gumbel"),
+    },
+    "DARTS, unrolled (exact)": {
+        "plain": lambda: by_levels(darts, "unrolled", evaluation="plain"),
+        "planned": lambda: by_levels(darts, "unrolled"),
+    },
+    "NAS-Bench-201, first order": {
+        "plain": lambda: plainly(nas_bench_201),
+        "planned": lambda: by_levels(nas_bench_201),
+    },
 }
-LEVELS = ("lower", "middle", "upper")
+"""What is timed: options by name, the first of which the others are held against."""
+
+GROWTH: dict[str, list[dict[str, Any]]] = {
+    "channels": [{"channels": c} for c in (8, 16, 32)],
+    "cells": [{"cells": n} for n in (4, 8, 16)],
+    "candidates": [{"operations": DARTS.only(*list(DARTS)[-n:])} for n in (2, 4, 6)],
+    "batch": [{"size": n} for n in (8, 16, 32)],
+}
+SMALL: dict[str, Any] = {"cells": 4, "size": 8}
+"""The supernet whose growth is measured, where nothing else is said."""
 
 
-class Textures(DerainTask):
-    """Deraining of moving textures, so that no clip has to be read."""
-
-    def batch(self, split: str, index: int) -> Batch:
-        clip = moving_texture(5, self.config.crop, self.config.crop, seed=index).float() / 255
-        window = clip.expand(self.config.batch, -1, -1, -1, -1)
-        return Batch(window, window)
+# In a process of their own
 
 
-def search_step(crop: int, response: str, channels_last: bool = True) -> Multilevel:
-    """A supernet with its three levels, each due at every step."""
-    task = Textures(DerainConfig(train=Films(films={}), test=Films(films={}), crop=crop, batch=1))
-    supernet = Supernet(find_space("tmics"), **SPACE)
-    if channels_last:
-        supernet.to(memory_format=torch.channels_last)
-    levels = {
-        "lower": Level(
-            parameters=("network.*", "!network.averaging.*"), loss="lower", split="train", optimizer=Adam(lr=3e-4)
-        ),
-        "middle": Level(parameters=("network.averaging.*",), loss="fused", split="middle", optimizer=Adam(lr=1e-3)),
-        "upper": Level(
-            parameters=("arch.*",),
-            loss="all",
-            split="val",
-            optimizer=Adam(lr=1e-3),
-            hypergradient=RESPONSES[response],
-        ),
-    }
-    return Multilevel(supernet, levels, task.losses, task.batch, 1000)
-
-
-def prediction(size: int, channels_last: bool, tile: int | None) -> Callable[[], None]:
-    """Derain a few frames with a derived network."""
-    network = find_space("tmics").derived(Supernet(find_space("tmics"), **SPACE).derive()).eval()
-    if channels_last:
-        network.to(memory_format=torch.channels_last)
-    clip = moving_texture(6, size, size)
-    return lambda: list(derain(network, clip, tile=tile)) and None
-
-
-def cpu_seconds(run: Callable[[], object]) -> float:
-    """The CPU time of one call, over all threads."""
-    start = time.process_time()
-    run()
-    return time.process_time() - start
-
-
-def compare(title: str, options: dict[str, Callable[[], object]], rounds: int, unit: Callable[[float], str]) -> None:
-    """Print each option's median time and its ratio to the first option, round by round."""
+def timed(options: Mapping[str, Run], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
+    """Seconds of each option, round by round."""
     for run in options.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in options}
     for _ in range(rounds):
         for name, run in options.items():
-            times[name].append(cpu_seconds(run))
-    reference = times[next(iter(options))]
-    table = Table("option", "CPU time", "ratio to the first", "smallest to largest", title=title, title_justify="left")
-    for name, values in times.items():
-        ratios = [value / base for value, base in zip(values, reference, strict=True)]
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        table.add_row(name, unit(statistics.median(values)), f"{statistics.median(ratios):.2f}", spread)
-    Console(width=110).print(table)
+            start = clock()
+            run()
+            times[name].append(clock() - start)
+    return times
 
 
-def peak_memory(crop: int, response: str | None) -> float:
-    """MiB at the peak of one search step (of building alone where `response` is None) in a fresh process."""
-    command = [sys.executable, __file__, "--crop", str(crop), "--child", json.dumps(response)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def times_of(work: str, rounds: int) -> dict[str, list[float]]:
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    return timed({name: make() for name, make in WORKS[work].items()}, rounds, clock)
 
 
-def child(crop: int, response: str | None) -> None:
-    levels = search_step(crop, response or "first order")
-    if response is not None:
-        levels.step(0)
+def peak_of(work: str, option: str) -> float:
+    """MiB at the peak of two steps."""
+    run = WORKS[work][option]()
+    run()
+    run()
+    return high_water()
+
+
+def high_water() -> float:
     status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss would count the parent's pages too
-    print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024)
+    found = re.search(r"VmHWM:\s+(\d+)", status)
+    return int(found[1]) / 1024 if found else math.nan
+
+
+def calls_of() -> list[dict[str, int]]:
+    """The aten calls of one step, by hand and by the plain evaluation."""
+
+    class Count(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: Counter[str] = Counter()
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.calls[str(function)] += 1
+            return function(*args, **(kwargs or {}))
+
+    counted = []
+    for name in ("by hand, without the engine", "plain"):
+        run = WORKS["DARTS, first order"][name]()
+        run()
+        with Count() as count:
+            run()
+        counted.append(dict(count.calls))
+    return counted
+
+
+def overhead() -> float:
+    """The share of a planned step's time that no operator of torch accounts for."""
+    run = by_levels(darts)
+    run()
+    with profile(activities=[ProfilerActivity.CPU]) as events:
+        start = time.perf_counter()
+        run()
+        total = time.perf_counter() - start
+    inside = sum(event.self_cpu_time_total for event in events.key_averages() if event.key.startswith("aten::"))
+    return 1 - inside / 1e6 / total
+
+
+def start_up() -> float:
+    """Seconds of CPU time from the start of Python to the end of the first step of a search."""
+    costs(darts.describe())
+    by_levels(darts)()
+    return time.process_time()
+
+
+def growth_of(along: str, number: int) -> list[float]:
+    """Seconds and MiB of a step of a small supernet."""
+    setting = SMALL | GROWTH[along][number]
+    run = by_levels(darts, **setting)
+    run()
+    times = timed({"": run}, 3, time.process_time)[""]
+    return [min(times), high_water()]
+
+
+def child(function: str, *arguments: Any, threads: int = 1) -> Any:
+    """Call a function of this module in a fresh process."""
+    command = [sys.executable, __file__, "--child", json.dumps([function, *arguments])]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout)
+
+
+# What is printed
+
+
+def show(title: str, *columns: str, rows: list[list[str]]) -> None:
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=118).print(table)
+
+
+def gains(times: Mapping[str, list[float]], option: str) -> str:
+    """The gain over the first option: median, and from the smallest to the largest of a round."""
+    plain = times[next(iter(times))]
+    ratios = [a / b for a, b in zip(plain, times[option], strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def show_work(work: str, rounds: int) -> None:
+    cpu, wall = (child("times_of", work, rounds, threads=threads) for threads in (1, 2))
+    peaks = {option: child("peak_of", work, option) for option in cpu}
+    plain = peaks[next(iter(peaks))]
+    rows = [
+        [
+            option,
+            f"{statistics.median(cpu[option]):.2f} s",
+            gains(cpu, option),
+            gains(wall, option),
+            f"{peaks[option]:.0f}",
+            f"{peaks[option] / plain:.2f}",
+        ]
+        for option in cpu
+    ]
+    columns = ("option", "CPU time", "gain, 1 thread", "gain, 2 threads", "peak MiB", "of plain")
+    show(f"{work}: a step", *columns, rows=rows)
+
+
+def show_growth() -> None:
+    rows = []
+    for along, settings in GROWTH.items():
+        points = [child("growth_of", along, number) for number in range(len(settings))]
+        sizes = [len(v) if hasattr(v := next(iter(setting.values())), "items") else v for setting in settings]
+        seconds, memory = zip(*points, strict=True)
+        rows.append(
+            [
+                f"{along} {', '.join(map(str, sizes))}",
+                ", ".join(f"{s:.2f}" for s in seconds),
+                f"{exponent(sizes, seconds):.2f}",
+                ", ".join(f"{m:.0f}" for m in memory),
+                f"{exponent(sizes, memory):.2f}",
+            ]
+        )
+    columns = ("along", "CPU seconds", "exponent", "peak MiB", "exponent")
+    show(f"Growth of a planned first-order step of DARTS, where {SMALL}", *columns, rows=rows)
+
+
+def exponent(sizes: Any, values: Any) -> float:
+    """The slope of the line through the logarithms."""
+    return statistics.linear_regression(list(map(math.log, sizes)), list(map(math.log, values))).slope
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
-    parser.add_argument("--crop", type=int, default=64, help="height and width of the training crops (default 64)")
-    parser.add_argument("--size", type=int, default=160, help="height and width of predicted frames (default 160)")
+    parser.add_argument("--only", choices=[*WORKS, "growth", "engine"], help="print this table alone")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    crop, rounds = arguments.crop, arguments.rounds
     if arguments.child is not None:
-        child(crop, json.loads(arguments.child))
+        function, *rest = json.loads(arguments.child)
+        print(json.dumps(globals()[function](*rest)))
         return
-    print(f"TMICS supernet {SPACE}, crop {crop}, batch 1, {torch.get_num_threads()} threads, torch {torch.__version__}")
-
-    def seconds(value: float) -> str:
-        return f"{value:.3f} s"
-
-    steps = {name: search_step(crop, name) for name in RESPONSES}
-    plain = search_step(crop, "first order", channels_last=False)
-    options = {"first order": lambda: steps["first order"].step(0), "the same, NCHW": lambda: plain.step(0)}
-    options |= {name: lambda name=name: steps[name].step(0) for name in RESPONSES if name != "first order"}
-    compare("One step of all three levels", options, rounds, seconds)
-    first = steps["first order"]
-    compare("Each level's gradient", {n: lambda n=n: first.gradient(n, 0) for n in LEVELS}, rounds, seconds)
-
-    base = peak_memory(crop, None)
-    table = Table(
-        "option", "MiB over building", "ratio to the first", title="Peak memory of a step", title_justify="left"
-    )
-    peaks = {name: peak_memory(crop, name) - base for name in RESPONSES}
-    for name, peak in peaks.items():
-        table.add_row(name, f"{peak:.0f}", f"{peak / peaks['first order']:.2f}")
-    Console(width=110).print(table)
-
-    size = arguments.size
-    compare(
-        f"Prediction, {size}x{size}",
-        {
-            "channels_last": prediction(size, True, None),
-            "NCHW": prediction(size, False, None),
-            "tiles of 96": prediction(size, True, 96),
-        },
-        rounds,
-        lambda value: f"{6 / value:.2f} frames/s",
-    )
+    print(f"channels 16, 32x32, batch {BATCH}; torch {torch.__version__}; {os.cpu_count()} cores")
+    for work in WORKS:
+        if arguments.only in (None, work):
+            show_work(work, arguments.rounds)
+    if arguments.only in (None, "engine"):
+        hand, plain = child("calls_of")
+        same = "the same" if hand == plain else f"not {hand}"
+        print(f"aten calls of the plain evaluation, {sum(plain.values())}, and of the loop by hand: {same}")
+        print(f"time of a planned step outside of torch's operators: {child('overhead'):.1%}")
+        print(f"CPU time from the start of Python to the end of the first step: {child('start_up'):.1f} s")
+    if arguments.only in (None, "growth"):
+        show_growth()
 
 
 if __name__ == "__main__":

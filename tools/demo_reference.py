@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nas.config import load_config
 from nas.cost import measure
 from nas.genotype import Genotype
-from nas.retrain import channels_last
+from nas.planner.layout import channels_last
 from nas.task import Task
 from tmics_space.data.windows import windows
 

@@ -17,4 +17,4 @@ class Softmax(nn.Module):
         self.temperature = temperature
 
     def forward(self, logits: Tensor) -> Tensor:
-        return (logits / self.temperature).softmax(-1)
+        return (logits if self.temperature == 1 else logits / self.temperature).softmax(-1)

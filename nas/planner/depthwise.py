@@ -1,0 +1,100 @@
+"""Depthwise convolution of stride 1 whose gradients are depthwise convolutions too, of any order.
+
+torch computes the gradient of the input by a slow general routine where the kernel is dilated. At stride 1 it is the
+convolution with the flipped kernel, so the fast forward routine serves both: the same numbers, up to rounding. The
+result, the two gradients and all theirs are one bilinear form, hence two functions that refer to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from nas.planner.signature import signed
+
+Pair = tuple[int, int]
+
+
+def depthwise(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tensor:
+    """Convolve each channel with its own kernel: `(batch, C, h, w)` and `(C, 1, kh, kw)`; stride 1.
+
+    `padding` is at most `dilation * (kernel - 1)` in each direction.
+    """
+    return _convolution(x, weight, padding, dilation)
+
+
+class _Convolution(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    @signed
+    def forward(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tensor:
+        return torch.conv2d(x, weight, None, 1, padding, dilation, len(weight))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        x, weight, *ctx.geometry = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.save_for_forward(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        to_x = _transposed(gradient, weight, *ctx.geometry) if wanted[0] else None
+        to_weight = _correlation(x, gradient, weight.shape, *ctx.geometry) if wanted[1] else None
+        return to_x, to_weight, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, along_x: Tensor, along_weight: Tensor, *_: None) -> Tensor:
+        x, weight = ctx.saved_tensors
+        return depthwise(along_x, weight, *ctx.geometry) + depthwise(x, along_weight, *ctx.geometry)
+
+
+class _Correlation(Function):
+    """The gradient of the kernel, given the input and the gradient of the output."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    @signed
+    def forward(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
+        weight = x.new_empty(shape)
+        found: Tensor = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, (1, 1), padding, dilation, False, (0, 0), shape[0], (False, True, False)
+        )[1]
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        x, gradient, ctx.shape, *ctx.geometry = inputs
+        ctx.save_for_backward(x, gradient)
+        ctx.save_for_forward(x, gradient)
+
+    @staticmethod
+    def backward(ctx: Any, along: Tensor) -> Any:
+        x, gradient = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        to_x = _transposed(gradient, along, *ctx.geometry) if wanted[0] else None
+        to_gradient = depthwise(x, along, *ctx.geometry) if wanted[1] else None
+        return to_x, to_gradient, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, along_x: Tensor, along_gradient: Tensor, *_: None) -> Tensor:
+        x, gradient = ctx.saved_tensors
+        geometry = (ctx.shape, *ctx.geometry)
+        return _correlation(along_x, gradient, *geometry) + _correlation(x, along_gradient, *geometry)
+
+
+_convolution: Callable[..., Tensor] = _Convolution.apply
+_correlation: Callable[..., Tensor] = _Correlation.apply
+
+
+def _transposed(gradient: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tensor:
+    """The gradient of the input: the convolution with the flipped kernel."""
+    full = tuple(d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True))
+    return depthwise(gradient, weight.flip(2, 3), full, dilation)  # type: ignore[arg-type]  # two, as `dilation` has

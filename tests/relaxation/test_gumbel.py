@@ -1,0 +1,148 @@
+"""The Gumbel straight-through relaxation, and the sampled path of a supernet."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas.cell import Cell
+from nas.choose import Chooser
+from nas.errors import ConfigError, UnknownNameError
+from nas.relaxation import relaxation
+from nas.relaxation.gumbel import Gumbel
+from nas.relaxation.sampling import Sampling, gumbel_noise, sample
+from nas.space import SearchSpace
+from nas.supernet import Supernet
+
+LOGITS = torch.tensor([0.3, -1.0, 2.0], dtype=torch.double)
+
+
+def test_the_formula() -> None:
+    noise = torch.tensor([0.5, 4.0, -1.0], dtype=torch.double)
+    for progress, temperature in ((0.0, 8.0), (0.5, 5.0), (1.0, 2.0)):
+        powers = [math.exp((a + g) / temperature) for a, g in zip(LOGITS.tolist(), noise.tolist(), strict=True)]
+        expected = [power / sum(powers) for power in powers]
+        found = Gumbel(8.0, 2.0).relaxed(LOGITS, noise, progress)
+        assert found.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_sample_has_weight_one_and_the_gradient_of_the_softmax() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    found = sample(Gumbel(8.0, 2.0), {"a": logits}, {"a": [0.5, 4.0, -1.0]}, 0.5)["a"]
+    assert found.choice == 1
+    assert found.weights.tolist() == [0.0, 1.0, 0.0]
+    p = ((LOGITS + torch.tensor([0.5, 4.0, -1.0])) / 5.0).softmax(0)
+    (gradient,) = torch.autograd.grad(found.weights[1], logits)
+    expected = [(p[1] * (float(i == 1) - p[i]) / 5.0).item() for i in range(3)]
+    assert gradient.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_samples_follow_the_softmax() -> None:
+    counts = Counter(
+        sample(Gumbel(), {"a": LOGITS}, {"a": gumbel_noise(3, "a", "xyz", step)}, 0.0)["a"].choice
+        for step in range(4000)
+    )
+    for i, p in enumerate(LOGITS.softmax(0).tolist()):
+        assert counts[i] / 4000 == pytest.approx(p, abs=4 * (p * (1 - p) / 4000) ** 0.5)
+
+
+def test_noise_is_a_function_of_seed_label_candidate_and_step() -> None:
+    base = gumbel_noise(0, "a", ["x", "y"], 0)
+    assert gumbel_noise(0, "a", ["y", "x"], 0) == base[::-1]
+    others = [gumbel_noise(1, "a", "xy", 0), gumbel_noise(0, "b", "xy", 0), gumbel_noise(0, "a", "xy", 1)]
+    assert len({number for numbers in (base, *others) for number in numbers}) == 8
+    many = [number for step in range(2000) for number in gumbel_noise(0, "a", "xy", step)]
+    assert sum(many) / len(many) == pytest.approx(0.5772, abs=0.08)  # Euler's constant, within four deviations
+
+
+def test_without_noise_the_strongest_is_taken() -> None:
+    assert sample(Gumbel(), {"a": LOGITS, "b": -LOGITS}, None, 0.0)["a"].choice == 2
+    assert sample(Gumbel(), {"a": LOGITS, "b": -LOGITS}, None, 0.0)["b"].choice == 1
+    assert sample(Gumbel(), {}, None, 0.0) == {}
+
+
+def test_arguments() -> None:
+    made = relaxation("gumbel", temperature=5, final_temperature=0.5)
+    assert isinstance(made, Sampling)
+    assert not isinstance(relaxation("softmax"), Sampling)
+    with pytest.raises(ConfigError, match="'final_temperature' of gumbel is above 0, found 0"):
+        relaxation("gumbel", final_temperature=0)
+    with pytest.raises(UnknownNameError, match=r"argument of relaxation 'gumbel' 'temprature' .*'temperature'"):
+        relaxation("gumbel", temprature=1)
+    with pytest.raises(ConfigError, match="'temperature' of relaxation 'gumbel' is a number, found 'hot'"):
+        relaxation("gumbel", temperature="hot")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="relaxation: missing the field 'name'"):
+        Supernet(SearchSpace("s", space), relaxation={"temperature": 3})
+
+
+class Counted(nn.Module):
+    calls = 0
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        Counted.calls += 1
+        return self.factor * x
+
+
+def space(choose: Chooser, /) -> nn.Module:
+    candidates: Any = {"one": lambda: Counted(1.0), "two": lambda: Counted(2.0), "three": lambda: Counted(3.0)}
+    cell = Cell(choose, "cell", candidates, inputs=1, nodes=2, output="last")
+    depth = choose.depth("depth", (1, 3), lambda i: Counted(0.5))
+    width = choose.width("width", (1, 2))
+    return nn.Sequential(cell, choose("macro", candidates), depth, width)
+
+
+def test_only_the_sampled_path_is_computed() -> None:
+    supernet = Supernet(SearchSpace("s", space), relaxation="gumbel")
+    x = torch.ones(1, 2)
+    drawn = set()
+    for step in range(30):
+        supernet.on_progress(step, 30)
+        Counted.calls = 0
+        supernet(x)
+        drawn.add(Counted.calls)
+    assert drawn == {4 + 1, 4 + 3}  # three edges and a macro decision, and as many blocks as the depth takes
+
+
+def test_a_step_draws_the_same_again_and_another_step_others() -> None:
+    supernet = Supernet(SearchSpace("s", space), relaxation="gumbel")
+    x = torch.ones(1, 2)
+    outputs = []
+    for step in [*range(20), *range(20)]:
+        supernet.on_progress(step, 20)
+        outputs.append(supernet(x).sum().item())
+    assert outputs[:20] == outputs[20:]
+    assert len(set(outputs[:20])) > 5
+    assert supernet(x).sum().item() == outputs[-1]
+    assert copy.deepcopy(supernet)(x).sum().item() == outputs[-1]
+
+
+def test_eval_mode_takes_the_strongest_and_derives_by_probability() -> None:
+    supernet = Supernet(SearchSpace("s", space), relaxation="gumbel")
+    for logits in supernet.arch.values():
+        logits.data = torch.linspace(0, 1, len(logits))
+    genotype = supernet.train().derive()
+    assert genotype.choices["macro"] == "three"
+    assert genotype.choices["depth"] == 3
+    assert supernet.mixing_weights()["macro"].tolist() == pytest.approx(torch.linspace(0, 1, 3).softmax(0).tolist())
+    x = torch.ones(1, 2)
+    with torch.no_grad():
+        assert torch.equal(supernet.eval()(x), supernet.derived(genotype)(x))
+
+
+def test_the_sampled_weights_are_the_ones_that_get_gradients() -> None:
+    supernet = Supernet(SearchSpace("s", space), relaxation="gumbel")
+    supernet.on_progress(3, 10)
+    supernet(torch.ones(1, 2)).sum().backward()
+    for label, logits in supernet.arch.items():
+        assert logits.grad is not None, label
+        assert logits.grad.abs().sum() > 0
