@@ -265,6 +265,7 @@ def test_links_lead_somewhere(page: str) -> None:
         ("configuration", Config.__struct_fields__),
         ("configuration", Level.__struct_fields__),
         ("configuration", RESPONSES),
+        ("hypergradients", RESPONSES),
         ("configuration", REGULARIZERS),
         ("data", layouts()),
         ("data", Layout.__struct_fields__),
