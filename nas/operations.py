@@ -93,7 +93,7 @@ class OperationSet(Mapping[str, Factory]):
             except TypeError as error:
                 given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
                 raise ConfigError(
-                    f"candidate operation '{name}' does not fit the search space, which calls it with ({given}): {error}"
+                    f"candidate operation '{name}' does not fit the space, which calls it with ({given}): {error}"
                 ) from error
         return {name: functools.partial(make, *args, **kwargs) for name, make in self.items()}
 
