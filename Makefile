@@ -2,13 +2,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.stamp
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench
+.PHONY: help demo digits test test-all check bench
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP)  ## search on real frames, retrain what was found, derain a clip
 	$(BIN)/python tools/demo.py
+
+digits: $(STAMP)  ## search a cell for digits, and train it beside 20 random ones
+	OMP_NUM_THREADS=1 $(BIN)/python tools/digits.py
 
 test: $(STAMP)  ## the tests, without the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"

@@ -83,7 +83,18 @@ class OperationSet(Mapping[str, Factory]):
         return factory
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Callable[[], nn.Module]]:
-        """The candidates as functions without arguments, each bound to the same arguments."""
+        """The candidates as functions without arguments, each bound to the same arguments.
+
+        Raises `ConfigError` for a candidate that does not take them.
+        """
+        for name, make in self.items():
+            try:
+                inspect.signature(make).bind(*args, **kwargs)
+            except TypeError as error:
+                given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
+                raise ConfigError(
+                    f"candidate operation '{name}' does not fit the space, which calls it with ({given}): {error}"
+                ) from error
         return {name: functools.partial(make, *args, **kwargs) for name, make in self.items()}
 
     def only(self, *names: str) -> OperationSet:

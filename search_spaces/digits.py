@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from nas import Cell, Chooser, OperationSet, search_space
-from nas.primitives import NAS_BENCH_201
+from nas.primitives import NAS_BENCH_201, avg_pool
+
+CANDIDATES = (NAS_BENCH_201.without("none") | {"avg_pool_3x3": partial(avg_pool, normalize=True)}).register("digits")
 
 
 @search_space("digits")
 def digits(
-    choose: Chooser,
-    /,
-    *,
-    channels: int = 8,
-    nodes: int = 3,
-    operations: OperationSet = NAS_BENCH_201.without("none"),  # noqa: B008 - sets are not changed
+    choose: Chooser, /, *, channels: int = 8, nodes: int = 3, operations: OperationSet = CANDIDATES
 ) -> nn.Module:
     """Handwritten digits: (batch, 1, 8, 8) to class scores (batch, 10), by one searched cell that is used twice."""
     candidates = operations.bind(channels, affine=True)

@@ -94,6 +94,12 @@ def test_bind_gives_functions_without_arguments() -> None:
     assert bound["one"]() is not one
 
 
+def test_bind_refuses_what_a_candidate_does_not_take() -> None:
+    message = r"candidate operation 'one' does not fit .* \(4, stride=2, affine=False\): .*'affine'"
+    with pytest.raises(ConfigError, match=message):
+        OperationSet({"one": lambda channels, *, stride: nn.Identity()}).bind(4, stride=2, affine=False)
+
+
 def test_sets_are_changed_by_name() -> None:
     chosen = OperationSet({"a": conv, "b": pool, "c": anything})
     assert list(chosen.only("c", "a")) == ["c", "a"]

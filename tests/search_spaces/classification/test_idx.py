@@ -9,6 +9,8 @@ import pytest
 from nas.errors import InvalidFileError
 from search_spaces.classification.idx import IDX
 
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
 
 def test_idx_files_are_read_compressed_or_not(mnist: Path) -> None:
     train, test = IDX(str(mnist)).load()
@@ -47,3 +49,12 @@ def test_a_missing_file(mnist: Path) -> None:
     (mnist / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(InvalidFileError, match=r"has no train-labels-idx1-ubyte, nor train-labels-idx1-ubyte.gz"):
         IDX(str(mnist)).load()
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_fashion_mnist() -> None:
+    train, test = IDX(str(FASHION)).load()
+    assert (train.pixels.shape, test.pixels.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
+    assert train.labels.bincount().tolist() == [6000] * 10
+    values = train.pixels.double() / 255
+    assert (values.mean().item(), values.std().item()) == pytest.approx((0.2860, 0.3530), abs=5e-5)
