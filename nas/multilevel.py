@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +69,11 @@ class Multilevel:
         self.levels = dict(levels)
         self.steps = steps
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        # Found once, since to walk through all modules of a supernet takes as long as some of its operations.
+        self._aliases = _first_names(model.named_parameters(remove_duplicate=False), self._named)
+        buffers = dict(model.named_buffers())
+        self._buffer_aliases = _first_names(model.named_buffers(remove_duplicate=False), buffers)
+        self._buffer_places = {b: (model.get_submodule(b.rpartition(".")[0]), b.rpartition(".")[2]) for b in buffers}
         self.owned = assign(self.levels, list(self._named))
         self._objectives = {name: _objective(model, name, levels[name], losses, arguments or {}) for name in levels}
         self._responses = {
@@ -127,14 +132,15 @@ class Multilevel:
 
     def _move(self, name: str, k: int, inner: int) -> Moved:
         level, optimizer = self.levels[name], self.optimizers[name]
-        buffers = {b: value.clone() for b, value in self.model.named_buffers()}
         # Only the lowest level's own passes move batch-norm buffers.
-        loss, terms, gradients = self._differentiate(name, k, inner, probing=name != next(iter(self.levels)))
+        probing = name != next(iter(self.levels))
+        buffers = {} if probing else {b: buffer.clone() for b, buffer in self._buffers().items()}
+        loss, terms, gradients = self._differentiate(name, k, inner, probing=probing)
         norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients.values()])).item()
         moved = Moved(loss.item(), norm, {term: value.item() for term, value in terms.items()})
         if not (math.isfinite(norm) and math.isfinite(moved.loss)):
-            for b, value in self.model.named_buffers():
-                value.copy_(buffers[b])
+            for b, value in self._buffers().items():
+                value.copy_(buffers.get(b, value))
             self._skip(name, k, moved)
             return moved
         self._in_a_row[name] = 0
@@ -188,13 +194,18 @@ class Multilevel:
     def _evaluate(self, name: str, values: Parameters, k: int, inner: int, *, probing: bool) -> tuple[Tensor, Terms]:
         """A level's loss at the given parameters, and its terms; the model's buffers move unless `probing`."""
         level = self.levels[name]
-        state = {f"model.{p}": value for p, value in values.items()}
+        state = {f"model.{alias}": values[p] for alias, p in self._aliases.items()}
         if probing:
-            state |= {f"model.{b}": buffer.clone() for b, buffer in self.model.named_buffers()}
+            clones = {b: buffer.clone() for b, buffer in self._buffers().items()}
+            state |= {f"model.{alias}": clones[b] for alias, b in self._buffer_aliases.items()}
         inputs = (self._batch(level.split, k * level.inner_steps + inner), ramp(k, self.steps, level.warmup))
         with _mode(self.model, level.mode):
-            evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs)
+            evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs, tie_weights=False)
         return evaluated
+
+    def _buffers(self) -> Parameters:
+        """The buffers that the model has now, by name."""
+        return {b: getattr(module, key) for b, (module, key) in self._buffer_places.items()}
 
     def _random_kept(self) -> AbstractContextManager[None]:
         """Leave torch's random state on the model's devices as it was."""
@@ -243,10 +254,19 @@ def _response(level: str, below: str, arguments: Mapping[str, Any]) -> Response:
         raise ConfigError(f"level '{level}': hypergradient.{below}: {error}") from error
 
 
+def _first_names(named: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor]) -> dict[str, str]:
+    """The name in `first` of each tensor, by each of its names: tied weights have several."""
+    names = {id(tensor): name for name, tensor in first.items()}
+    return {alias: names[id(tensor)] for alias, tensor in named if id(tensor) in names}
+
+
 @contextmanager
 def _mode(model: nn.Module, mode: str) -> Iterator[None]:
     """Run in train or eval mode, and leave the model as it was."""
     before = {module: module.training for module in model.modules()}
+    if set(before.values()) == {mode == "train"}:
+        yield
+        return
     model.train(mode == "train")
     try:
         yield
