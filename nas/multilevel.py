@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +64,11 @@ class Multilevel:
         self.levels = dict(levels)
         self.steps = steps
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        # Found once, since to walk through all modules of a supernet takes as long as some of its operations.
+        self._aliases = _first_names(model.named_parameters(remove_duplicate=False), self._named)
+        buffers = dict(model.named_buffers())
+        self._buffer_aliases = _first_names(model.named_buffers(remove_duplicate=False), buffers)
+        self._buffer_places = {b: (model.get_submodule(b.rpartition(".")[0]), b.rpartition(".")[2]) for b in buffers}
         self.owned = assign(self.levels, list(self._named))
         self._objectives = {name: objective(model, name, levels[name], losses, arguments or {}) for name in levels}
         self._responses = {
@@ -132,14 +137,15 @@ class Multilevel:
 
     def _move(self, name: str, k: int, inner: int) -> Moved:
         level, optimizer = self.levels[name], self.optimizers[name]
-        buffers = {b: value.clone() for b, value in self.model.named_buffers()}
         # Only the lowest level's own passes move batch-norm buffers.
-        loss, terms, gradients = self._differentiate(name, k, inner, probing=name != next(iter(self.levels)))
+        probing = name != next(iter(self.levels))
+        buffers = {} if probing else {b: buffer.clone() for b, buffer in self._buffers().items()}
+        loss, terms, gradients = self._differentiate(name, k, inner, probing=probing)
         norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients.values()])).item()
         moved = Moved(loss.item(), norm, {term: value.item() for term, value in terms.items()})
         if not (math.isfinite(norm) and math.isfinite(moved.loss)):
-            for b, value in self.model.named_buffers():
-                value.copy_(buffers[b])
+            for b, value in self._buffers().items():
+                value.copy_(buffers.get(b, value))
             self.skipped[name] += 1
             self._in_a_row[name] += 1
             return moved
@@ -208,12 +214,17 @@ class Multilevel:
         self, name: str, values: Parameters, inputs: tuple[Any, float], *, probing: bool
     ) -> tuple[Tensor, Terms]:
         """A level's loss at the given parameters, and its terms; the model's buffers move unless `probing`."""
-        state = {f"model.{p}": value for p, value in values.items()}
+        state = {f"model.{alias}": values[p] for alias, p in self._aliases.items()}
         if probing:
-            state |= {f"model.{b}": buffer.clone() for b, buffer in self.model.named_buffers()}
+            clones = {b: buffer.clone() for b, buffer in self._buffers().items()}
+            state |= {f"model.{alias}": clones[b] for alias, b in self._buffer_aliases.items()}
         with _mode(self.model, self.levels[name].mode):
-            evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs)
+            evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs, tie_weights=False)
         return evaluated
+
+    def _buffers(self) -> Parameters:
+        """The buffers that the model has now, by name."""
+        return {b: getattr(module, key) for b, (module, key) in self._buffer_places.items()}
 
     def _require_reached(self) -> None:
         """Raise `ConfigError` for a level whose loss does not depend on it, or that no loss above depends on."""
@@ -259,10 +270,19 @@ def _response(level: str, below: str, arguments: Mapping[str, Any]) -> Response:
         raise ConfigError(f"level '{level}': hypergradient.{below}: {error}") from error
 
 
+def _first_names(named: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor]) -> dict[str, str]:
+    """The name in `first` of each tensor, by each of its names: tied weights have several."""
+    names = {id(tensor): name for name, tensor in first.items()}
+    return {alias: names[id(tensor)] for alias, tensor in named if id(tensor) in names}
+
+
 @contextmanager
 def _mode(model: nn.Module, mode: str) -> Iterator[None]:
     """Run in train or eval mode, and leave the model as it was."""
     before = {module: module.training for module in model.modules()}
+    if set(before.values()) == {mode == "train"}:
+        yield
+        return
     model.train(mode == "train")
     try:
         yield
