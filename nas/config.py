@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+import torch
 
 from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 from nas.files import convert, dump_yaml, parse_yaml, read_text
@@ -70,12 +71,24 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     initial: dict[str, str] = {}
     """Weights to start from (safetensors files), by the path of a part of the network: `alignment.ofm.flow`. A derived
     network leaves out those of parts that it lacks."""
+    device: str = "cpu"
+    """Where networks live: `cpu`, `cuda`, `cuda:1`, `mps`."""
     tune: dict[str, str] = {}
     """What `nas tune` varies: by key, a distribution such as `log(1e-4, 1e-1)`. No run depends on it."""
 
     def dump(self) -> str:
         """The YAML text of what a run depends on, complete with all defaults of the structs."""
         return dump_yaml({name: value for name, value in msgspec.to_builtins(self).items() if name != "tune"})
+
+    def torch_device(self) -> torch.device:
+        """The device; raises `ConfigError` where this machine does not have it."""
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(
+                f"device '{self.device}' is not available here: {reason}; device=cpu always is"
+            ) from error
 
     def retrained(self, genotype: Genotype) -> Genotype:
         """The genotype of the network that is retrained: with the choices of `genotype`, and `retrain.options`."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map_only
 
 from nas.errors import ConfigError, DivergedError
 from nas.hypergradient import Loss, Parameters, Response, response
@@ -83,7 +84,10 @@ class Multilevel:
         self._in_a_row = dict.fromkeys(self.levels, 0)
         self._hearing: list[Any] = [module for module in model.modules() if hasattr(module, "on_progress")]
         # Levels read the same batches again in the responses of one another.
-        self._batch = functools.lru_cache(maxsize=sum(level.accumulate for level in self.levels.values()))(batch)
+        device = next(iter(self._named.values())).device
+        kept = functools.lru_cache(maxsize=sum(level.accumulate for level in self.levels.values()))
+        self.batch = kept(lambda split, index: placed(batch(split, index), device))
+        """The batches, on the device of the model."""
         self._require_reached()
 
     def step(self, k: int) -> dict[str, Moved]:
@@ -208,7 +212,7 @@ class Multilevel:
         """The batch of a level at search step `k`, and the ramp of its regularizers."""
         level = self.levels[name]
         index = (k * level.inner_steps + inner) * level.accumulate + part
-        return self._batch(level.split, index), ramp(k, self.steps, level.warmup)
+        return self.batch(level.split, index), ramp(k, self.steps, level.warmup)
 
     def _evaluate(
         self, name: str, values: Parameters, inputs: tuple[Any, float], *, probing: bool
@@ -232,7 +236,7 @@ class Multilevel:
         values = leaves(self._named)
         with self._random_kept():
             for name, level in self.levels.items():
-                inputs = self._batch(level.split, 0), 1.0
+                inputs = self.batch(level.split, 0), 1.0
                 seen[name] = depends_on(self._evaluate(name, values, inputs, probing=True)[0], values)
         require_reached(self.levels, self.owned, seen)
 
@@ -274,6 +278,11 @@ def _first_names(named: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor
     """The name in `first` of each tensor, by each of its names: tied weights have several."""
     names = {id(tensor): name for name, tensor in first.items()}
     return {alias: names[id(tensor)] for alias, tensor in named if id(tensor) in names}
+
+
+def placed(value: Any, device: torch.device) -> Any:
+    """A batch, or anything that holds tensors in containers, on a device."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), value)
 
 
 @contextmanager

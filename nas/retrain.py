@@ -44,7 +44,7 @@ def retrain(
     task = config.build_task(retraining=True)
     if hasattr(task, "check"):
         task.check()
-    network = build_network(config, genotype) if initial is None else initial
+    network = (build_network(config, genotype) if initial is None else initial).to(config.torch_device())
     channels_last(network)
     stages = {
         name: Multilevel(network, {name: stage.level}, task.losses, task.batch, stage.steps)

@@ -106,7 +106,7 @@ def build_supernet(config: Config) -> Supernet:
         **config.options,
     )
     checkpoint.load_parts(supernet.network, config.initial)
-    return supernet
+    return supernet.to(config.torch_device())
 
 
 def build_levels(
@@ -150,7 +150,9 @@ def _searched(run: Path) -> tuple[Config, Supernet]:
     if not path.exists():
         raise ConfigError(f"{run}: no checkpoint yet, so nothing to derive from; wait for the first epoch to end")
     config = load_config(run / CONFIG)
-    supernet = build_supernet(msgspec.structs.replace(config, initial={}))  # their files may be gone by now
+    supernet = build_supernet(
+        msgspec.structs.replace(config, initial={}, device="cpu")
+    )  # files and devices may be gone
     _load(supernet, checkpoint.load(path).get("state"), run)
     return config, supernet
 
@@ -173,7 +175,7 @@ def _observer(config: Config, task: Task, description: Description, cost: Cost, 
     level = config.search.levels[arch]
     loss = task.losses[level.loss]
     products = config.search.hessian_products
-    return Observer(description, cost.candidates, lambda model: loss(model, task.batch(level.split, 0)), products)
+    return Observer(description, cost.candidates, lambda model: loss(model, levels.batch(level.split, 0)), products)
 
 
 def _provenance(config: Config) -> Provenance:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 from torch import nn
 
 import nas.config
@@ -301,3 +302,10 @@ def test_operations_of_a_file_are_taken_up_into_the_configuration(
     assert config.options["operations"] == {"wide": {"factory": "sep_conv", "kernel": 7}}
     (tmp_path / "wide.yaml").unlink()
     assert parse_config(parse_yaml(config.dump(), "dump")) == config
+
+
+def test_the_device_must_be_there() -> None:
+    assert parse("device=cpu").torch_device() == torch.device("cpu")
+    for name in ("cuda:99", "gpu"):
+        with pytest.raises(ConfigError, match=f"device '{name}' is not available here: .*; device=cpu always is"):
+            parse(f"device={name}").torch_device()

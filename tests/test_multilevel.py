@@ -19,7 +19,7 @@ from nas.errors import ConfigError, DivergedError, UnknownNameError
 from nas.files import convert
 from nas.hypergradient import RESPONSES
 from nas.levels import Level
-from nas.multilevel import Moved, Multilevel
+from nas.multilevel import Moved, Multilevel, placed
 from nas.primitives import DropPath
 from nas.regularize import entropy, expected_cost
 from nas.space import search_space
@@ -856,3 +856,9 @@ def test_modules_hear_of_the_progress_whatever_steps_came_before() -> None:
         levels.step(k)
         rates.append(net.drop.p)
     assert rates == pytest.approx([0, 0.05, 0.15])
+
+
+def test_batches_go_to_the_device_of_the_model() -> None:
+    batch = (torch.ones(2), {"a": [torch.ones(1)]}, "b")
+    first, rest, text = placed(batch, torch.device("meta"))
+    assert (first.is_meta, rest["a"][0].is_meta, text) == (True, True, "b")

@@ -198,12 +198,14 @@ def latency(config: str, /, *overrides: str, repeats: int = 20) -> None:
     from nas.config import load_config
     from nas.files import dump_yaml
     from nas.latency import measure_latency
+    from nas.multilevel import placed
     from nas.search import build_supernet
 
     if repeats < 1:
         raise ConfigError(f"--repeats is a number of passes, at least 1, found {repeats}")
     loaded = load_config(config, overrides)
-    measured = measure_latency(build_supernet(loaded), loaded.build_task().example(), repeats)
+    inputs = placed(loaded.build_task().example(), loaded.torch_device())
+    measured = measure_latency(build_supernet(loaded), inputs, repeats)
     print(dump_yaml({"latency": measured}), end="")
 
 

@@ -128,12 +128,22 @@ def evaluate_command(run: Path, /, *overrides: str) -> None:
     """
     from nas.retrain import evaluate, load_network
 
-    task = config_of(run, overrides).build_task(retraining=True)
-    _show_scores(run, evaluate(load_network(run), task), task)
+    config = config_of(run, overrides)
+    task = config.build_task(retraining=True)
+    _show_scores(run, evaluate(load_network(run).to(config.torch_device()), task), task)
 
 
 @app.command
-def predict(source: Path, sink: Path, /, *, model: Path, tile: int | None = None, quiet: Quiet = False) -> None:
+def predict(
+    source: Path,
+    sink: Path,
+    /,
+    *,
+    model: Path,
+    tile: int | None = None,
+    device: str | None = None,
+    quiet: Quiet = False,
+) -> None:
     """Apply a retrained network: TMICS derains a film, a classifier writes a table of the classes of pictures.
 
     Args:
@@ -141,12 +151,14 @@ def predict(source: Path, sink: Path, /, *, model: Path, tile: int | None = None
         sink: A video file or a folder, by its suffix; a .csv file for classes.
         model: The folder of a retraining.
         tile: Largest height and width to process at once, in pixels, where memory asks for it.
+        device: Where to compute, such as cuda; by default where the retraining did.
     """
     from nas.report.live import predict_view
     from nas.retrain import load_network
 
-    task = config_of(model).build_task(retraining=True)
-    network = load_network(model)
+    config = config_of(model, () if device is None else (f"device={device}",))
+    task = config.build_task(retraining=True)
+    network = load_network(model).to(config.torch_device())
     with predict_view(quiet=quiet) as progress:
         facts = task.predict(network, source, sink, tile=tile, progress=progress)
     print(f"{sink}: " + ", ".join(f"{name} {value:g}" for name, value in facts.items()))

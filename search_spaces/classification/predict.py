@@ -45,10 +45,11 @@ def classify_files(
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("file", "class", "probability"))
+    device = next(network.parameters()).device
     started = time.perf_counter()
     for done, path in enumerate(paths, start=1):
         with torch.no_grad():
-            (probabilities,) = network(normalize(read_image(path, shape).unsqueeze(0))).softmax(1)
+            (probabilities,) = network(normalize(read_image(path, shape).unsqueeze(0)).to(device)).softmax(1)
         best = int(probabilities.argmax())
         rows.writerow((path.name, classes[best], f"{probabilities[best].item():.4f}"))
         if progress is not None:

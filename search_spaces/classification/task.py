@@ -88,10 +88,10 @@ class Classification:
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Accuracy in [0, 1] and mean cross-entropy on the test images."""
-        right, loss = 0, 0.0
+        right, loss, device = 0, 0.0, next(network.parameters()).device
         for start in range(0, len(self.test.labels), CHUNK):
             pixels, labels = (part[start : start + CHUNK] for part in (self.test.pixels, self.test.labels))
-            scores = self._scores(network, self.normalize(pixels))[0]
+            scores = self._scores(network, self.normalize(pixels).to(device))[0].cpu()
             right += int((scores.argmax(1) == labels).sum())
             loss += F.cross_entropy(scores, labels, reduction="sum").item()
         return {"accuracy": right / len(self.test.labels), "loss": loss / len(self.test.labels)}
