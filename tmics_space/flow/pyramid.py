@@ -46,7 +46,7 @@ class PyramidFlow(nn.Module):
         pair = torch.cat((reference, neighbour))
         level = F.pad(pair, (0, -width % whole, 0, -height % whole), mode="replicate")
         pyramid = [level := F.avg_pool2d(level, 2) for _ in range(self.levels)]
-        flow = level.new_zeros(len(reference), 2, *level.shape[2:])
+        flow = level.new_zeros(reference.shape[0], 2, *level.shape[2:])
         for level in reversed(pyramid):
             corrected = self._corrected(level, flow)
             flow = 2 * F.interpolate(corrected, scale_factor=2, mode="bilinear", align_corners=False)
