@@ -82,7 +82,7 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], about: Mapping
     """Write a `state_dict` as safetensors, which other programs read, and texts about it; raises `InvalidFileError`."""
     # Cloned, since safetensors refuses tensors that share memory (tied weights).
     data = safetensors.torch.save(
-        {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, dict(about or {})
+        {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, dict(about) if about else None
     )
     write_atomic(path, lambda file: file.write(data))
 

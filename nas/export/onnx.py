@@ -87,11 +87,11 @@ def _explained(error: BaseException, program: Program) -> str:
     while cause is not None:
         texts.append(" ".join(str(cause).split()))
         cause = cause.__cause__
-    for text in reversed(texts):
-        for operation in re.findall(r"\b(?:aten|prims|\w+)\.\w+\.\w+\b", text):
-            for node in program.exported.graph.nodes:
-                if str(node.target) == operation:
-                    return f"{_place(node)} uses {operation}, which ONNX (operators of version {OPSET}) lacks"
+    lacking = re.search(r"op='([\w.]+)', overload='(\w+)'", " ".join(texts))
+    if lacking is not None:
+        for node in program.exported.run_decompositions().graph.nodes:
+            if str(node.target) == ".".join(lacking.groups()):
+                return f"{_place(node)} uses {node.target}, which ONNX (operators of version {OPSET}) lacks"
     return f"the network cannot be written as ONNX: {texts[-1][:300]}"
 
 

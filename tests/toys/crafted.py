@@ -1,4 +1,4 @@
-"""Search spaces whose networks hold what a plugin's may: helpers, constants, state of many kinds, cells of all decisions."""
+"""A search space whose networks hold what a plugin's may: helpers, constants, state of many kinds, all decisions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from crafted_parts import SCALE, describe
 from crafted_parts import scaled as enlarged
 from torch import Tensor, nn
 
-from nas import Cell, Chain, Chooser, operation, search_space
+from nas import Cell, Chain, Chooser, Genotype, operation, search_space
+from nas.derive import choose_randomly
 from nas.errors import ConfigError
+from nas.retrain import channels_last
 
 SLOPE = 0.1
 """Of the leaky branch."""
@@ -83,7 +85,7 @@ class Gate(nn.Module):
     def _closed(self, x: Tensor, gate: Tensor) -> Tensor:
         # A comment that stays.
         scaled = crafted_parts.doubled(x)  # a variable of the name of a function
-        return self.enlarged(gate) * scaled
+        return torch.tanh(self.enlarged(gate) * scaled)
 
 
 class Shared(nn.Module):
@@ -154,3 +156,12 @@ def crafted(choose: Chooser, /, *, nodes: int = 2) -> nn.Module:
         Chain(choose, "chain", operations, length=2, residual=True),
     )
     return Crafted(nn.Conv2d(3, channels, 3, padding=1), width, cells, body, nn.Conv2d(channels, 3, 1))
+
+
+def derived(seed: int) -> nn.Module:
+    """The network of a random genotype, as a retraining leaves it."""
+    description = crafted.describe()
+    choices = choose_randomly(description.decisions, torch.Generator().manual_seed(seed))
+    network = crafted.derived(Genotype(space="crafted", options=description.options, choices=choices), seed=seed)
+    channels_last(network)
+    return network.eval()

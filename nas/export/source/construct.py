@@ -251,10 +251,10 @@ class Construction:
         return "None" if part is None else type(part).__name__ if type(part) in plain else ""
 
     def _check(self, module: nn.Module, path: str) -> None:
-        if hooks := [name.strip("_") for name in _HOOKS if getattr(module, name, None)]:
-            raise ExportError(f"{_where(path)} has {hooks[0].replace('_', ' ')}, which cannot be written as source")
         if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
             raise ExportError(f"{_where(path)} is lazy and has no weights yet: run the network once")
+        if hooks := [name.strip("_") for name in _HOOKS if getattr(module, name, None)]:
+            raise ExportError(f"{_where(path)} has {hooks[0].replace('_', ' ')}, which cannot be written as source")
 
 
 def listed(names: Iterable[str]) -> str:

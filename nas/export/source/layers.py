@@ -42,7 +42,7 @@ def arguments(module: nn.Module, base: type[nn.Module], where: str) -> dict[str,
             continue
         given[name] = value
     like = next((t for t in module.parameters(recurse=False) if t.dtype != torch.get_default_dtype()), None)
-    if like is not None:
+    if like is not None and "dtype" in _signature(base):
         given["dtype"] = like.dtype
     without_bias = {
         name: value for name, value in given.items() if name != "bias"
