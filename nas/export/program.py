@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +46,7 @@ def export(network: nn.Module, example: Sequence[Tensor]) -> Program:
     as the network itself allows. A network that returns a named tuple becomes a program that returns a dict. Raises
     `ExportError`, which names the module and the reason, for what cannot be traced.
     """
-    flat = Flat(network).eval()
+    flat = Flat(_contiguous(network)).eval()
     inputs = tuple(_varied(tensor) for tensor in example)
     dynamic = any(tensor.dim() >= 4 for tensor in inputs) and _takes(network, inputs)
     inputs = inputs if dynamic else tuple(example)
@@ -61,6 +62,7 @@ def export(network: nn.Module, example: Sequence[Tensor]) -> Program:
             continue  # such as where a reshape copies two items, and not one
         with torch.no_grad():
             names = list(getattr(network(*given), "_fields", ()))
+        _lay_out(exported, network)
         return Program(exported, names, batch, dynamic)
     raise AssertionError("the last attempt returns or raises")
 
@@ -106,6 +108,22 @@ class Flat(nn.Module):
     def forward(self, *inputs: Tensor) -> Any:
         output = self.network(*inputs)
         return output._asdict() if hasattr(output, "_fields") else output
+
+
+def _contiguous(network: nn.Module) -> nn.Module:
+    """A copy with its weights in plain order: with channels last, a program is bound to several items in a batch."""
+    plain = copy.deepcopy(network)
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.contiguous()
+    return plain
+
+
+def _lay_out(exported: ExportedProgram, network: nn.Module) -> None:
+    """Give a program the network's own weights, whose order in memory makes it fast on the CPU."""
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        key = f"network.{name}"
+        if key in exported.state_dict:
+            exported.state_dict[key].data = parameter.detach().clone(memory_format=torch.preserve_format)
 
 
 def _takes(network: Callable[..., Any], inputs: Sequence[Tensor]) -> bool:

@@ -34,4 +34,3 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         return module
 
     return written
-

@@ -10,7 +10,7 @@ from functools import cached_property
 
 WIDTH = 88
 """Columns of a line, where that can be."""
-LONG = 50
+LONG = 45
 """The characters from which on an expression that recurs becomes a function."""
 TALL = 30
 """The lines of a function's body above which it is divided."""

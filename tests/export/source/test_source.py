@@ -36,7 +36,12 @@ Write = Callable[..., ModuleType]
 SMALL = {"channels": 4, "dna_cells": 1, "cna_cells": 2}
 VARIANTS: dict[str, dict[str, Any]] = {
     "no flow": {"flow": "zero", "averaging": "free", "normalize": "batch", "dna_input": "concat"},
-    "dominant alone": {"flow": {"name": "pyramid", "width": 4}, "averaging": "legacy", "normalize": "group", "cna_cells": 0},
+    "dominant alone": {
+        "flow": {"name": "pyramid", "width": 4},
+        "averaging": "legacy",
+        "normalize": "group",
+        "cna_cells": 0,
+    },
     "companion alone": {"dna_cells": 0, "averaging": "fixed"},
     "untied": {"streaks": False, "averaging": "pixel", "frames": 3},
 }
@@ -132,10 +137,17 @@ def test_weights_are_laid_out_as_the_retrained_ones(write: Write) -> None:
     "make",
     [
         lambda: nn.Sequential(nn.Conv2d(3, 4, (3, 1), padding=(1, 0), bias=False), nn.BatchNorm2d(4, affine=False)),
-        lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 2, stride=2), nn.PReLU(4), nn.Upsample(scale_factor=2), nn.Softmax(1)),
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(3, 4, 2, stride=2), nn.PReLU(4), nn.Upsample(scale_factor=2), nn.Softmax(1)
+        ),
         lambda: nn.Sequential(nn.Flatten(2), nn.LayerNorm((35,)), nn.Linear(35, 2, bias=False), nn.GELU("tanh")),
-        lambda: nn.Sequential(nn.Conv2d(3, 3, 3, padding="same", padding_mode="circular", dtype=torch.float32), nn.Dropout2d(0.4)),
-        lambda: nn.Sequential(nn.Flatten(2), nn.MultiheadAttention(35, 5, batch_first=True)) and nn.AdaptiveAvgPool2d((None, 2)),
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 3, 3, padding="same", padding_mode="circular", dtype=torch.float32), nn.Dropout2d(0.4)
+        ),
+        lambda: (
+            nn.Sequential(nn.Flatten(2), nn.MultiheadAttention(35, 5, batch_first=True))
+            and nn.AdaptiveAvgPool2d((None, 2))
+        ),
         lambda: nn.Sequential(nn.Sequential(), nn.Identity(), nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2)),
     ],
 )
@@ -196,7 +208,13 @@ def test_what_recurs_is_written_once() -> None:
 def test_names_of_two_modules_do_not_clash() -> None:
     text, _ = source(crafted.Gate(3), "A gate.")
     tree = ast.parse(text)
-    assert [node.name for node in tree.body if isinstance(node, ast.FunctionDef)] == ["_times", "scaled_2", "doubled", "build", "load"]
+    assert [node.name for node in tree.body if isinstance(node, ast.FunctionDef)] == [
+        "_times",
+        "scaled_2",
+        "doubled",
+        "build",
+        "load",
+    ]
     assert "# A comment that stays." in text
     assert "_build" not in text
 
@@ -278,7 +296,10 @@ def changed() -> nn.Module:
         (hooked, r"1 has forward hooks"),
         (changed, r"1: a Conv2d that was changed after it was made \(more\)"),
         (lambda: nn.LazyLinear(2), r"1 is lazy and has no weights yet"),
-        (lambda: nn.TransformerEncoderLayer(4, 2), r"1: a TransformerEncoderLayer does not tell its argument 'd_model'"),
+        (
+            lambda: nn.TransformerEncoderLayer(4, 2),
+            r"1: a TransformerEncoderLayer does not tell its argument 'd_model'",
+        ),
     ],
 )
 def test_what_cannot_be_carried_is_named(make: Callable[[], nn.Module], message: str) -> None:
