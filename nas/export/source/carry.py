@@ -119,8 +119,8 @@ class Carrier:
     def _scan_layer(self, item: Item, node: ast.ClassDef) -> None:
         item.parts = [part for part in node.body if self._is_kept(item, part)]
         item.bases = [base for base in node.bases if not self._gives_nothing(item, base)]
-        item.found = references([*item.bases, *item.parts])
         written = {name for part in node.body for name in member_names(part)}
+        item.found = references([*item.bases, *item.parts], written)
         for name, member in vars(item.value).items():
             if name in item.members:
                 _check_variables(item, member)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keyword
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from nas.errors import ExportError
 from nas.export.source import layers, values
 from nas.export.source.carry import Carrier
 from nas.export.source.expression import Call, Expression, Number
+from nas.export.source.initializer import initializer, is_name
 from nas.export.source.origin import Imported
 from nas.export.source.render import Names
 from nas.mixed import ChosenDepth, ChosenWidth
@@ -90,33 +90,13 @@ class Construction:
         inherits = bool(item.bases) and any(self._has_constructor(other) for other in cls.__mro__[1:])
         if not modules or not (inherits or self._has_constructor(cls)):
             return ""
-        uniform = all(list(parts) == list(modules[0]) for parts in modules) and all(map(_is_name, modules[0]))
-        above = f"{self._class(base)}.__init__(self" if inherits else "super().__init__("
-        if base is nn.Module and not uniform:
-            keywords = f"**parts: {self.names.give(Imported('typing', 'Any'), 'Any')}"
-            return (
-                f"def __init__(self, {keywords}) -> None:\n    {above})\n"
-                "    for name, part in parts.items():\n        setattr(self, name, part)"
-            )
-        if not uniform:
-            path = _where(self.instances[cls][0][0])
+        above = f"{self._class(base)}.__init__" if inherits else ""
+        try:
+            return initializer(modules, self._class, self.names, above, wraps=base is not nn.Module)
+        except ExportError as error:
             raise ExportError(
-                f"{path}: modules of class '{cls.__name__}' have different attributes: give them the same"
-            )
-        parameters = [f"{name}{self._annotation([parts[name] for parts in modules])}" for name in modules[0]]
-        given = ""
-        if base is not nn.Module:
-            anything = self.names.give(Imported("typing", "Any"), "Any")
-            parameters = [f"*args: {anything}", *parameters, f"**kwargs: {anything}"]
-            given = ", *args, **kwargs" if inherits else "*args, **kwargs"
-        elif parameters:
-            parameters = ["*", *parameters]
-        head = f"def __init__(self{''.join(f', {each}' for each in parameters)}) -> None:"
-        if len(head) > 84:
-            listing = ", ".join(["self", *parameters])
-            listing = listing if len(listing) <= 80 else listing.replace(", ", ",\n    ") + ","
-            head = f"def __init__(\n    {listing}\n) -> None:"
-        return "\n".join([head, f"    {above}{given})", *(f"    self.{name} = {name}" for name in modules[0])])
+                f"{_where(self.instances[cls][0][0])}: modules of class '{cls.__name__}' {error}"
+            ) from None
 
     def _has_constructor(self, cls: type) -> bool:
         return any(self._parts(module, path) for path, module in self.instances.get(cls, []))
@@ -158,8 +138,8 @@ class Construction:
         if cls in STANDS_FOR or cls is base:
             return Call(f"{self._class(base)}(", tuple(parts), _name(module, path) if base in layers.CONTAINERS else "")
         extra = [(name, self._value(value, name, path)) for name, value in self._parts(module, path).items()]
-        parts += [(f"{name}=", value) for name, value in extra if _is_name(name)]
-        if unnamed := [(f'"{name}": ', value) for name, value in extra if not _is_name(name)]:
+        parts += [(f"{name}=", value) for name, value in extra if is_name(name)]
+        if unnamed := [(f'"{name}": ', value) for name, value in extra if not is_name(name)]:
             parts.append(("**", Call("{", tuple(unnamed))))
         return Call(f"{self._class(cls)}(", tuple(parts), _name(module, path))
 
@@ -235,21 +215,6 @@ class Construction:
         values.written(value, refer, where)
         yield from (each for each in found if each is not torch and values.named(each) is None)
 
-    def _annotation(self, parts: list[Any]) -> str:
-        """`: type` of a parameter; empty where that is not simple."""
-        kinds = sorted({self._kind(part) for part in parts}, key=lambda kind: (kind == "None", kind))
-        return "" if "" in kinds or kinds == ["None"] else f": {' | '.join(kinds)}"
-
-    def _kind(self, part: Any) -> str:
-        kinds = (nn.Module, nn.Parameter)
-        found = next((kind for kind in kinds if isinstance(part, kind)), None)
-        if found is not None:
-            return self._class(found)
-        if isinstance(part, Tensor):
-            return f"{self.names.give(Imported('torch'), 'torch')}.Tensor"
-        plain = (bool, int, float, str, tuple, list, dict)
-        return "None" if part is None else type(part).__name__ if type(part) in plain else ""
-
     def _check(self, module: nn.Module, path: str) -> None:
         if any(is_lazy(parameter) for parameter in module.parameters(recurse=False)):
             raise ExportError(f"{_where(path)} is lazy and has no weights yet: run the network once")
@@ -284,16 +249,12 @@ def _inner_first(network: nn.Module) -> list[tuple[str, nn.Module]]:
 def _name(module: nn.Module, path: str) -> str:
     """What a function that makes a module is called: its only candidate, its class, or where it is."""
     cls = type(module)
-    names = [part for part in path.split(".") if _is_name(part)]
+    names = [part for part in path.split(".") if is_name(part)]
     if layers.torch_base(cls) is cls or cls in STANDS_FOR:
         return names[-1].lower() if names else "network"
-    if cls.__module__.startswith("nas.") and len(module._modules) == 1 and _is_name(next(iter(module._modules))):
+    if cls.__module__.startswith("nas.") and len(module._modules) == 1 and is_name(next(iter(module._modules))):
         return next(iter(module._modules)).lower()
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-
-
-def _is_name(text: str) -> bool:
-    return text.isidentifier() and not keyword.iskeyword(text) and text != "self"
 
 
 def _join(path: str, name: str) -> str:

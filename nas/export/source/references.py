@@ -38,11 +38,12 @@ class Found:
     """Whether attributes are read by names that are made up while running."""
 
 
-def references(nodes: Iterable[ast.AST]) -> Found:
-    """What the nodes, such as a function or some methods of a class, refer to."""
+def references(nodes: Iterable[ast.AST], members: Iterable[str] = ()) -> Found:
+    """What the nodes refer to: functions, or parts of the body of a class that has these members."""
     visitor = _Visitor()
-    for node in nodes:
-        visitor.visit(node)
+    with visitor.scope({*members}, is_class=True):
+        for node in nodes:
+            visitor.visit(node)
     own, attributes = frozenset(visitor.own), frozenset(visitor.attributes)
     return Found(tuple(visitor.references), own, attributes, tuple(visitor.imports), visitor.dynamic)
 
@@ -107,13 +108,13 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self._defaults(node.args)
-        with self._scope(_parameters(node.args)):
+        with self.scope(_parameters(node.args)):
             self.visit(node.body)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for part in (*node.decorator_list, *node.bases, *node.keywords):
             self.visit(part)
-        with self._scope(_bound(node.body), is_class=True):
+        with self.scope(_bound(node.body), is_class=True):
             for statement in node.body:
                 self.visit(statement)
 
@@ -126,7 +127,7 @@ class _Visitor(ast.NodeVisitor):
     def generic_visit(self, node: ast.AST) -> None:
         if isinstance(node, COMPREHENSIONS):
             targets = {name for part in node.generators for name in _stored(part.target)}
-            with self._scope(targets):
+            with self.scope(targets):
                 super().generic_visit(node)
         else:
             super().generic_visit(node)
@@ -138,7 +139,7 @@ class _Visitor(ast.NodeVisitor):
         for parameter in _all_parameters(node.args):
             self._annotation(parameter, parameter.annotation)
         self._annotation(node, node.returns)
-        with self._scope(_parameters(node.args) | _bound(node.body)):
+        with self.scope(_parameters(node.args) | _bound(node.body)):
             for statement in node.body:
                 self.visit(statement)
 
@@ -154,14 +155,14 @@ class _Visitor(ast.NodeVisitor):
             self._annotated = outer
 
     @contextmanager
-    def _scope(self, names: set[str], is_class: bool = False) -> Iterator[None]:
+    def scope(self, names: set[str], is_class: bool = False) -> Iterator[None]:
+        """In this context, code sees these names of its own; those of a class are not seen from within its methods."""
         self._scopes.append((names, is_class))
         yield
         self._scopes.pop()
 
     def _refer(self, chain: tuple[str, ...], nodes: tuple[ast.expr, ...]) -> None:
         inner = len(self._scopes) - 1
-        # What a class binds is not seen from within its methods.
         if not any(chain[0] in names for i, (names, is_class) in enumerate(self._scopes) if i == inner or not is_class):
             self.references.append(Reference(chain, nodes, *self._annotated, self._joined))
 

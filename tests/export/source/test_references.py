@@ -65,6 +65,11 @@ def test_functions_of_the_standard_library_as_python_sees_them(module: str) -> N
     assert checked > 3
 
 
+def test_members_of_a_class_are_its_own_outside_of_methods() -> None:
+    body = ast.parse("a = 1\nb = a\ndef f(self): return a").body
+    assert len(references(body, ["a", "b"]).references) == 1
+
+
 def test_what_is_read_of_self_and_of_others() -> None:
     code = "def f(self, x): return self.a.b + x.c + getattr(x, 'd') + self.e()"
     result = references(ast.parse(code).body)

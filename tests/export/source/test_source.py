@@ -159,6 +159,40 @@ def test_layers_of_torch(make: Callable[[], nn.Module], write: Write) -> None:
     assert torch.equal(loaded(x), network(x))
 
 
+class Base(nn.Module):
+    """A class that has modules of its own, and that another derives from."""
+
+    scale = 3.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.shift = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.changed(self.layer(x)) + self.shift
+
+    def changed(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Child(Base):
+    def __init__(self, more: bool) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.ones(2))
+        if more:
+            self.other = nn.Linear(2, 2)
+
+    def changed(self, x: Tensor) -> Tensor:
+        x = super().changed(x) + self.bias
+        return self.other(x) if hasattr(self, "other") else x
+
+
+def test_classes_that_derive_from_one_another(write: Write) -> None:
+    network = nn.Sequential(Base(), Child(True), Child(False))
+    check_equal(network.eval(), write(network).load(), torch.randn(3, 2))
+
+
 def test_double_precision(write: Write) -> None:
     network = derived(2).double()
     x = torch.randn(2, 3, 7, 9, dtype=torch.float64)
