@@ -30,6 +30,7 @@ COMMANDS = {
     "retrain": ["GENOTYPE", "the folder of a search", "OVERRIDES", "--out", "--config", "--inherit", "--resume"],
     "evaluate": ["RUN", "The folder of a retraining", "OVERRIDES", "other data"],
     "predict": ["SOURCE", "A video file or a folder", "SINK", "by its suffix", "--model", "--tile", "in pixels"],
+    "export": ["RUN", "The folder of a retraining", "--format", "needs torch alone", "--out", "network.py"],
 }
 
 

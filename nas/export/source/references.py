@@ -165,6 +165,8 @@ class _Visitor(ast.NodeVisitor):
         inner = len(self._scopes) - 1
         if not any(chain[0] in names for i, (names, is_class) in enumerate(self._scopes) if i == inner or not is_class):
             self.references.append(Reference(chain, nodes, *self._annotated, self._joined))
+        elif inner == 0:  # a member of the class, used by another
+            self.own.add(chain[0])
 
 
 def _all_parameters(parameters: ast.arguments) -> list[ast.arg]:

@@ -67,7 +67,9 @@ def test_functions_of_the_standard_library_as_python_sees_them(module: str) -> N
 
 def test_members_of_a_class_are_its_own_outside_of_methods() -> None:
     body = ast.parse("a = 1\nb = a\ndef f(self): return a").body
-    assert len(references(body, ["a", "b"]).references) == 1
+    result = references(body, ["a", "b"])
+    assert len(result.references) == 1
+    assert "a" in result.own
 
 
 def test_what_is_read_of_self_and_of_others() -> None:
