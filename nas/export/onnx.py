@@ -20,7 +20,7 @@ from nas.export.program import Program, probes
 from nas.files import write_atomic
 
 OPSET = 20
-"""The version of ONNX' operators: the first with all that networks of torch need in fp32, `grid_sample` included."""
+"""The version of ONNX' operators, which has `grid_sample`."""
 TOLERANCE = 1e-4
 
 
