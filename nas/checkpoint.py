@@ -78,10 +78,12 @@ def set_random_state(state: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(generator, device)
 
 
-def save_weights(path: str | Path, weights: Mapping[str, Tensor]) -> None:
-    """Write a `state_dict` as safetensors, which other programs read; raises `InvalidFileError`."""
+def save_weights(path: str | Path, weights: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+    """Write a `state_dict` as safetensors, which other programs read, and texts about it; raises `InvalidFileError`."""
     # Cloned, since safetensors refuses tensors that share memory (tied weights).
-    data = safetensors.torch.save({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()})
+    data = safetensors.torch.save(
+        {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, dict(about) if about else None
+    )
     write_atomic(path, lambda file: file.write(data))
 
 

@@ -34,6 +34,10 @@ class ConfigError(NASError):
     """A configuration value, option or combination that cannot work."""
 
 
+class ExportError(NASError):
+    """A network that cannot be written in a format; the message names the module and the reason."""
+
+
 class DivergedError(NASError):
     """Losses or gradients that stopped being finite."""
 

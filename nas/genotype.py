@@ -140,6 +140,16 @@ class Genotype(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Write the genotype to a file, atomically; raises `InvalidFileError` where it cannot be written."""
         write_text(path, self.dump())
 
+    def _repr_html_(self) -> str:
+        from nas.draw import notebook
+
+        return notebook.genotype_html(self)
+
+    def _repr_svg_(self) -> str | None:
+        from nas.draw import notebook
+
+        return notebook.genotype_svg(self)
+
 
 def find_genotype(source: str | Path) -> Path:
     """The path of a genotype file: `source` itself, else that of a shipped genotype by this name.

@@ -178,6 +178,11 @@ class Supernet(nn.Module):
         network.load_state_dict({key: _leading(mine[key], value) for key, value in theirs.items()})
         return network.train(self.training)
 
+    def _repr_html_(self) -> str:
+        from nas.draw import notebook
+
+        return notebook.supernet_html(self)
+
     def _check(self, genotype: Genotype) -> None:
         if genotype.space != self.space.name:
             raise SpaceError(f"the genotype is of space '{genotype.space}', expected '{self.space.name}'")

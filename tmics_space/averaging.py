@@ -86,14 +86,14 @@ class FreeWeight(nn.Module):
         self.logit = nn.Parameter(torch.zeros(()))
 
     def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
-        return torch.sigmoid(self.logit).expand(len(dominant), 1, 1, 1)
+        return torch.sigmoid(self.logit).expand(dominant.shape[0], 1, 1, 1)
 
 
 class HalfWeight(nn.Module):
     """λ = 1/2."""
 
     def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
-        return dominant.new_full((len(dominant), 1, 1, 1), 0.5)
+        return dominant.new_full((dominant.shape[0], 1, 1, 1), 0.5)
 
 
 MODES: dict[str, Callable[[], nn.Module]] = {

@@ -120,7 +120,7 @@ class Deraining(nn.Module):
             branches.append(self.cna(frame, features))
         dominant, companion = branches[0], branches[-1]
         if self.averaging is None:
-            weight = frame.new_full((len(frame), 1, 1, 1), float(self.cna is None))
+            weight = frame.new_full((frame.shape[0], 1, 1, 1), float(self.cna is None))
             return Restored(dominant, dominant, companion, weight, photometric)
         output, weight = self.averaging(dominant, companion)
         return Restored(output, dominant, companion, weight, photometric)

@@ -17,6 +17,7 @@ app = App(
     3. `nas draw runs/search`
     4. `nas retrain runs/search --out runs/net`
     5. `nas predict rainy.mp4 clean.mp4 --model runs/net`
+    6. `nas export runs/net`
 
     Code of your own (search spaces, operations, tasks) is loaded by `--import MODULE`, before or after any command;
     modules are looked for in the current folder too. `nas COMMAND --help` tells more.

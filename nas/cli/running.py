@@ -1,4 +1,4 @@
-"""Commands that run: search, derive, retrain, evaluate, predict."""
+"""Commands that run: search, derive, retrain, evaluate, predict, export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nas.run import Run
     from nas.task import Task
 
+Format = Literal["source", "pt2", "onnx", "safetensors"]
 Out = Annotated[Path, Parameter(help="Folder of the run: a new one, or with --resume the one to go on in.")]
 Resume = Annotated[bool, Parameter(help="Go on from the last checkpoint in the folder.")]
 Quiet = Annotated[bool, Parameter(help="Show no progress.")]
@@ -162,6 +163,22 @@ def predict(
     with predict_view(quiet=quiet) as progress:
         facts = task.predict(network, source, sink, tile=tile, progress=progress)
     print(f"{sink}: " + ", ".join(f"{name} {value:g}" for name, value in facts.items()))
+
+
+@app.command
+def export(run: Path, /, *, format: Format = "source", out: Path | None = None) -> None:
+    """Write a retrained network for use without this package, and check that it computes the same.
+
+    Args:
+        run: The folder of a retraining.
+        format: source (a Python file that needs torch alone, its weights beside it), pt2 (a program of torch.export),
+            onnx, or safetensors (the weights alone). Programs take any height and width, where the network does.
+        out: The file to write; by default network.py, .pt2, .onnx or .safetensors in the run's folder.
+    """
+    from nas.export import export_run
+
+    written = export_run(run, format, out)
+    print(f"{', '.join(map(str, written.files))}: {written.facts}")
 
 
 def _show_choices(genotype: Genotype) -> None:

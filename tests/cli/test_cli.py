@@ -38,6 +38,7 @@ COMMANDS = {
     "genotype upgrade": ["TARGETS", "older schema versions"],
     "report": ["RUN", "a search or a retraining", "OTHERS", "to compare with the first", "--out", "--search"],
     "predict": ["SOURCE", "A video file or a folder", "SINK", "by its suffix", "--model", "--tile", "in pixels"],
+    "export": ["RUN", "The folder of a retraining", "--format", "needs torch alone", "--out", "network.py"],
 }
 
 

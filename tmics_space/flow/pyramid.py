@@ -55,7 +55,7 @@ class PyramidFlow(nn.Module):
 
     def between(self, reference: Described, neighbour: Described, size: Sequence[int]) -> Tensor:
         """The flow between frames of (height, width) `size`, given what `describe` says of them."""
-        flow = reference[-1].new_zeros(len(reference[-1]), 2, *reference[-1].shape[2:])
+        flow = reference[-1].new_zeros(reference[-1].shape[0], 2, *reference[-1].shape[2:])
         for level in reversed(range(self.levels)):
             corrected = self._corrected(reference[level], neighbour[level], flow)
             flow = 2 * F.interpolate(corrected, scale_factor=2, mode="bilinear", align_corners=False)

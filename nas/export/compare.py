@@ -1,0 +1,29 @@
+"""How far apart the outputs of a network and of what was exported are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+
+def difference(a: Callable[..., Any], b: Callable[..., Any], inputs: Sequence[Tensor]) -> float:
+    """The greatest absolute difference between the outputs of two networks."""
+    with torch.no_grad():
+        return greatest_difference(a(*inputs), b(*inputs))
+
+
+def greatest_difference(a: Any, b: Any) -> float:
+    """The greatest absolute difference of the tensors in two results; infinite where their shapes differ."""
+    mine, theirs = _tensors(a), _tensors(b)
+    if [tensor.shape for tensor in mine] != [tensor.shape for tensor in theirs]:
+        return float("inf")
+    gaps = [(x.double() - y.double()).abs().max().item() for x, y in zip(mine, theirs, strict=True) if x.numel()]
+    return max(gaps, default=0.0)
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]

@@ -1,0 +1,82 @@
+"""`nas export`: each format of a retrained toy network, and what is refused."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import toy
+
+from nas.genotype import Genotype
+from nas.retrain import load_network
+from nas.run import read_records
+
+Nas = Callable[..., Any]
+Refused = Callable[..., str]
+BRIEF = ("retrain.stages.backbone.steps=3", "retrain.stages.averaging.steps=2")
+
+
+@pytest.fixture
+def run(nas: Nas, tmp_path: Path) -> Path:
+    """The folder of a retraining."""
+    Genotype(space="toy", options={"channels": 4}, choices=toy.DEAREST).save(tmp_path / "mine.yaml")
+    assert nas("retrain", tmp_path / "mine.yaml", *BRIEF, "--out", tmp_path / "net").code == 0
+    return tmp_path / "net"
+
+
+def test_source(nas: Nas, run: Path) -> None:
+    result = nas("export", run)
+    expected = f"{run}/network.py, {run}/network.safetensors: greatest difference of outputs 0\n"
+    assert (result.code, result.out, result.err) == (0, expected, "")
+    docstring = ast.get_docstring(ast.parse((run / "network.py").read_text())) or ""
+    (score,) = [record["score"] for record in read_records(run) if record["kind"] == "evaluate"]
+    for part in ("search space 'toy'", "    first: conv", "    channels: 4", f"    score: {score:.6g}", "(1, 2, 5, 5)"):
+        assert part in docstring
+    spec = importlib.util.spec_from_file_location("network", run / "network.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    x = torch.randn(3, 2, 5, 5)
+    assert torch.equal(module.load()(x), load_network(run)(x))
+    with safetensors.safe_open(run / "network.safetensors", "pt") as file:
+        assert Genotype.parse(file.metadata()["genotype"]) == Genotype.load(run / "genotype.yaml")
+
+
+def test_a_program(nas: Nas, run: Path, tmp_path: Path) -> None:
+    result = nas("export", run, "--format", "pt2", "--out", tmp_path / "deep" / "toy.pt2")
+    expected = f"{tmp_path}/deep/toy.pt2: any batch size, any height and width; greatest difference of outputs "
+    assert result.out.startswith(expected), result
+    x = torch.randn(2, 2, 7, 4)
+    found = torch.export.load(tmp_path / "deep" / "toy.pt2").module()(x)
+    torch.testing.assert_close(found, load_network(run)(x))
+
+
+def test_onnx(nas: Nas, run: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    assert nas("export", run, "--format", "onnx").code == 0
+    x = torch.randn(2, 2, 6, 9)
+    session = runtime.InferenceSession(run / "network.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["output"], {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), load_network(run)(x).detach(), atol=1e-4, rtol=0)
+
+
+def test_weights(nas: Nas, run: Path) -> None:
+    assert nas("export", run, "--format", "safetensors").out == f"{run}/network.safetensors: weights alone\n"
+    weights = safetensors.torch.load_file(run / "network.safetensors")
+    assert weights.keys() == load_network(run).state_dict().keys()
+
+
+def test_mistakes(refused: Refused, run: Path, searched: Path, tmp_path: Path) -> None:
+    assert "no retrained network" in refused("export", searched)
+    assert "ends in .pt2" in refused("export", run, "--format", "pt2", "--out", tmp_path / "net.py")
+    assert "Python could not import a module called 'my-net'" in refused("export", run, "--out", tmp_path / "my-net.py")
+    assert "onnx" in refused("export", run, "--format", "tflite")
+    assert not list(tmp_path.glob("*.p*"))
