@@ -108,8 +108,15 @@ class Classification:
         """Classify a picture file or a folder of them into a CSV file (see `classify_files`)."""
         if tile is not None:
             raise ConfigError("pictures are classified whole: leave --tile out")
-        classify = functools.partial(classify_files, classes=self.train.classes, normalize=self.normalize)
-        return classify(network, source, sink, shape=self.train.shape, progress=progress)
+        data = self.train
+        return classify_files(
+            lambda pixels: self._scores(network, self.normalize(pixels))[0],
+            source,
+            sink,
+            shape=data.shape,
+            classes=data.classes,
+            progress=progress,
+        )
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """(batch, channels, height, width) uint8 to float32 of about zero mean and unit variance."""
