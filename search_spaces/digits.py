@@ -7,17 +7,31 @@ from functools import partial
 from torch import nn
 
 from nas import Cell, Chooser, OperationSet, search_space
-from nas.primitives import NAS_BENCH_201, avg_pool
+from nas.operations import Factory
+from nas.primitives import NAS_BENCH_201, DropPath, avg_pool
 
 CANDIDATES = (NAS_BENCH_201.without("none") | {"avg_pool_3x3": partial(avg_pool, normalize=True)}).register("digits")
 
 
 @search_space("digits")
 def digits(
-    choose: Chooser, /, *, channels: int = 8, nodes: int = 3, operations: OperationSet = CANDIDATES
+    choose: Chooser,
+    /,
+    *,
+    channels: int = 8,
+    nodes: int = 3,
+    drop_path: float = 0.0,
+    operations: OperationSet = CANDIDATES,
 ) -> nn.Module:
-    """Handwritten digits: (batch, 1, 8, 8) to class scores (batch, 10), by one searched cell that is used twice."""
-    candidates = operations.bind(channels, affine=True)
+    """Handwritten digits: (batch, 1, 8, 8) to class scores (batch, 10), by one searched cell that is used twice.
+
+    In a search `drop_path` teaches candidates to work without one another (Bender et al., ICML 2018, sec. 3.2).
+    """
+
+    def candidate(make: Factory) -> nn.Module:
+        return nn.Sequential(make(channels, affine=True), DropPath(drop_path))
+
+    candidates = {name: partial(candidate, make) for name, make in operations.items()}
     first, second = (Cell(choose, "cell", candidates, nodes=nodes, inputs=1, output="last") for _ in range(2))
     return nn.Sequential(
         nn.Conv2d(1, channels, 3, padding=1, bias=False),

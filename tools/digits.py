@@ -60,9 +60,8 @@ def compare(config: Config, count: int) -> bool:
         (f"random {i}", int(measure(cell)), 100 * each)
         for i, (cell, each) in enumerate(zip(cells, others, strict=True), 1)
     ]
-    table(
-        f"Test accuracy after {steps(config)} steps of training, seed {config.seed}", ("cell", "parameters", "%"), rows
-    )
+    print(f"test accuracy after {sum(stage.steps for stage in config.retrain.stages.values())} steps of training")
+    table(f"Seed {config.seed}", ("cell", "parameters", "%"), rows)
     mean = statistics.fmean(others)
     better = sum(each > ours for each in others)
     print(
@@ -86,11 +85,6 @@ def random_cells(config: Config, count: int) -> list[Genotype]:
     generator = torch.Generator().manual_seed(config.seed)
     draws = (choose_randomly(description.decisions, generator) for _ in range(count))
     return [Genotype(space=config.space, choices=choices, options=description.options) for choices in draws]
-
-
-def steps(config: Config) -> int:
-    """How many steps a cell is trained for."""
-    return sum(stage.steps for stage in config.retrain.stages.values())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.errors import ConfigError, InvalidFileError
 from nas.files import write_text
@@ -17,21 +17,19 @@ from search_spaces.classification.images import list_images, read_image
 
 
 def classify_files(
-    network: nn.Module,
+    classify: Callable[[Tensor], Tensor],
     source: Path,
     sink: Path,
     *,
     shape: tuple[int, int, int],
     classes: tuple[str, ...],
-    normalize: Callable[[Tensor], Tensor],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Classify a picture file, or those in a folder, and write a CSV file: `file`, `class`, `probability`.
 
     Args:
-        network: maps (batch, *shape) to class scores; in eval mode.
+        classify: maps images (batch, *shape) uint8 to class scores (batch, classes).
         shape: (channels, height, width) that pictures are brought to.
-        normalize: maps (batch, *shape) uint8 to what the network takes.
         progress: called with (pictures done, pictures in all).
 
     Returns `pictures`, `seconds` and `pictures_per_second`. Raises `InvalidFileError` for a source that cannot be read,
@@ -45,11 +43,10 @@ def classify_files(
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("file", "class", "probability"))
-    device = next(network.parameters()).device
     started = time.perf_counter()
     for done, path in enumerate(paths, start=1):
         with torch.no_grad():
-            (probabilities,) = network(normalize(read_image(path, shape).unsqueeze(0)).to(device)).softmax(1)
+            (probabilities,) = classify(read_image(path, shape).unsqueeze(0)).softmax(1)
         best = int(probabilities.argmax())
         rows.writerow((path.name, classes[best], f"{probabilities[best].item():.4f}"))
         if progress is not None:

@@ -88,10 +88,10 @@ class Classification:
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Accuracy in [0, 1] and mean cross-entropy on the test images."""
-        right, loss, device = 0, 0.0, next(network.parameters()).device
+        right, loss = 0, 0.0
         for start in range(0, len(self.test.labels), CHUNK):
             pixels, labels = (part[start : start + CHUNK] for part in (self.test.pixels, self.test.labels))
-            scores = self._scores(network, self.normalize(pixels).to(device))[0].cpu()
+            scores = self._classify(network, pixels)
             right += int((scores.argmax(1) == labels).sum())
             loss += F.cross_entropy(scores, labels, reduction="sum").item()
         return {"accuracy": right / len(self.test.labels), "loss": loss / len(self.test.labels)}
@@ -108,8 +108,15 @@ class Classification:
         """Classify a picture file or a folder of them into a CSV file (see `classify_files`)."""
         if tile is not None:
             raise ConfigError("pictures are classified whole: leave --tile out")
-        classify = functools.partial(classify_files, classes=self.train.classes, normalize=self.normalize)
-        return classify(network, source, sink, shape=self.train.shape, progress=progress)
+        data = self.train
+        return classify_files(
+            functools.partial(self._classify, network),
+            source,
+            sink,
+            shape=data.shape,
+            classes=data.classes,
+            progress=progress,
+        )
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """(batch, channels, height, width) uint8 to float32 of about zero mean and unit variance."""
@@ -161,6 +168,11 @@ class Classification:
     def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
         main, *others = (F.cross_entropy(scores, batch.labels) for scores in self._scores(network, batch.images))
         return main + self.config.auxiliary * sum(others) if others else main
+
+    def _classify(self, network: nn.Module, pixels: Tensor) -> Tensor:
+        """The scores (batch, classes) of images (batch, channels, height, width) uint8, wherever the network is."""
+        device = next(network.parameters()).device
+        return self._scores(network, self.normalize(pixels).to(device))[0].cpu()
 
     def _scores(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of a network, the main one first."""
