@@ -2,22 +2,17 @@
 
 A step is one of the operation weights and one of the arch parameters. Each round runs every method once, so that a
 change of the machine's speed meets all of them; a ratio compares the CPU times of one round. Gradient evaluations are
-backward passes through the supernet, first or second. Peak memory is that of a fresh process each, less that of one
-that only builds. `--along` measures the finite difference at points of a short search in place of times.
+backward passes through the supernet, first or second. Memory is that of the tensors alive at the peak of a step, besides
+the supernet, its optimizers' state and the batches. `--along` measures the finite difference at points of a short search in place of times.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -30,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas.cell import Cell
 from nas.check import Check
 from nas.choose import Chooser
+from nas.footprint import footprint
 from nas.levels import SGD, Adam, Level
 from nas.multilevel import Multilevel
 from nas.primitives import DARTS, FactorizedReduce, relu_conv_bn
@@ -222,19 +218,12 @@ def cpu_seconds(levels: Multilevel, k: int) -> float:
     return time.process_time() - start
 
 
-def peak_memory(arguments: argparse.Namespace, method: str | None) -> float:
-    """MiB at the peak of one step (of building alone where `method` is None) in a fresh process."""
-    options = [f"--{name}={getattr(arguments, name)}" for name in ("space", "channels", "cells", "batch", "crop")]
-    command = [sys.executable, __file__, *options, "--child", json.dumps(method)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def child(arguments: argparse.Namespace, method: str | None) -> None:
-    levels = SPACES[arguments.space](arguments, METHODS[method or "first_order"])
-    if method is not None:
-        levels.step(0)
-    status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss would count the parent's pages too
-    print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024)
+def tensors(levels: Multilevel) -> list[Tensor]:
+    """What is there before a step."""
+    states = [
+        s for optimizer in levels.optimizers.values() for state in optimizer.state.values() for s in state.values()
+    ]
+    return [*levels.model.parameters(), *levels.model.buffers(), *states]
 
 
 def costs(arguments: argparse.Namespace) -> None:
@@ -244,19 +233,17 @@ def costs(arguments: argparse.Namespace) -> None:
     for k in range(arguments.rounds):
         for name, levels in engines.items():
             times[name].append(cpu_seconds(levels, k + 1))
-    table = Table("method", "forward passes", "gradients", "CPU s", "ratio to first order", "smallest to largest")
+    peaks = {
+        name: footprint(lambda levels=levels: levels.step(0), tensors(levels)).memory
+        for name, levels in engines.items()
+    }
+    table = Table("method", "forward passes", "gradients", "CPU s", "time ratio", "smallest to largest", "MiB", "ratio")
     for name, values in times.items():
         ratios = [value / first for value, first in zip(values, times["first_order"], strict=True)]
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        numbers = (f"{statistics.median(values):.2f}", f"{statistics.median(ratios):.2f}", spread)
+        numbers = [f"{statistics.median(values):.2f}", f"{statistics.median(ratios):.2f}", spread]
+        numbers += [f"{peaks[name] / 2**20:.0f}", f"{peaks[name] / peaks['first_order']:.2f}"]
         table.add_row(name, *map(str, counts[name]), *numbers)
-    Console(width=120).print(table)
-    engines.clear()
-    base = peak_memory(arguments, None)
-    peaks = {name: peak_memory(arguments, name) - base for name in METHODS}
-    table = Table("method", "peak MiB over building", "ratio to first order")
-    for name, peak in peaks.items():
-        table.add_row(name, f"{peak:.0f}", f"{peak / peaks['first_order']:.2f}")
     Console(width=120).print(table)
 
 
@@ -286,11 +273,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=64, help="height and width of crops, for TMICS (default 64)")
     parser.add_argument("--along", type=int, metavar="STEPS", help="measure finite differences along so many steps")
     parser.add_argument("--double", action="store_true", help="compute in double precision")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child is not None:
-        child(arguments, json.loads(arguments.child))
-        return
     sizes = {"darts": f"{arguments.cells} cells, batch {arguments.batch}", "tmics": f"crop {arguments.crop}"}
     precision = "float64" if arguments.double else "float32"
     print(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nas.hypergradient.attach import asked
+from nas.hypergradient.grouped import twice_differentiable
 from nas.hypergradient.protocol import Loss, Parameters, differentiate, leaves
 
 
@@ -23,7 +24,7 @@ class Curvature:
     def __init__(self, loss: Loss, own: Parameters, others: Parameters) -> None:
         self._own: Sequence[Tensor] = list(leaves(own).values())
         self._above = asked(others)
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable():
             value = loss(dict(zip(own, self._own, strict=True)), others)
             self._gradient = differentiate(value, self._own, create_graph=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 
 from nas.errors import ConfigError
+from nas.hypergradient.grouped import twice_differentiable
 from nas.hypergradient.protocol import Loss, Parameters, Step, differentiate, leaves
 
 
@@ -30,6 +31,8 @@ class Unrolled:
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
         current = leaves(own)
         for _ in range(self.steps):
-            gradients = differentiate(loss(current, others), list(current.values()), create_graph=True)
+            with twice_differentiable():
+                value = loss(current, others)
+            gradients = differentiate(value, list(current.values()), create_graph=True)
             current = step(current, dict(zip(current, gradients, strict=True)))
         return current
