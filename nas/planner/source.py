@@ -16,6 +16,10 @@ from nas.planner.structure import Chain, chain, is_shared, is_zero, key
 
 Place = tuple[int, int]
 """A candidate: the number of its edge, and its own in it."""
+Weights = Sequence[Sequence[Tensor]]
+"""The mixing weight of each candidate of each edge, a number."""
+Shared = tuple[Tensor, list[Place]]
+"""A tensor, and the candidates whose output it is."""
 
 
 @dataclass
@@ -69,29 +73,22 @@ class SourcePlan:
                 else:
                     members.append(((i, j), layers))
         self.root = _branch([], members)
-        self.groups = list(_groups(self.root))
-        self.ends = list(_ends(self.root))
 
     def __call__(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor | None]:
         """The output of each edge, given its mixing weights; None for an edge without a connection."""
+        single = [weight.unbind() for weight in weights]
         outputs = _Sums(len(self.edges))
-        shared: list[tuple[Tensor, list[Place]]] = []
-        self._walk(self.root, x, weights, outputs, shared)
+        shared: list[Shared] = []
+        self._walk(self.root, x, single, outputs, shared)
         if shared:
-            _mix(shared, weights, outputs)
+            _mix(shared, single, outputs)
         for i, j in self.alone:
             candidate = list(self.edges[i].children())[j]
-            outputs.add(i, weights[i][j] * candidate(x))
+            outputs.add(i, single[i][j] * candidate(x))
         return outputs.finished()
 
-    def _walk(
-        self,
-        branch: Branch,
-        x: Tensor,
-        weights: Sequence[Tensor],
-        outputs: _Sums,
-        shared: list[tuple[Tensor, list[Place]]],
-    ) -> None:
+    def _walk(self, branch: Branch, x: Tensor, weights: Weights, outputs: _Sums, shared: list[Shared]) -> None:
+        """Add what runs together to `outputs`, and what edges share to `shared`."""
         x = branch.run(x)
         if branch.ends:
             shared.append((x, branch.ends))
@@ -125,20 +122,18 @@ class _Sums:
         return self.totals
 
 
-def _mix(shared: list[tuple[Tensor, list[Place]]], weights: Sequence[Tensor], outputs: _Sums) -> None:
+def _mix(shared: list[Shared], weights: Weights, outputs: _Sums) -> None:
     """Add to each edge the mixture of what the edges share: one matrix product for all."""
     columns = [(x, dict(places)) for x, ends in shared for places in _apart(ends)]
     edges = sorted({edge for _, places in columns for edge in places})
-    zero = weights[edges[0]].new_zeros(())
-    matrix = torch.stack([weights[e][places[e]] if e in places else zero for e in edges for _, places in columns]).view(
-        len(edges), len(columns)
-    )
-    flat = columns[0][0].is_contiguous(memory_format=torch.channels_last) and columns[0][0].dim() == 4
-    physical = [x.permute(0, 2, 3, 1) if flat else x for x, _ in columns]
-    stacked = torch.stack(physical)
+    zero = torch.zeros_like(weights[edges[0]][0])
+    numbers = [weights[e][places[e]] if e in places else zero for e in edges for _, places in columns]
+    matrix = torch.stack(numbers).view(len(edges), len(columns))
+    images = columns[0][0].dim() == 4  # which lie channels last: permuted, they are stacked as they lie
+    stacked = torch.stack([x.permute(0, 2, 3, 1) if images else x for x, _ in columns])
     mixed = (matrix @ stacked.flatten(1)).view(len(edges), *stacked.shape[1:])
     for edge, out in zip(edges, mixed.unbind(), strict=True):
-        outputs.add(edge, out.permute(0, 3, 1, 2) if flat else out)
+        outputs.add(edge, out.permute(0, 3, 1, 2) if images else out)
 
 
 def _branch(layers: list[nn.Module], members: Sequence[tuple[Place, Chain]]) -> Branch:
@@ -168,15 +163,3 @@ def _apart(places: Iterable[Place]) -> list[list[Place]]:
                 lists.append([])
             lists[number].append(place)
     return lists
-
-
-def _groups(branch: Branch) -> Iterable[Group]:
-    yield from branch.groups
-    for inner in branch.branches:
-        yield from _groups(inner)
-
-
-def _ends(branch: Branch) -> Iterable[Place]:
-    yield from branch.ends
-    for inner in branch.branches:
-        yield from _ends(inner)
