@@ -232,7 +232,7 @@ def test_what_recurs_is_written_once() -> None:
     assert "cells=nn.Sequential(*(chain() for _ in range(4)))" in text
     assert text.count("class Attention(nn.Module)") == 1
     assert "def residual(kernel_size: int, padding: int) -> nn.Sequential:" in text
-    assert "# Two banded matrices" in text, "comments stay"
+    assert "# The variance is a small difference of large numbers" in text, "comments stay"
     assert '"""The mean over the part of the window' in text, "and docstrings"
     assert "rain_dictionary" not in text.replace("`rain_dictionary", ""), "what made the network does not come along"
     bodies = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name != "load"]
