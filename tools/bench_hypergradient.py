@@ -2,8 +2,8 @@
 
 A step is one of the operation weights and one of the arch parameters. Each round runs every method once, so that a
 change of the machine's speed meets all of them; a ratio compares the CPU times of one round. Gradient evaluations are
-backward passes through the supernet, first or second. Memory is that of the tensors alive at the peak of a step, besides
-the supernet, its optimizers' state and the batches. `--along` measures the finite difference at points of a short search in place of times.
+backward passes through the supernet, first or second. Memory is that of the tensors alive at the peak of a step,
+besides the supernet and its optimizers' state. `--along` measures the finite difference along a short search instead.
 """
 
 from __future__ import annotations
