@@ -16,6 +16,7 @@ from nas.errors import ConfigError, SpaceError
 from nas.genotype import Choice, Decision, Genotype, Provenance
 from nas.mixed import Node, Sampled
 from nas.planner import plan
+from nas.planner.layout import channels_last
 from nas.planner.memory import checkpointed
 from nas.relaxation import relaxation
 from nas.relaxation.sampling import Sampling, gumbel_noise, sample
@@ -79,7 +80,7 @@ class Supernet(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         if self.evaluation == "planned":
-            inputs = tuple(map(_channels_last, inputs))
+            inputs = tuple(map(_laid_out, inputs))
         self._weights = self._drawn()
         try:
             return self.network(*inputs)
@@ -159,7 +160,7 @@ class Supernet(nn.Module):
         return Genotype(space=self.space.name, options=self.options, choices=choices, provenance=record)
 
     def derived(self, genotype: Genotype, *, seed: int = 0) -> nn.Module:
-        """The derived network of `genotype`, with the operation weights, dtype, device and mode of this supernet.
+        """The derived network of `genotype`, with this supernet's operation weights, dtype, device, layout and mode.
 
         Raises `ConfigError` where the genotype was made with other options of the space, naming them, and `SpaceError`
         where it does not fit the space.
@@ -169,6 +170,8 @@ class Supernet(nn.Module):
         like = next(self.network.parameters(), None)
         if like is not None:
             network.to(like)
+        if self.evaluation == "planned":
+            channels_last(network)
         mine, theirs = self.network.state_dict(), network.state_dict()
         if lacking := theirs.keys() - mine.keys():
             raise SpaceError(
@@ -221,7 +224,7 @@ def _relaxation(chosen: str | Mapping[str, Any] | nn.Module) -> nn.Module:
     return relaxation(**chosen)
 
 
-def _channels_last(value: Any) -> Any:
+def _laid_out(value: Any) -> Any:
     image = isinstance(value, Tensor) and value.dim() == 4
     return value.contiguous(memory_format=torch.channels_last) if image else value
 
