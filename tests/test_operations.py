@@ -136,7 +136,8 @@ def test_of_takes_sets_names_mappings_and_files(tmp_path: Path) -> None:
     assert list(loaded) == ["b", "a"]
     assert loaded.bind(2)["b"]().kernel_size == (5, 5)
     with pytest.raises(
-        UnknownNameError, match="unknown operation set 'set'; known: none is registered; or give the path"
+        UnknownNameError,
+        match="unknown operation set 'set'; known: none is registered; give the path of a YAML file, or load",
     ):
         OperationSet.of("set")
     for other in (5, None, ["a"]):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from nas.cli.app import app
 from nas.errors import ConfigError, UnknownNameError
-from nas.files import parse_yaml
 
 if TYPE_CHECKING:
     from nas.check import Accuracy, Method, Taken
@@ -110,6 +109,8 @@ def _label(method: Method) -> str:
 
 
 def _method(text: str) -> Method:
+    from nas.files import parse_yaml
+
     parsed = parse_yaml(text, f"--method {text}")
     method = {"name": parsed} if isinstance(parsed, str) else parsed
     if not isinstance(method, dict) or "name" not in method:

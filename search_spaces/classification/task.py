@@ -171,8 +171,9 @@ class Classification:
 
     def _classify(self, network: nn.Module, pixels: Tensor) -> Tensor:
         """The scores (batch, classes) of images (batch, channels, height, width) uint8, wherever the network is."""
-        device = next(network.parameters()).device
-        return self._scores(network, self.normalize(pixels).to(device))[0].cpu()
+        images = self.normalize(pixels)
+        like = next(network.parameters(), images)
+        return self._scores(network, images.to(like.device))[0].cpu()
 
     def _scores(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of a network, the main one first."""

@@ -30,6 +30,8 @@ COMMANDS = {
     "draw": ["TARGET", "OPTIONS", "--out", ".svg, .dot, .mmd", ".png and .pdf with Graphviz", "--cells", "--dark"],
     "retrain": ["GENOTYPE", "the folder of a search", "OVERRIDES", "--out", "--config", "--inherit", "--resume"],
     "evaluate": ["RUN", "The folder of a retraining", "OVERRIDES", "other data"],
+    "check-hypergradient": ["CONFIG", "OVERRIDES", "--method", "--steps", "--after", "--tolerance"],
+    "latency": ["CONFIG", "OVERRIDES", "--repeats"],
     "tune": ["CONFIG", "OVERRIDES", "key.path=distribution", "--trials", "--storage", "journal:FILE", "--genotype"],
     "genotype lint": ["TARGETS", "the path of its field", "Exits with 2"],
     "genotype diff": ["BEFORE", "AFTER", "--out", "changes marked"],
@@ -188,7 +190,7 @@ def test_a_bug_in_a_module_keeps_its_traceback(
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
-    arguments = ["search", str(toy.CONFIG), "task.pause=0.01", "--import", "toy", "--out", str(tmp_path / "run")]
+    arguments = ["search", str(toy.CONFIG), "task.pause=0.05", "--import", "toy", "--out", str(tmp_path / "run")]
     process = processes.start(*arguments, errors=tmp_path / "errors")
     processes.wait_for(process, tmp_path / "run" / "metrics.jsonl", 1000)
     assert process.pid is not None
