@@ -45,7 +45,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "neumann, 5 terms": {"name": "neumann", "terms": 5},
     "conjugate_gradient, 5": {"name": "conjugate_gradient", "iterations": 5},
 }
-RADII = (1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
+RADII = (0.02, 0.005, 0.001)
+"""Over the norm of the operation weights."""
 
 
 class Network(nn.Module):
@@ -255,10 +256,12 @@ def along(arguments: argparse.Namespace) -> None:
     for k in range(arguments.along + 1):
         if k in points:
             check = Check(levels, k=k)
-            for radius in RADII:
+            weights = (p.norm() for name, p in levels.model.named_parameters() if name.startswith("network."))
+            norm = torch.stack(list(weights)).norm().item()
+            for label, radius in {**{f"{r:g}": r for r in RADII}, f"DARTS' {0.01 / norm:.2g}": 0.01 / norm}.items():
                 found = check.accuracy({"name": "finite_difference", "radius": radius})
                 numbers = (found.response_cosine, found.response_error, found.cosine, found.error)
-                table.add_row(str(k), f"{radius:g}", *(f"{number:.4f}" for number in numbers))
+                table.add_row(str(k), label, *(f"{number:.4f}" for number in numbers))
         levels.step(k)
     Console(width=120).print(table)
 

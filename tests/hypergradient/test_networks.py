@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from networks import BUILDS, Build, Case
+from quadratic import descent
 from torch import Tensor
 
-from nas.hypergradient import RESPONSES
+from nas.hypergradient import RESPONSES, Loss, response
 
 every_optimizer = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 
@@ -34,7 +35,7 @@ def test_steps_equal_central_differences_of_what_the_optimizer_really_does(
         assert not torch.allclose(other, first_order, rtol=1e-2)
 
 
-@pytest.mark.parametrize("radius", [1e-2, 1e-3])
+@pytest.mark.parametrize("radius", [5e-3, 1e-3])
 @every_optimizer
 def test_the_error_of_finite_differences_falls_with_the_square_of_the_radius(build: Build, radius: float) -> None:
     case = Case(build, warm=3)
@@ -93,3 +94,16 @@ def test_neither_values_nor_the_optimizer_change(name: str) -> None:
     before = [tensor.clone() for tensor in (*values, *moments)]
     case.hypergradient(name)
     assert all(map(torch.equal, before, (*values, *moments)))
+
+
+def test_the_distance_of_finite_differences_is_a_share_of_the_norm() -> None:
+    # f = a w^4: the difference at w +- h is 4 a (w^3 + w h^2) u, where h is the radius times |w|.
+    a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    loss = Loss([lambda own, others: others["a"] * own["w"] ** 4])
+    for w in (0.3, -2.0):
+        answer = response("finite_difference", radius=0.1)(
+            loss, {"w": torch.tensor(w, dtype=torch.float64)}, {"a": a}, descent(1.0)
+        )
+        assert torch.autograd.grad(answer["w"], a)[0].item() == pytest.approx(-4 * w**3 * 1.01)
+    answer = response("finite_difference")(loss, {"w": torch.zeros((), dtype=torch.float64)}, {"a": a}, descent(1.0))
+    assert torch.autograd.grad(answer["w"], a)[0].item() == pytest.approx(0, abs=1e-12)
