@@ -120,8 +120,8 @@ HEAD = (
     "`make demo` searches on the clips `bikes` and `bigbuckbunny`, retrains what it found, and derains `carphone`, a",
     "film that neither saw, with `light25` rain. `python tools/demo_reference.py` repeats this for three seeds, and",
     "trains a plain residual CNN on five stacked frames beside each: of equal multiply-adds, for the seconds of the",
-    "processor that the retraining took, its loading and scoring included, on the same batches. PSNR of the luminance in",
-    "dB, over all frames; two values are ours / plain.",
+    "processor that the retraining took, its loading and scoring included, on the same batches. PSNR of the luminance",
+    "in dB, over all frames; two values are ours / plain.",
     "",
 )
 
