@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_spaces import darts, nas_bench_201
 from reference import HandNetwork
 from rich.console import Console
 from rich.table import Table
@@ -38,6 +37,8 @@ from nas.multilevel import Multilevel
 from nas.primitives import DARTS
 from nas.space import SearchSpace
 from nas.supernet import Supernet
+from search_spaces.darts import darts
+from search_spaces.nas_bench_201 import nas_bench_201
 
 BATCH = 16
 Run = Callable[[], object]

@@ -22,15 +22,13 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.cell import Cell
 from nas.check import Check
-from nas.choose import Chooser
 from nas.footprint import footprint
 from nas.levels import SGD, Adam, Level
 from nas.multilevel import Multilevel
-from nas.primitives import DARTS, FactorizedReduce, relu_conv_bn
-from nas.space import SearchSpace, find_space, search_space
+from nas.space import find_space
 from nas.supernet import Supernet
+from search_spaces.darts import darts
 from tmics_space.data.clips import Batch
 from tmics_space.data.sources import Films
 from tmics_space.data.texture import moving_texture
@@ -49,61 +47,10 @@ RADII = (0.02, 0.005, 0.001)
 """Over the norm of the operation weights."""
 
 
-class Network(nn.Module):
-    """Stem, cells and classifier of DARTS (Liu et al., ICLR 2019, sec. 3.1); the cells at 1/3 and 2/3 reduce."""
-
-    def __init__(self, choose: Chooser, channels: int, cells: int, classes: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels))
-        self.cells = nn.ModuleList()
-        before = here = 3 * channels
-        reduced = False
-        for i in range(cells):
-            reduce = i in (cells // 3, 2 * cells // 3)
-            channels *= 1 + reduce
-            self.cells.append(DartsCell(choose, before, here, channels, reduce=reduce, reduced=reduced))
-            before, here, reduced = here, 4 * channels, reduce
-        self.classifier = nn.Linear(here, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        before = here = self.stem(x)
-        for cell in self.cells:
-            before, here = here, cell(before, here)
-        logits: Tensor = self.classifier(here.mean((2, 3)))
-        return logits
-
-
-class DartsCell(nn.Module):
-    def __init__(self, choose: Chooser, before: int, here: int, channels: int, *, reduce: bool, reduced: bool) -> None:
-        super().__init__()
-        self.before = (
-            FactorizedReduce(before, channels, affine=False)
-            if reduced
-            else relu_conv_bn(before, out=channels, kernel=1, affine=False)
-        )
-        self.here = relu_conv_bn(here, out=channels, kernel=1, affine=False)
-
-        def candidates(source: int, node: int) -> dict[str, Any]:
-            return DARTS.bind(channels, stride=2 if reduce and source < 2 else 1, affine=False)
-
-        self.cell = Cell(choose, "reduce" if reduce else "normal", candidates)
-
-    def forward(self, before: Tensor, here: Tensor) -> Tensor:
-        output: Tensor = self.cell(self.before(before), self.here(here))
-        return output
-
-
-@search_space("bench-darts")
-def darts(choose: Chooser, /, *, channels: int = 16, cells: int = 8) -> nn.Module:
-    """The space of DARTS for the benchmark."""
-    return Network(choose, channels, cells, 10)
-
-
 def darts_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multilevel:
     """DARTS' two levels on random images, with its optimizers."""
     torch.manual_seed(0)
-    space: SearchSpace = darts
-    supernet = Supernet(space, channels=arguments.channels, cells=arguments.cells)
+    supernet = Supernet(darts, channels=arguments.channels, cells=arguments.cells)
 
     def batch(split: str, index: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(2 * index + (split == "val"))
