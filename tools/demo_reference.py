@@ -1,6 +1,7 @@
 """Compare the demo's network with a plain one: equal multiply-adds, processor time and batches; several seeds.
 
-The plain network is a residual CNN on the stacked frames of the window, trained by L1 and Adam with a cosine schedule.
+The plain network is a residual CNN on the stacked frames of the window, trained by Adam with a cosine schedule on the
+mean squared error, which PSNR measures; by L1 it would learn to change nothing, and stay there.
 A demo that lies in the output folder already is used as it is. The table goes to docs/demo.md.
 """
 
@@ -105,7 +106,7 @@ def train(network: nn.Module, task: Task, seconds: float) -> int:
         for group in optimizer.param_groups:
             group["lr"] = LR * (1 + math.cos(math.pi * spent / seconds)) / 2
         batch = task.batch("all", step)
-        loss = (network(batch.rainy) - batch.clean).abs().mean()
+        loss = (network(batch.rainy) - batch.clean).square().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
