@@ -184,9 +184,9 @@ def calls_of() -> list[dict[str, int]]:
     return counted
 
 
-def overhead() -> float:
-    """The share of a planned step's time that no operator of torch accounts for."""
-    run = by_levels(darts)
+def overhead(evaluation: Any) -> float:
+    """The share of a profiled step's time that no operator of torch accounts for."""
+    run = by_levels(darts, evaluation=evaluation)
     run()
     with profile(activities=[ProfilerActivity.CPU]) as events:
         start = time.perf_counter()
@@ -237,23 +237,22 @@ def gains(times: Mapping[str, list[float]], option: str) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def show_work(work: str, rounds: int) -> None:
-    cpu, wall = (child("times_of", work, rounds, threads=threads) for threads in (1, 2))
-    peaks = {option: child("peak_of", work, option) for option in cpu}
-    plain = peaks[next(iter(peaks))]
+def show_work(work: str, rounds: int, threads: list[int]) -> None:
+    times = {count: child("times_of", work, rounds, threads=count) for count in threads}
+    options = list(WORKS[work])
+    peaks = {option: child("peak_of", work, option) for option in options}
     rows = [
         [
             option,
-            f"{statistics.median(cpu[option]):.2f} s",
-            gains(cpu, option),
-            gains(wall, option),
+            f"{statistics.median(times[threads[0]][option]):.2f} s",
+            *(gains(times[count], option) for count in threads),
             f"{peaks[option]:.0f}",
-            f"{peaks[option] / plain:.2f}",
+            f"{peaks[option] / peaks[options[0]]:.2f}",
         ]
-        for option in cpu
+        for option in options
     ]
-    columns = ("option", "CPU time", "gain, 1 thread", "gain, 2 threads", "peak MiB", "of plain")
-    show(f"{work}: a step", *columns, rows=rows)
+    columns = [f"gain, {count} thread{'s' * (count > 1)}" for count in threads]
+    show(f"{work}: a step", "option", "time", *columns, "peak MiB", "of plain", rows=rows)
 
 
 def show_growth() -> None:
@@ -283,6 +282,7 @@ def exponent(sizes: Any, values: Any) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU time at 1, wall time at more (1 2)")
     parser.add_argument("--only", choices=[*WORKS, "growth", "engine"], help="print this table alone")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -293,12 +293,15 @@ def main() -> None:
     print(f"channels 16, 32x32, batch {BATCH}; torch {torch.__version__}; {os.cpu_count()} cores")
     for work in WORKS:
         if arguments.only in (None, work):
-            show_work(work, arguments.rounds)
+            show_work(work, arguments.rounds, arguments.threads)
     if arguments.only in (None, "engine"):
         hand, plain = child("calls_of")
         same = "the same" if hand == plain else f"not {hand}"
         print(f"aten calls of the plain evaluation, {sum(plain.values())}, and of the loop by hand: {same}")
-        print(f"time of a planned step outside of torch's operators: {child('overhead'):.1%}")
+        shares = " and ".join(
+            f"{evaluation} {child('overhead', evaluation):.1%}" for evaluation in ("planned", "plain")
+        )
+        print(f"time of a profiled step outside of torch's operators: {shares}")
         print(f"CPU time from the start of Python to the end of the first step: {child('start_up'):.1f} s")
     if arguments.only in (None, "growth"):
         show_growth()
