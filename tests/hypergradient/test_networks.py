@@ -9,6 +9,7 @@ from quadratic import descent
 from torch import Tensor
 
 from nas.hypergradient import RESPONSES, Loss, response
+from nas.hypergradient.step import virtual_step
 
 every_optimizer = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 
@@ -104,6 +105,17 @@ def test_the_distance_of_finite_differences_is_a_share_of_the_norm() -> None:
         answer = response("finite_difference", radius=0.1)(
             loss, {"w": torch.tensor(w, dtype=torch.float64)}, {"a": a}, descent(1.0)
         )
-        assert torch.autograd.grad(answer["w"], a)[0].item() == pytest.approx(-4 * w**3 * 1.01)
+        # Seven times the cotangent goes no further.
+        assert torch.autograd.grad(7 * answer["w"], a)[0].item() == pytest.approx(-7 * 4 * w**3 * 1.01)
     answer = response("finite_difference")(loss, {"w": torch.zeros((), dtype=torch.float64)}, {"a": a}, descent(1.0))
     assert torch.autograd.grad(answer["w"], a)[0].item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(RESPONSES))
+def test_an_upper_loss_that_does_not_see_the_level_has_its_own_gradient_alone(name: str) -> None:
+    case = Case(BUILDS["adam"], warm=2)
+    step = virtual_step(case.optimizer, case.owned)
+    answer = response(name)(case.loss, case.own, {"arch": case.arch}, step)
+    unseen = sum((0 * value.sum() for value in answer.values()), torch.zeros(()))
+    found = torch.autograd.grad(case.arch.sin().sum() + unseen, case.arch)[0]
+    torch.testing.assert_close(found, case.arch.cos().detach(), rtol=0, atol=0)
