@@ -26,7 +26,7 @@ from nas.task import Task
 from tmics_space.data.windows import windows
 
 DEPTH = 3
-LR = 2e-3
+LR = 1e-3
 COLUMNS = ("seed", "rainy", "temporal median", OURS, "plain CNN", "difference", "kMAC/px", "steps", "seconds")
 
 
