@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nas.hypergradient.protocol import Parameters, leaves
 
@@ -20,7 +19,7 @@ def attach(values: Parameters, others: Parameters, pullback: Pullback) -> Parame
     """`values`, as a function of those of `others` that require a gradient, with `pullback` for its derivative.
 
     `pullback` runs once, in the backward pass of the loss above, when that loss's own graph is freed already. The
-    result cannot be differentiated twice.
+    result cannot be differentiated twice: that raises `RuntimeError`.
     """
     live = {name: value for name, value in others.items() if value.requires_grad}
     if not live:
@@ -47,7 +46,8 @@ class _Attached(torch.autograd.Function):
         return tuple(value.view_as(value) for value in values)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():  # `once_differentiable` would let `autograd.grad` leave the second derivative out
+            raise RuntimeError("the response of a level by this method cannot be differentiated twice")
         with torch.enable_grad():
             return (None, None, *ctx.pull(list(cotangents)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -31,3 +32,10 @@ def test_a_pullback_gets_the_cotangents_and_leaves_of_the_others() -> None:
 def test_without_a_level_above_there_is_nothing_to_attach_to() -> None:
     values = {"w": torch.ones(2)}
     assert attach(values, {"a": torch.ones(1)}, lambda v, _: v) is values
+
+
+def test_the_result_cannot_be_differentiated_twice() -> None:
+    a = torch.tensor(1.0, requires_grad=True)
+    answer = attach({"w": torch.tensor(1.0)}, {"a": a}, lambda v, _: v)
+    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+        torch.autograd.grad(answer["w"] ** 2 * a, a, create_graph=True)
