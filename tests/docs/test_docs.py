@@ -118,11 +118,12 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def _modules() -> Iterator[None]:
-    """Forgets the modules that a page imports."""
+def _modules(tmp_path: Path) -> Iterator[None]:
+    """Forgets the modules that a page imports from its folder: a later test may write others of their names."""
     yield
-    for file in FILES:
-        sys.modules.pop(Path(file).stem, None)
+    for name, module in [*sys.modules.items()]:
+        if tmp_path in Path(getattr(module, "__file__", None) or "").parents:
+            del sys.modules[name]
 
 
 def small(load: Callable[..., Config]) -> Callable[..., Config]:
