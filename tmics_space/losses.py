@@ -34,12 +34,15 @@ class Restored(Protocol):
     def companion(self) -> Tensor: ...
 
 
-def fidelity(output: Tensor, target: Tensor, *, l1: float = 0.75, structure: float = 1.1) -> Tensor:
+def fidelity(
+    output: Tensor, target: Tensor, *, l1: float = 0.75, structure: float = 1.1, epsilon: float = 0.0
+) -> Tensor:
     """L_D = l1 * mean |output - target| + structure * (1 - SSIM), SSIM over RGB; a scalar.
 
-    Raises ConfigError for shapes that differ and crops under 11x11 pixels.
+    With a positive `epsilon` the distance is `charbonnier`. Raises ConfigError for shapes that differ and crops under
+    11x11 pixels.
     """
-    distance = l1 * (output - target).abs().mean()
+    distance = l1 * (charbonnier(output, target, epsilon=epsilon) if epsilon else (output - target).abs().mean())
     return distance + structure * (1 - ssim(output, target).mean()) if structure else distance
 
 

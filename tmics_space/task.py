@@ -60,6 +60,8 @@ class DerainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     l1: Weight = 0.75
     structure: Weight = 1.1
     """Weight of 1 - SSIM beside the L1 distance."""
+    epsilon: Weight = 0.0
+    """In the L1 distance, differences below this count almost by their squares (Charbonnier); 0 to 1."""
     companion: Literal["fidelity", "charbonnier", "rain_prior"] = "fidelity"
     eta: Weight = 1.0
     """Weight of the companion's loss in the upper level."""
@@ -198,7 +200,8 @@ class DerainTask:
         self, mode: str, network: nn.Module, batch: Batch, *, eta: float = 1.0, photometric: float = 0.0
     ) -> Tensor:
         restored: Restored = network(batch.rainy)
-        dominant = functools.partial(fidelity, l1=self.config.l1, structure=self.config.structure)
+        l1, structure, epsilon = self.config.l1, self.config.structure, self.config.epsilon
+        dominant = functools.partial(fidelity, l1=l1, structure=structure, epsilon=epsilon)
         rainy = batch.rainy[:, self.config.frames // 2]
         companion = functools.partial(companion_loss, self.config.companion, rainy=rainy, dominant=dominant)
         loss = arc_loss(mode, restored, batch.clean, dominant=dominant, companion=companion, eta=eta)

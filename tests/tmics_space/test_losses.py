@@ -59,6 +59,8 @@ def test_fidelity_is_three_quarters_l1_and_eleven_tenths_of_what_ssim_lacks() ->
     assert fidelity(a, b).item() == pytest.approx(by_hand(a, b), abs=1e-12)
     assert fidelity(a, b, l1=1, structure=0).item() == pytest.approx((a - b).abs().mean().item())
     assert fidelity(a, b, l1=0, structure=1).item() == pytest.approx(one_minus_ssim(a, b), abs=1e-12)
+    smooth = float(np.sqrt((a.numpy() - b.numpy()) ** 2 + 0.01).mean())
+    assert fidelity(a, b, l1=2, structure=0, epsilon=0.1).item() == pytest.approx(2 * smooth, abs=1e-12)
 
 
 def test_fidelity_vanishes_at_the_target_and_falls_towards_it() -> None:

@@ -107,12 +107,15 @@ def test_losses_are_their_formulas(build: Callable[..., DerainTask], companion: 
         torch.testing.assert_close(task.losses[name](network, batch), value)
 
 
-@pytest.mark.parametrize(("weight", "structure"), [(0.75, 0.0), (0.0, 2.0)])
-def test_losses_have_the_configured_weights(build: Callable[..., DerainTask], weight: float, structure: float) -> None:
+@pytest.mark.parametrize(("weight", "structure", "epsilon"), [(0.75, 0.0, 0.0), (0.0, 2.0, 0.0), (3.0, 0.0, 0.1)])
+def test_losses_have_the_configured_weights(
+    build: Callable[..., DerainTask], weight: float, structure: float, epsilon: float
+) -> None:
     def expected(a: Tensor, b: Tensor) -> Tensor:
-        return weight * l1(a, b) + structure * (1 - ssim(a, b).mean())
+        distance = ((a - b).square() + epsilon**2).sqrt().mean()
+        return weight * distance + structure * (1 - ssim(a, b).mean())
 
-    task, network = build(photometric=0.0, l1=weight, structure=structure), Blur()
+    task, network = build(photometric=0.0, l1=weight, structure=structure, epsilon=epsilon), Blur()
     batch = task.batch("val", 1)
     found = network(batch.rainy)
     both = expected(found.dominant, batch.clean), expected(found.companion, batch.clean)
