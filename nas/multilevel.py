@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,15 @@ from nas.hypergradient.protocol import constants, differentiate, leaves
 from nas.hypergradient.step import virtual_step
 from nas.levels import Level, assign
 from nas.objective import TaskLoss, Terms, objective
+from nas.probing import in_mode, replayed
 from nas.reach import depends_on, require_reached
 from nas.regularize import ramp
+
+Taken = dict[str, Parameters]
+"""By level, the gradient that the step it has just taken descended."""
+
+Respond = Callable[[Parameters, Parameters], Parameters]
+"""(parameters that move, those that do not) to those of levels below that respond."""
 
 
 @dataclass
@@ -99,10 +106,11 @@ class Multilevel:
         """
         self._tell(k)
         moved = {}
+        taken: Taken = {}
         for name, level in self.levels.items():
             if level.due(k, self.steps):
                 for inner in range(level.inner_steps):
-                    moved[name] = self._move(name, k, inner)
+                    moved[name] = self._move(name, k, inner, taken)
         for name, move in moved.items():
             level = self.levels[name]
             if self._in_a_row[name] >= level.patience:
@@ -121,7 +129,8 @@ class Multilevel:
         """
         self._tell(k)
         with self._random_kept():
-            loss, _, gradients = self._differentiate(name, k, 0, probing=True, responses=responses)
+            respond = functools.partial(self._respond, {**self._responses[name], **(responses or {})}, k, {})
+            loss, _, gradients = self._differentiate(name, k, 0, respond, probing=True)
         return loss, gradients
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,12 +148,15 @@ class Multilevel:
         for module in self._hearing:
             module.on_progress(k, self.steps)
 
-    def _move(self, name: str, k: int, inner: int) -> Moved:
+    def _move(self, name: str, k: int, inner: int, taken: Taken) -> Moved:
         level, optimizer = self.levels[name], self.optimizers[name]
         # Only the lowest level's own passes move batch-norm buffers.
         probing = name != next(iter(self.levels))
         buffers = {} if probing else {b: buffer.clone() for b, buffer in self._buffers().items()}
-        loss, terms, gradients = self._differentiate(name, k, inner, probing=probing)
+        wanted = self._wanted(name, k)
+        respond = functools.partial(self._respond, self._responses[name], k, taken)
+        loss, terms, found = self._differentiate(name, k, inner, respond, wanted, probing=probing)
+        gradients = {p: found[p] for p in self.owned[name]}
         norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients.values()])).item()
         moved = Moved(loss.item(), norm, {term: value.item() for term, value in terms.items()})
         if not (math.isfinite(norm) and math.isfinite(moved.loss)):
@@ -154,6 +166,8 @@ class Multilevel:
             self._in_a_row[name] += 1
             return moved
         self._in_a_row[name] = 0
+        if wanted:
+            taken[name] = found
         scale = min(1.0, level.clip / (norm + 1e-6)) if level.clip is not None else 1.0
         for p, g in gradients.items():
             self._named[p].grad = g * scale
@@ -163,14 +177,22 @@ class Multilevel:
         optimizer.zero_grad(set_to_none=True)
         return moved
 
+    def _wanted(self, name: str, k: int) -> list[str]:
+        """The parameters of levels above that reuse the gradient of a level's step `k`, which then has their part too.
+
+        None where levels below respond to it: its step then descends more than the partial derivative of its loss.
+        """
+        due = (above for above, level in self.levels.items() if level.due(k, self.steps) and not self._responses[name])
+        reusing = (above for above in due if getattr(self._responses[above].get(name), "reuse", False))
+        return [p for above in reusing for p in self.owned[above]]
+
     def _differentiate(
-        self, name: str, k: int, inner: int, *, probing: bool, responses: Mapping[str, Response] | None = None
+        self, name: str, k: int, inner: int, respond: Respond, wanted: Sequence[str] = (), *, probing: bool
     ) -> tuple[Tensor, Terms, Parameters]:
-        """A level's loss, the part of each regularizer in it, and its gradient."""
-        live: Parameters = {p: self._named[p] for p in self.owned[name]}
+        """A level's loss, the part of each regularizer in it, and its gradient; that of the parameters `wanted` too."""
+        live: Parameters = {p: self._named[p] for p in (*self.owned[name], *wanted)}
         fixed = constants({p: v for p, v in self._named.items() if p not in live})
-        chosen = {**self._responses[name], **(responses or {})}
-        answers = self._respond({b: chosen[b] for b in self.levels if b in chosen}, k, live, fixed)
+        answers = respond(live, fixed)
         answering = {p: v for p, v in answers.items() if v.requires_grad}
         # The gradient is whole, summed over all batches, before it enters a response: some are not linear in it.
         inputs = {**live, **leaves(answering)}
@@ -189,20 +211,23 @@ class Multilevel:
         total = [a + b for a, b in zip(direct, answered, strict=True)]
         return torch.stack(losses).mean(), terms, dict(zip(live, total, strict=True))
 
-    def _respond(self, responses: Mapping[str, Response], k: int, live: Parameters, fixed: Parameters) -> Parameters:
+    def _respond(
+        self, responses: Mapping[str, Response], k: int, taken: Taken, live: Parameters, fixed: Parameters
+    ) -> Parameters:
         """The parameters of levels below as functions of those of the level that moves (`live`), from the lowest up.
 
         Each responds to that level, and to the responses of the levels below it; not to those between it and that one.
         """
         answers: Parameters = {}
-        replay = self._replay()
-        for below, method in responses.items():
-            level = self.levels[below]
+        replay = replayed(self._devices())
+        for below, level in self.levels.items():
+            if below not in responses:
+                continue
             own = {p: self._named[p] for p in self.owned[below]}
             others = {p: v for p, v in {**fixed, **live, **answers}.items() if p not in own}
             parts = [functools.partial(self._part, below, k, part) for part in range(level.accumulate)]
             step = virtual_step(self.optimizers[below], own, level.clip, level.lr(k, self.steps))
-            answers |= method(Loss(parts, replay), constants(own), others, step)
+            answers |= responses[below](Loss(parts, replay, taken.get(below, {})), constants(own), others, step)
         return answers
 
     def _part(self, name: str, k: int, part: int, own: Parameters, others: Parameters) -> Tensor:
@@ -222,7 +247,7 @@ class Multilevel:
         if probing:
             clones = {b: buffer.clone() for b, buffer in self._buffers().items()}
             state |= {f"model.{alias}": clones[b] for alias, b in self._buffer_aliases.items()}
-        with _mode(self.model, self.levels[name].mode):
+        with in_mode(self.model, self.levels[name].mode):
             evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs, tie_weights=False)
         return evaluated
 
@@ -243,21 +268,6 @@ class Multilevel:
     def _random_kept(self) -> AbstractContextManager[None]:
         """Leave torch's random state on the model's devices as it was."""
         return torch.random.fork_rng(self._devices())
-
-    def _replay(self) -> Callable[[], AbstractContextManager[None]]:
-        """A context, to enter at any time, in which the random numbers are those that would be drawn now."""
-        devices = self._devices()
-        cpu, cuda = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in devices]
-
-        @contextmanager
-        def replay() -> Iterator[None]:
-            with torch.random.fork_rng(devices):
-                torch.set_rng_state(cpu)
-                for device, state in zip(devices, cuda, strict=True):
-                    torch.cuda.set_rng_state(state, device)
-                yield
-
-        return replay
 
     def _devices(self) -> list[torch.device]:
         return sorted({p.device for p in self.model.parameters() if p.device.type == "cuda"}, key=str)
@@ -283,18 +293,3 @@ def _first_names(named: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor
 def placed(value: Any, device: torch.device) -> Any:
     """A batch, or anything that holds tensors in containers, on a device."""
     return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), value)
-
-
-@contextmanager
-def _mode(model: nn.Module, mode: str) -> Iterator[None]:
-    """Run in train or eval mode, and leave the model as it was."""
-    before = {module: module.training for module in model.modules()}
-    if set(before.values()) == {mode == "train"}:
-        yield
-        return
-    model.train(mode == "train")
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training

@@ -269,6 +269,51 @@ def test_hypergradient_equals_central_differences_of_what_the_levels_below_reall
     assert not torch.allclose(ignored, expected, rtol=1e-4)  # else the test would say nothing about the responses
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_gauss_newton_reuses_the_gradient_of_the_step_just_taken(accumulate: int) -> None:
+    """The rank-one formula with f where the lower step began, and F where it ended."""
+    method = {"name": "gauss_newton", "reuse": True}
+    changes = {"lower": {"accumulate": accumulate}, "upper": {"hypergradient": {"lower": method}, "period": 2}}
+    levels = build({name: each for name, each in three(**changes).items() if name != "middle"})
+    net: Any = levels.model
+    net.dropout.p = 0.0
+    evaluated = []
+    net.norm.register_forward_hook(lambda *_: evaluated.append(1))
+    levels.step(0)
+    own = [net.get_parameter(name) for name in levels.owned["lower"]]
+    losses = [lower(net, batch("train", part)) for part in range(accumulate, 2 * accumulate)]
+    *f_w, f_a = torch.autograd.grad(torch.stack(losses).mean(), [*own, net.arch])
+    evaluated.clear()
+
+    def check(*_: object) -> None:
+        assert len(evaluated) == accumulate + 1  # no pass for the response
+        *to_w, to_a = torch.autograd.grad(upper(net, batch("val", 1)), [*own, net.arch])
+        along, square = (sum((x * y).sum() for x, y in zip(f_w, each, strict=True)) for each in (to_w, f_w))
+        torch.testing.assert_close(net.arch.grad, to_a - along / square * f_a, rtol=1e-10, atol=1e-14)
+        checked.append(True)
+
+    checked: list[bool] = []
+    levels.optimizers["upper"].register_step_pre_hook(check)
+    assert list(levels.step(1)) == ["lower", "upper"]
+    assert checked
+
+
+def test_gauss_newton_computes_the_gradient_where_no_step_was_taken() -> None:
+    """Out of a step, and where the level has another gradient, since levels below answer to it."""
+    answers = {"lower": {"name": "unrolled"}}
+    for middle_answers in ({}, answers):
+        found = []
+        for reuse in (False, True):
+            method = {"name": "gauss_newton", "reuse": reuse}
+            upper_answers = {**answers, "middle": method} if middle_answers else {"lower": method}
+            levels = build(three(middle={"hypergradient": middle_answers}, upper={"hypergradient": upper_answers}))
+            torch.manual_seed(0)
+            if middle_answers:
+                levels.step(0)
+            found.append([levels.gradient("upper", 1), levels.model.state_dict()])
+        assert same(*found)
+
+
 def test_finite_differences_see_the_same_dropout_masks_at_both_points() -> None:
     for warm in (0, 3):
         found = []

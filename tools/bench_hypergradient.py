@@ -40,6 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "finite_difference": {"name": "finite_difference"},
     "truncated, 5 steps": {"name": "truncated", "steps": 5},
     "gauss_newton": {"name": "gauss_newton"},
+    "gauss_newton, reuse": {"name": "gauss_newton", "reuse": True},
     "neumann, 5 terms": {"name": "neumann", "terms": 5},
     "conjugate_gradient, 5": {"name": "conjugate_gradient", "iterations": 5},
 }
@@ -50,7 +51,7 @@ RADII = (0.02, 0.005, 0.001)
 def darts_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multilevel:
     """DARTS' two levels on random images, with its optimizers."""
     torch.manual_seed(0)
-    supernet = Supernet(darts, channels=arguments.channels, cells=arguments.cells)
+    supernet = Supernet(darts, evaluation=arguments.evaluation, channels=arguments.channels, cells=arguments.cells)
 
     def batch(split: str, index: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(2 * index + (split == "val"))
@@ -77,7 +78,8 @@ def tmics_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multi
     config = DerainConfig(train=Films(films={}), test=Films(films={}), crop=arguments.crop, batch=1)
     task = DerainTask(config)
     torch.manual_seed(0)
-    supernet = Supernet(find_space("tmics"), channels=arguments.channels, dna_cells=2, cna_cells=2)
+    space, sizes = find_space("tmics"), {"channels": arguments.channels, "dna_cells": 2, "cna_cells": 2}
+    supernet = Supernet(space, evaluation=arguments.evaluation, **sizes)
 
     def batch(split: str, index: int) -> Batch:
         seed = 2 * index + (split == "val")
@@ -175,9 +177,10 @@ def tensors(levels: Multilevel) -> list[Tensor]:
 
 
 def costs(arguments: argparse.Namespace) -> None:
-    engines = {name: SPACES[arguments.space](arguments, method) for name, method in METHODS.items()}
+    methods = {name: each for name, each in METHODS.items() if name == "first_order" or arguments.only in name}
+    engines = {name: SPACES[arguments.space](arguments, method) for name, method in methods.items()}
     counts = {name: evaluations(levels) for name, levels in engines.items()}
-    times: dict[str, list[float]] = {name: [] for name in METHODS}
+    times: dict[str, list[float]] = {name: [] for name in methods}
     for k in range(arguments.rounds):
         for name, levels in engines.items():
             times[name].append(cpu_seconds(levels, k + 1))
@@ -216,6 +219,10 @@ def along(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", choices=SPACES, default="darts", help="which supernet (default darts)")
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="only methods whose names hold this, and first order"
+    )
+    parser.add_argument("--evaluation", choices=("plain", "planned"), default="plain", help="default plain")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of steps (default 5)")
     parser.add_argument("--channels", type=int, default=16, help="width of the supernet (default 16)")
     parser.add_argument("--cells", type=int, default=8, help="cells of the DARTS supernet (default 8)")
@@ -227,8 +234,8 @@ def main() -> None:
     sizes = {"darts": f"{arguments.cells} cells, batch {arguments.batch}", "tmics": f"crop {arguments.crop}"}
     precision = "float64" if arguments.double else "float32"
     print(
-        f"{arguments.space}: {arguments.channels} channels, {sizes[arguments.space]}, {precision},"
-        f" {torch.get_num_threads()} threads, torch {torch.__version__}"
+        f"{arguments.space}: {arguments.channels} channels, {sizes[arguments.space]}, {arguments.evaluation},"
+        f" {precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     if arguments.along is not None:
         along(arguments)

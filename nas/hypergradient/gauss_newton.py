@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nas.hypergradient.attach import asked, attach
+from nas.hypergradient.attach import attach
 from nas.hypergradient.protocol import Loss, Parameters, Step, leaves
 from nas.hypergradient.vectors import dot, times
 
@@ -18,13 +18,25 @@ class GaussNewton:
     architecture search). Costs one gradient of the lower loss, with respect to both levels at once.
 
     Where `f_w` is zero the level does not respond: the quotient has no limit there.
+
+    Args:
+        reuse: take `f_w` and `f_a` from the step that the level has just taken, where they are those at which it began:
+            no further gradient is computed. Where the level has not moved in this search step, or answers to levels
+            below it, they are computed as without.
     """
+
+    def __init__(self, *, reuse: bool = False) -> None:
+        self.reuse = reuse
 
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
         def pull(v: list[Tensor], fixed: Parameters) -> list[Tensor]:
-            point, above = leaves(own), asked(fixed)
-            gradients = loss.gradient(point, fixed, [*point.values(), *above])
-            f_w, f_a = gradients[: len(point)], gradients[len(point) :]
+            point = leaves(own)
+            above = {name: value for name, value in fixed.items() if value.requires_grad}
+            found = loss.taken if self.reuse else {}
+            if not found.keys() >= above.keys():
+                gradients = loss.gradient(point, fixed, [*point.values(), *above.values()])
+                found = dict(zip((*point, *above), gradients, strict=True))
+            f_w, f_a = ([found[name] for name in names] for names in (point, above))
             square = dot(f_w, f_w)
             return times(f_a, torch.where(square == 0, 0.0, -dot(v, f_w) / square))
 

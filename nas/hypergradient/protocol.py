@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -28,10 +28,13 @@ class Loss:
         parts: one for each micro-batch.
         replay: a context in which the same random numbers are drawn each time, so that every evaluation is of the same
             function; it leaves the random state as it was.
+        taken: the gradient, by parameter, that the level's last step descended, where it has just been taken and the
+            level above has a response with a true attribute `reuse`; else empty.
     """
 
     parts: Sequence[Part]
     replay: Callable[[], AbstractContextManager[None]] = nullcontext
+    taken: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, own: Parameters, others: Parameters) -> Tensor:
         """The loss, a scalar, with its graph."""

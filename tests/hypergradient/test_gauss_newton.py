@@ -7,6 +7,7 @@ import torch
 from quadratic import Quadratic, descent
 
 from nas.hypergradient import Loss, response
+from nas.hypergradient.gauss_newton import GaussNewton
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -34,3 +35,22 @@ def test_at_the_optimum_the_level_does_not_respond() -> None:
     loss = Loss([lambda own, others: (own["w"] - others["a"]).square() / 2])
     answer = response("gauss_newton")(loss, {"w": a.detach().clone()}, {"a": a}, descent(0.1))
     assert torch.autograd.grad(answer["w"], a)[0].item() == 0
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_takes_the_gradient_of_the_last_step_only_if_told(reuse: bool) -> None:
+    toy = Quadratic(0)
+    f_w, f_a = torch.randn(6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    loss = Loss([toy.lower], taken={**toy.named(f_w), "a": f_a})
+    answer = response("gauss_newton", reuse=reuse)(loss, toy.named(toy.w), toy.others, descent(0.1))
+    found = torch.autograd.grad(toy.upper(answer), toy.a)[0]
+    expected = toy.d - (toy.w - toy.c) @ f_w / (f_w @ f_w) * f_a if reuse else toy.hypergradient(GaussNewton())
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_computes_what_the_last_step_did_not() -> None:
+    toy = Quadratic(1)
+    loss = Loss([toy.lower], taken=toy.named(torch.ones(6, dtype=torch.float64)))
+    answer = GaussNewton(reuse=True)(loss, toy.named(toy.w), toy.others, descent(0.1))
+    found = torch.autograd.grad(toy.upper(answer), toy.a)[0]
+    torch.testing.assert_close(found, toy.hypergradient(GaussNewton()), rtol=1e-12, atol=1e-12)

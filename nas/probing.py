@@ -1,0 +1,40 @@
+"""Contexts in which a model is evaluated without a trace: its mode and the random numbers are as they were before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def in_mode(model: nn.Module, mode: str) -> Iterator[None]:
+    """Run in `train` or `eval` mode, and leave the model as it was."""
+    before = {module: module.training for module in model.modules()}
+    if set(before.values()) == {mode == "train"}:
+        yield
+        return
+    model.train(mode == "train")
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def replayed(devices: Sequence[torch.device]) -> Callable[[], AbstractContextManager[None]]:
+    """A context, to enter at any time, in which the random numbers are those that would be drawn now, on the CPU and on
+    these CUDA devices."""
+    cpu, cuda = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in devices]
+
+    @contextmanager
+    def replay() -> Iterator[None]:
+        with torch.random.fork_rng(devices):
+            torch.set_rng_state(cpu)
+            for device, state in zip(devices, cuda, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+
+    return replay
