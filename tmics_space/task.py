@@ -126,7 +126,7 @@ class DerainTask:
         of the dominant branch; with `temporal` also the warping error, that of the truth (`true_...`), and tOF. Of
         several clips also the ends of the 95 % bootstrap interval of the mean PSNR (`psnr_low`, `psnr_high`)."""
         self.parts = {
-            clip.name + f" #{version}" * (len(clip.rainy) > 1): self._score(network, clip.frames, rainy)
+            clip.name + f" #{version}" * (len(clip.rainy) > 1): self._score(network, clip.frames[:], rainy[:])
             for clip in self.test_clips
             for version, rainy in enumerate(clip.rainy, 1)
         }
@@ -174,7 +174,7 @@ class DerainTask:
     def _preview(self, network: nn.Module, clip: Clip) -> Preview:
         length, _, height, width = clip.frames.shape
         spans = [_middle(size, most) for size, most in zip((length, height, width), PREVIEW, strict=True)]
-        rainy, truth = (frames[spans[0], :, spans[1], spans[2]] for frames in (clip.rainy[0], clip.frames))
+        rainy, truth = (frames[spans[0]][..., spans[1], spans[2]] for frames in (clip.rainy[0], clip.frames))
         restored = torch.stack([each.frame for each in derain(network, rainy, frames=self.config.frames)])
         derained = (restored * 255).round().to(torch.uint8)
         return Preview(clip.name, {"rainy": rainy, "derained": derained, "truth": truth})

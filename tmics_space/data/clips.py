@@ -1,4 +1,4 @@
-"""Clips in memory, rainy and clean, and batches of windows drawn from them."""
+"""Clips, rainy and clean, in memory or on disk, and batches of windows drawn from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,19 +20,24 @@ from tmics_space.data.motion import CameraMotion, move_camera
 from tmics_space.data.paired import PairedClip
 from tmics_space.data.rainfall import RainPreset, rain
 from tmics_space.data.shots import split_at_cuts
+from tmics_space.data.stored import StoredFrames, cached
 from tmics_space.data.windows import random_view, window_indices
 
 _ROOM = 1.5  # times the view: the picture over which a synthetic camera moves
 
 
+Frames: TypeAlias = Tensor | StoredFrames
+"""(frames, 3, height, width) uint8; of either kind `frames[:]` is a tensor."""
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """One shot of a film: clean frames and rainy versions of them, (frames, 3, height, width) uint8 each."""
+    """One shot of a film: clean frames and rainy versions of them."""
 
     name: str
     film: str
-    frames: Tensor
-    rainy: tuple[Tensor, ...] = ()
+    frames: Frames
+    rainy: tuple[Frames, ...] = ()
 
 
 class Batch(NamedTuple):
@@ -94,10 +99,12 @@ def load_clips(
 
 
 def load_pairs(pairs: Iterable[PairedClip], limit: int | None = None) -> list[Clip]:
-    """Read clips of a paired data set, at most `limit` frames of each. Raises `InvalidFileError`."""
-    clips = []
+    """Clips of a paired data set, at most `limit` frames of each, which stay on disk but for those that were read last
+    (`tmics_space.data.stored.CACHE` bytes of all). Raises `InvalidFileError`."""
+    clips, read = [], None
     for pair in pairs:
-        rainy, clean = pair.load(0, limit)
+        read = read or cached(pair.rain[0])
+        rainy, clean = pair.load(0, limit, read)
         clips.append(Clip(pair.name, pair.film, clean, (rainy,)))
     return clips
 

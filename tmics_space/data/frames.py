@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,24 +81,31 @@ def read_frames(source: str | Path, start: int = 0, stop: int | None = None, ste
     return torch.stack(frames)
 
 
-def read_images(files: Iterable[Path]) -> Tensor:
-    """Images of one size, in the order given: (frames, 3, height, width) uint8. Raises `InvalidFileError`."""
-    return torch.stack(list(_alike(files)))
-
-
 def read_image(path: str | Path) -> Tensor:
     """One 8-bit image as RGB, (3, height, width) uint8. Raises `InvalidFileError`."""
+    with _opened(path) as image:
+        pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """The (height, width) of an 8-bit image, from its head alone. Raises `InvalidFileError`."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
             if image.mode not in _EIGHT_BITS:
                 raise InvalidFileError(f"{path}: an image of mode '{image.mode}'; expected 8 bits per colour")
-            pixels = np.array(image.convert("RGB"))
+            yield image
     except FileNotFoundError as error:
         raise InvalidFileError(f"{path}: no such file; expected an image") from error
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         expected = f"a readable image ({', '.join(IMAGE_SUFFIXES)})"
         raise InvalidFileError(f"{path}: {' '.join(str(error).split())}; expected {expected}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def frame_files(folder: str | Path) -> list[Path]:

@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from torch import Tensor
-
 from nas.errors import InvalidFileError
-from tmics_space.data.frames import read_images
+from tmics_space.data.frames import read_image
 from tmics_space.data.layouts import Layout, find_layout, layouts
+from tmics_space.data.stored import Read, StoredFrames
 
 Files: TypeAlias = dict[int, Path]
 Folder: TypeAlias = tuple[Path, dict[str, str]]
@@ -30,15 +29,14 @@ class PairedClip(NamedTuple):
     truth: tuple[Path, ...]
     crop: int = 1
 
-    def load(self, start: int = 0, stop: int | None = None) -> tuple[Tensor, Tensor]:
-        """The rainy and the clean frames from position `start` to `stop`, (frames, 3, height, width) uint8 each, cut at
+    def load(
+        self, start: int = 0, stop: int | None = None, read: Read = read_image
+    ) -> tuple[StoredFrames, StoredFrames]:
+        """The rainy and the clean frames from position `start` to `stop`, to be read from their files by `read`, cut at
         the right and the bottom to a multiple of `crop`. Raises `InvalidFileError` where a file's size differs."""
-        rainy, clean = read_images(self.rain[start:stop]), read_images(self.truth[start:stop])
-        if rainy.shape != clean.shape:
-            found, expected = (f"{x.shape[-1]}x{x.shape[-2]}" for x in (clean, rainy))
-            raise InvalidFileError(f"{self.truth[start]}: {found}; expected {expected} as {self.rain[start]}")
-        height, width = (side - side % self.crop for side in rainy.shape[-2:])
-        return rainy[..., :height, :width], clean[..., :height, :width]
+        rainy, clean = (StoredFrames(files[start:stop], self.crop, read) for files in (self.rain, self.truth))
+        clean.require_like(rainy)
+        return rainy, clean
 
 
 class PairedDataset(NamedTuple):

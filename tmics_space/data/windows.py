@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import ConfigError
+from tmics_space.data.stored import StoredFrames
 
 
 def window_indices(centre: int, length: int, frames: int = 5) -> list[int]:
@@ -62,10 +63,10 @@ class View(NamedTuple):
     mirror: bool = False
     backwards: bool = False
 
-    def of(self, clip: Tensor, indices: list[int]) -> Tensor:
+    def of(self, clip: Tensor | StoredFrames, indices: list[int]) -> Tensor:
         """What it shows of some frames of a clip: (length, 3, ...) to (len(indices), 3, self.height, self.width)."""
-        seen = clip[..., self.top : self.top + self.height, self.left : self.left + self.width]
-        seen = seen[indices[::-1] if self.backwards else indices]
+        seen = clip[indices[::-1] if self.backwards else indices]
+        seen = seen[..., self.top : self.top + self.height, self.left : self.left + self.width]
         return seen.flip(-1) if self.mirror else seen
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from nas.errors import ConfigError, InvalidFileError
-from tmics_space.data.frames import frame_files, iterate_frames, read_frames, read_image, read_images
+from tmics_space.data.frames import frame_files, iterate_frames, read_frames, read_image
 
 
 def save(path: Path, value: int, size: tuple[int, int] = (6, 4)) -> None:
@@ -51,7 +51,7 @@ def test_grey_palette_and_transparent_images_become_rgb(tmp_path: Path) -> None:
 def test_other_sizes_name_the_file_and_the_sizes(tmp_path: Path) -> None:
     save(tmp_path / "1.png", 0)
     save(tmp_path / "2.png", 0, (8, 4))
-    for read in (read_frames, lambda path: list(iterate_frames(path)), lambda path: read_images(frame_files(path))):
+    for read in (read_frames, lambda path: list(iterate_frames(path))):
         with pytest.raises(InvalidFileError, match=r"2(\.png)?: 8x4; expected 6x4"):
             read(tmp_path)
 

@@ -26,7 +26,7 @@ def check(dataset: PairedDataset, names: list[str], numbers: Iterable[int]) -> N
     for clip in dataset.clips:
         assert list(clip.numbers) == list(numbers)
         blue = set()
-        for images, red in zip(clip.load(), (RAINY, CLEAN), strict=True):
+        for images, red in zip((frames[:] for frames in clip.load()), (RAINY, CLEAN), strict=True):
             assert (images[:, 0].int() - red).abs().max() <= 2
             assert [round(green / 10) for green in images[:, 1, 0, 0].tolist()] == list(numbers)
             blue |= {round(value / 20) for value in images[:, 2].flatten().tolist()}
