@@ -50,8 +50,8 @@ def retrain_view(config: Config, *, quiet: bool = False) -> Iterator[Callable[[i
 
 @contextmanager
 def predict_view(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show how many frames (or other items) are done: yields the function to call with (done, in all)."""
-    with _view("predict", quiet) as (update, _):
+    """Show how many frames (pictures) are done: yields the function to call with (done, in all)."""
+    with _view("predict", quiet, unit="frames") as (update, _):
         yield lambda done, total: update(done, total, {}, None)
 
 
@@ -59,14 +59,14 @@ Update = Callable[[int, int, Mapping[str, float], Leaders | None], None]
 
 
 @contextmanager
-def _view(title: str, quiet: bool) -> Iterator[tuple[Update, OnEpoch]]:
+def _view(title: str, quiet: bool, unit: str = "steps") -> Iterator[tuple[Update, OnEpoch]]:
     """A progress that begins with the first step it is told, so that a resumed run's speed counts its own steps."""
     with ExitStack() as stack:
         begun: list[Progress] = []
 
         def update(step: int, total: int, metrics: Mapping[str, float], leaders: Leaders | None) -> None:
             if not begun:
-                begun.append(stack.enter_context(Progress(title, total, step, quiet=quiet, memory=memory)))
+                begun.append(stack.enter_context(Progress(title, total, step, quiet=quiet, memory=memory, unit=unit)))
             begun[0].update(step, metrics, leaders)
 
         def advise(step: int, advice: Sequence[str]) -> None:

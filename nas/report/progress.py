@@ -45,6 +45,7 @@ class Progress:
         interval: seconds between lines where there is no terminal.
         console: where to write, standard output where None.
         memory: what to say of memory, asked whenever something is shown.
+        unit: what is counted.
     """
 
     def __init__(
@@ -57,9 +58,11 @@ class Progress:
         interval: float = 10.0,
         console: Console | None = None,
         memory: Callable[[], str] = str,
+        unit: str = "steps",
     ) -> None:
         self._console = console or Console()
         self._memory = memory
+        self._unit = unit
         self._advice: Sequence[str] = ()
         self._title, self._total, self._start, self._step = title, total_steps, start, start
         self._metrics: Mapping[str, float] = {}
@@ -69,7 +72,7 @@ class Progress:
         self._plain = not quiet
         if self._plain and self._console.is_terminal and not self._console.is_dumb_terminal:
             self._plain = False
-            self._bar = _bar(title, total_steps, start, self._console)
+            self._bar = _bar(title, total_steps, start, self._console, unit)
             self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -116,7 +119,7 @@ class Progress:
         speed = (self._step - self._start) / max(time.monotonic() - self._began, 1e-9)
         left = timedelta(seconds=round((self._total - self._step) / speed)) if speed else "?"
         parts = [f"{self._title} {self._step}/{self._total} ({self._step / max(self._total, 1):.0%})"]
-        parts += [f"{speed:.3g} steps/s", f"{left} left"]
+        parts += [f"{speed:.3g} {self._unit}/s", f"{left} left"]
         parts += [f"{name} {value:.4g}" for name, value in self._metrics.items()]
         parts += [memory] if (memory := self._memory()) else []
         leaders = [*self._leaders.items()][: SHOWN // 2]
@@ -152,17 +155,21 @@ def _gauges(leaders: Sequence[tuple[str, Leader]]) -> Table:
 
 
 class _Speed(bars.ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._unit = unit
+
     def render(self, task: bars.Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.3g} steps/s", "dim")
+        return Text("" if speed is None else f"{speed:.3g} {self._unit}/s", "dim")
 
 
-def _bar(title: str, total: int, start: int, console: Console) -> bars.Progress:
+def _bar(title: str, total: int, start: int, console: Console, unit: str) -> bars.Progress:
     bar = bars.Progress(
         bars.TextColumn("{task.description}", style="bold", markup=False),
         bars.BarColumn(bar_width=30),
         bars.MofNCompleteColumn(),
-        _Speed(Column(no_wrap=True)),
+        _Speed(unit),
         bars.TimeElapsedColumn(),
         bars.TimeRemainingColumn(),
         console=console,

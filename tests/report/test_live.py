@@ -88,8 +88,8 @@ def test_a_prediction(clock: list[float], capsys: pytest.CaptureFixture[str]) ->
             clock[0] += 2.5
             on_item(done, 6)
     assert capsys.readouterr().out.splitlines() == [
-        "predict 5/6 (83%)  0.4 steps/s  0:00:02 left  1.5 GB",
-        "predict 6/6 (100%)  0.4 steps/s  0:00:00 left  1.5 GB",
+        "predict 5/6 (83%)  0.4 frames/s  0:00:02 left  1.5 GB",
+        "predict 6/6 (100%)  0.4 frames/s  0:00:00 left  1.5 GB",
     ]
 
 

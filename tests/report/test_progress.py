@@ -119,3 +119,12 @@ def test_memory_and_advice_in_a_terminal() -> None:
     assert "  ! cell 'normal' has collapsed: use the genotype of an ear…" in told
     assert told.rstrip().endswith(f"advice: {long}".rstrip()), "whole at the end"
     assert "old" not in told.rsplit("search", 1)[-1]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_counted_is_named(terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, height=30, color_system=None)
+    with Progress("predict", 4, console=console, unit="frames") as progress:
+        for frame in range(1, 5):
+            progress.update(frame, {})
+    assert " frames/s" in console.file.getvalue()  # type: ignore[attr-defined]
