@@ -54,11 +54,11 @@ def load(path: str | Path) -> dict[str, Any]:
         data.seek(0)
         content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make its parsers raise anything
-        raise InvalidFileError(f"{path}: damaged, or no checkpoint ({_reason(error)}); {_instead(path)}") from error
+        raise InvalidFileError(f"{path}: damaged, or no checkpoint ({_reason(error)}); start the run anew") from error
     version = content.get("format") if isinstance(content, dict) else None
     if version != FORMAT or not isinstance(content.get("state"), dict):
         found = "no checkpoint of this package" if version is None else f"a checkpoint of format {version!r}"
-        raise InvalidFileError(f"{path}: {found}, expected format {FORMAT}; {_instead(path)}")
+        raise InvalidFileError(f"{path}: {found}, expected format {FORMAT}; start the run anew")
     state: dict[str, Any] = content["state"]
     return state
 
@@ -130,11 +130,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _instead(path: Path) -> str:
-    others = [other.name for other in sorted(path.parent.glob("*.pt")) if other != path]
-    return f"{others[0]} lies beside it: copy it over this file to use it" if others else "start the run anew"
 
 
 def _reason(error: Exception) -> str:

@@ -141,13 +141,12 @@ class Run:
             if self._metrics.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def save_checkpoint(self, state: Mapping[str, Any], *, best: bool = False) -> None:
-        """Save plain state as `checkpoints/last.pt` (and `best.pt`): `resume` goes on from here."""
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Save plain state as `checkpoints/last.pt`: `resume` goes on from here."""
         with _writing(self.path / METRICS):
             os.fsync(self._metrics.fileno())  # before the checkpoint that counts on these records
         content = {"metrics": os.fstat(self._metrics.fileno()).st_size, "state": dict(state)}
-        for name in ("best", "last") if best else ("last",):
-            checkpoint.save(self.path / "checkpoints" / f"{name}.pt", content)
+        checkpoint.save(self.path / "checkpoints" / "last.pt", content)
 
     def save_genotype(self, genotype: Genotype, step: int | None = None) -> Path:
         """Save the final genotype (`genotype.yaml`), or the one derived at a step (`genotypes/step-000123.yaml`)."""

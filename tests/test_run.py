@@ -148,7 +148,7 @@ def test_resuming_removes_what_came_after_the_checkpoint(tmp_path: Path) -> None
         for step in range(1, 6):
             run.record("train", step=step)
             if step == 3:
-                run.save_checkpoint({"step": step, "weight": torch.ones(2)}, best=True)
+                run.save_checkpoint({"step": step, "weight": torch.ones(2)})
             run.record("evaluate", step=step)
     with Run.open(tmp_path / "run") as run:
         state = run.resume()
@@ -216,21 +216,17 @@ def test_a_record_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
         assert steps(run.path) == [1, 2]
 
 
-def test_a_damaged_checkpoint_removes_nothing_and_the_best_can_take_its_place(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_removes_nothing(tmp_path: Path) -> None:
+    last = tmp_path / "run/checkpoints/last.pt"
     with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
         run.record("train", step=1)
-        run.save_checkpoint({"step": 1}, best=True)
+        run.save_checkpoint({"step": 1})
         run.record("train", step=2)
-        run.save_checkpoint({"step": 2})
-    last, best = tmp_path / "run/checkpoints/last.pt", tmp_path / "run/checkpoints/best.pt"
     last.write_bytes(last.read_bytes()[:-7])
     with Run.open(tmp_path / "run") as run:
-        with pytest.raises(InvalidFileError, match=r"last\.pt: damaged.*best\.pt lies beside it: copy it over"):
+        with pytest.raises(InvalidFileError, match=r"last\.pt: damaged.*start the run anew"):
             run.resume()
         assert steps(run.path) == [1, 2]
-        last.write_bytes(best.read_bytes())
-        assert run.resume() == {"step": 1}
-        assert steps(run.path) == [1]
         checkpoint.save(last, {"step": 1})
         with pytest.raises(InvalidFileError, match="a checkpoint, but not of a run"):
             run.resume()

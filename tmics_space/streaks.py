@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,26 +12,21 @@ SIZE = 9
 """Streaks are drawn on 9x9 pixels."""
 
 
-def rain_dictionary(streaks: int = 32, *, rotations: bool = False) -> Tensor:
+def rain_dictionary(streaks: int = 32) -> Tensor:
     """Vertical streaks of growing length `(3, streaks, 9, 9)`, each summing to 1, alike in all colours.
 
     Kernel i of 1...32 is exp(-(x'² + (y'/l)²) / 2 s²), normalised, on integers x, y from -4 to 4. Here x' is |x| - m,
     or 0 where that is negative, and y' alike; m = 0, l = 2.5 + i/4, s = 1/4 for i <= 12, and m = 1, l = 2 + i/4,
     s = 1/2 above (the script of RCDNet, Wang et al., CVPR 2020). Fewer or more `streaks` spread i evenly over 1...32.
-    With `rotations` every third kernel leans by 15 degrees to one side, and every third to the other.
     """
     i = torch.linspace(1, 32, streaks, dtype=torch.float64).view(-1, 1, 1)
     thin = i <= 12
     margin = torch.where(thin, 0.0, 1.0)
     length = torch.where(thin, 2.5, 2.0) + i / 4
     deviation = torch.where(thin, 0.25, 0.5)
-    lean = (torch.arange(streaks) % 3).to(i).view(-1, 1, 1)
-    angle = math.radians(15) * torch.where(lean == 2, -1.0, lean) * float(rotations)
-    axis = torch.arange(SIZE, dtype=torch.float64) - SIZE // 2
-    column, row = axis.view(1, 1, -1), axis.view(1, -1, 1)
-    x = (angle.cos() * column + angle.sin() * row).abs() - margin
-    y = (angle.cos() * row - angle.sin() * column).abs() - margin
-    kernel = torch.exp(-(x.clamp(min=0) ** 2 + (y.clamp(min=0) / length) ** 2) / (2 * deviation**2))
+    distance = (torch.arange(SIZE, dtype=torch.float64) - SIZE // 2).abs()
+    x, y = ((distance.view(shape) - margin).clamp(min=0) for shape in ((1, 1, -1), (1, -1, 1)))
+    kernel = torch.exp(-(x**2 + (y / length) ** 2) / (2 * deviation**2))
     kernel = kernel / kernel.sum((1, 2), keepdim=True)
     return kernel.to(torch.get_default_dtype()).repeat(3, 1, 1, 1)
 
@@ -41,14 +34,14 @@ def rain_dictionary(streaks: int = 32, *, rotations: bool = False) -> Tensor:
 class RainStreaks(nn.Module):
     """M(K; features): `streaks` rain maps, each convolved with its streak of the learnable dictionary K, and summed.
 
-    The dictionary starts as `rain_dictionary(streaks, rotations=rotations)`, and enters divided by 10.
+    The dictionary starts as `rain_dictionary(streaks)`, and enters divided by 10.
     forward: features `(batch, channels, height, width)` to the rain layer `(batch, 3, height, width)`.
     """
 
-    def __init__(self, channels: int, streaks: int = 32, *, rotations: bool = False) -> None:
+    def __init__(self, channels: int, streaks: int = 32) -> None:
         super().__init__()
         self.maps = two_convs(channels, max(1, channels // 2), streaks)
-        self.dictionary = nn.Parameter(rain_dictionary(streaks, rotations=rotations))
+        self.dictionary = nn.Parameter(rain_dictionary(streaks))
 
     def forward(self, features: Tensor) -> Tensor:
         return F.conv2d(self.maps(features), self.dictionary / 10, padding=SIZE // 2)
