@@ -18,7 +18,7 @@ from tmics_space.data.clips import Batch, Clip, sample
 from tmics_space.data.shots import split_clips
 from tmics_space.data.sources import Films, Pairs
 from tmics_space.flow import DenseInverseSearch
-from tmics_space.losses import ARC_LOSSES, arc_loss, companion_loss, fidelity
+from tmics_space.losses import ARC_LOSSES, arc_loss, companion_loss, fidelity, temporal_loss
 from tmics_space.metrics.protocol import bootstrap, evaluate_clip, protocol
 from tmics_space.metrics.temporal import TOF, WARPING_ERROR, tof, warping_error
 from tmics_space.network import Restored
@@ -67,6 +67,8 @@ class DerainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Weight of the companion's loss in the upper level."""
     photometric: Weight = 0.1
     """Weight of the optical flow's own loss in the lower level."""
+    steadiness: Weight = 0.0
+    """Weight of L_ST, how far the output changes but for motion, in all losses; needs OpenCV, and a second pass."""
     protocol: str = "y"
     """How PSNR and SSIM are taken (see `tmics_space.metrics.protocol`)."""
     temporal: bool = False
@@ -101,13 +103,15 @@ class DerainTask:
             self.statement += f"\nwarping_error: {WARPING_ERROR}\ntof: {TOF}"
 
     def batch(self, split: str, index: int) -> Batch:
-        """Windows of random crops: `rainy` and `window`, (batch, frames, 3, crop, crop) in [0, 1]."""
+        """Windows of random crops: `rainy` and `window`, (batch, frames, 3, crop, crop) in [0, 1]; with `steadiness` of
+        one frame more, the first."""
         if split not in SPLITS:
             raise UnknownNameError("split", split, SPLITS)
         clips = self._clips if split == "all" else self._splits[split]
         seed = zlib.crc32(f"{self.seed}/{split}".encode())
         config = self.config
-        return sample(clips, index, seed, frames=config.frames, crop=config.crop, batch=config.batch)
+        before = config.steadiness > 0
+        return sample(clips, index, seed, frames=config.frames, crop=config.crop, batch=config.batch, before=before)
 
     def example(self) -> tuple[Tensor, ...]:
         """One window, (1, frames, 3, crop, crop)."""
@@ -199,13 +203,23 @@ class DerainTask:
     def _loss(
         self, mode: str, network: nn.Module, batch: Batch, *, eta: float = 1.0, photometric: float = 0.0
     ) -> Tensor:
-        restored: Restored = network(batch.rainy)
+        frames = batch.rainy[:, -self.config.frames :]
+        restored: Restored = network(frames)
         l1, structure, epsilon = self.config.l1, self.config.structure, self.config.epsilon
         dominant = functools.partial(fidelity, l1=l1, structure=structure, epsilon=epsilon)
-        rainy = batch.rainy[:, self.config.frames // 2]
+        rainy = frames[:, self.config.frames // 2]
         companion = functools.partial(companion_loss, self.config.companion, rainy=rainy, dominant=dominant)
         loss = arc_loss(mode, restored, batch.clean, dominant=dominant, companion=companion, eta=eta)
+        if self.config.steadiness:
+            loss = loss + self.config.steadiness * self._unsteadiness(network, batch, restored)
         return loss + photometric * restored.photometric if photometric else loss
+
+    def _unsteadiness(self, network: nn.Module, batch: Batch, restored: Restored) -> Tensor:
+        """L_ST of the output, along the motion of the true frames: in rainy ones, rain would pass for motion."""
+        before: Restored = network(batch.rainy[:, :-1])
+        previous = batch.window[:, self.config.frames // 2]
+        flow = DenseInverseSearch()(batch.clean, previous)
+        return temporal_loss(restored.output, before.output, batch.clean, previous, flow)
 
 
 def _middle(length: int, most: int) -> slice:

@@ -20,6 +20,7 @@ from tmics_space.data import Clip, moving_texture, write_frames
 from tmics_space.data.clips import Batch
 from tmics_space.data.sources import Films
 from tmics_space.flow import DenseInverseSearch
+from tmics_space.losses import temporal_loss
 from tmics_space.metrics import evaluate_clip, protocol, ssim, tof, warping_error
 from tmics_space.network import Restored
 from tmics_space.predict import derain
@@ -121,6 +122,21 @@ def test_losses_have_the_configured_weights(
     both = expected(found.dominant, batch.clean), expected(found.companion, batch.clean)
     torch.testing.assert_close(task.losses["dna"](network, batch), both[0])
     torch.testing.assert_close(task.losses["lower"](network, batch), both[0] + both[1])
+
+
+@pytest.mark.parametrize("name", ["lower", "joint", "fused", "all"])
+def test_steadiness_adds_the_change_along_the_true_motion(build: Callable[..., DerainTask], name: str) -> None:
+    task, plain, network = build(steadiness=0.4, photometric=0.2), build(photometric=0.2), Blur()
+    batch = task.batch("train", 2)
+    assert batch.rainy.shape == batch.window.shape == (2, 6, 3, 16, 16)
+    now = Batch(batch.rainy[:, 1:], batch.window[:, 1:])
+    truth, previous = batch.window[:, 3], batch.window[:, 2]
+    assert torch.equal(batch.clean, truth)
+    flow = DenseInverseSearch()(truth, previous)
+    outputs = [network(batch.rainy[:, start : start + 5]).output for start in (1, 0)]
+    expected = plain.losses[name](network, now) + 0.4 * temporal_loss(*outputs, truth, previous, flow)
+    torch.testing.assert_close(task.losses[name](network, batch), expected)
+    assert expected > plain.losses[name](network, now)
 
 
 def equal(a: Batch, b: Batch) -> bool:

@@ -129,29 +129,33 @@ def sample(
     frames: int = 5,
     crop: int = 64,
     batch: int = 2,
+    before: bool = False,
     augment: bool = True,
 ) -> Batch:
     """Batch number `index` of random windows: a function of its arguments alone, so that a resumed run sees the same.
 
     Each item is a random clip, rainy version, centre frame and square of `crop` px, mirrored and played backwards at
-    random if `augment`. Raises `ConfigError` for no clips, clips without rain, or a crop larger than the frames.
+    random if `augment`. With `before` windows begin one frame earlier; their centre is that of the last `frames`.
+    Raises `ConfigError` for no clips, clips without rain, or a crop larger than the frames.
     """
     if not clips:
         raise ConfigError("no clips to sample from; expected at least one")
     rng = np.random.default_rng([seed, index])
-    pairs = [_item(clips[int(rng.integers(len(clips)))], rng, frames, crop, augment) for _ in range(batch)]
+    pairs = [_item(clips[int(rng.integers(len(clips)))], rng, frames, crop, before, augment) for _ in range(batch)]
     rainy, clean = (torch.stack(side).float().div_(255) for side in zip(*pairs, strict=True))
     return Batch(rainy, clean)
 
 
-def _item(clip: Clip, rng: np.random.Generator, frames: int, crop: int, augment: bool) -> tuple[Tensor, Tensor]:
+def _item(
+    clip: Clip, rng: np.random.Generator, frames: int, crop: int, before: bool, augment: bool
+) -> tuple[Tensor, Tensor]:
     if not clip.rainy:
         raise ConfigError(f"clip '{clip.name}' has no rainy version; load it with a rain preset")
     rainy = clip.rainy[int(rng.integers(len(clip.rainy)))]
     centre = int(rng.integers(len(clip.frames)))
     height, width = clip.frames.shape[-2:]
     view = random_view(rng, height, width, crop, augment=augment)
-    around = window_indices(centre, len(clip.frames), frames)
+    around = window_indices(centre, len(clip.frames), frames, before)
     return view.of(rainy, around), view.of(clip.frames, around)
 
 

@@ -13,18 +13,18 @@ from nas.errors import ConfigError
 from tmics_space.data.stored import StoredFrames
 
 
-def window_indices(centre: int, length: int, frames: int = 5) -> list[int]:
-    """The indices of the `frames` frames around `centre` of a clip of `length`, reflected at its ends.
+def window_indices(centre: int, length: int, frames: int = 5, before: int = 0) -> list[int]:
+    """The indices of the `frames` frames around `centre` of a clip of `length`, and of `before` more ahead of them.
 
-    The end frame is not repeated: around 0 of a long clip they are 2, 1, 0, 1, 2. Raises `ConfigError` for an even
-    `frames` or a centre outside the clip.
+    The clip is reflected at its ends, where the end frame is not repeated: around 0 of a long one they are 2, 1, 0, 1,
+    2. Raises `ConfigError` for an even `frames` or a centre outside the clip.
     """
     if frames < 1 or frames % 2 == 0:
         raise ConfigError(f"a window of {frames} frames has no centre; expected an odd number")
     if not 0 <= centre < length:
         raise ConfigError(f"frame {centre} is outside a clip of {length} frames")
     period = max(2 * (length - 1), 1)
-    places = (abs(t) % period for t in range(centre - frames // 2, centre + frames // 2 + 1))
+    places = (abs(t) % period for t in range(centre - frames // 2 - before, centre + frames // 2 + 1))
     return [min(place, period - place) if length > 1 else 0 for place in places]
 
 

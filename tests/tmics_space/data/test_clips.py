@@ -18,6 +18,7 @@ from tmics_space.data import (
     rain,
     sample,
     split_clips,
+    window_indices,
     write_frames,
 )
 from tmics_space.data.clips import fit
@@ -157,6 +158,18 @@ def test_plain_samples_are_windows_of_the_clip() -> None:
         assert torch.equal(batch.window[0, 0], before)
         found.add(t)
     assert found == set(range(9))  # the ends too
+
+
+def test_a_window_with_a_frame_before_holds_the_windows_of_two_frames() -> None:
+    """Of a clip whose frames are told by their shade, played either way."""
+    shades = torch.arange(9, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    windows = {tuple(window_indices(centre, 9)) for centre in range(9)}
+    windows |= {tuple(reversed(each)) for each in windows}
+    for index in range(40):
+        batch = sample([Clip("a", "a", shades, (shades,))], index, 0, crop=8, batch=1, before=True)
+        shown = (batch.window[0, 1:, 0, 0, 0] * 255).round().int().tolist()
+        assert tuple(shown) in windows
+        assert torch.equal(batch.clean, batch.window[:, 3])
 
 
 def test_every_clip_rain_and_turn_is_drawn() -> None:

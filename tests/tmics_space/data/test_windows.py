@@ -33,6 +33,11 @@ def test_windows_are_reflected(centre: int, length: int, frames: int, expected: 
     assert list(windows(clip, frames))[centre].tolist() == expected
 
 
+@pytest.mark.parametrize(("centre", "expected"), [(0, [3, 2, 1, 0, 1, 2]), (4, [1, 2, 3, 4, 5, 6])])
+def test_one_more_frame_goes_before(centre: int, expected: list[int]) -> None:
+    assert window_indices(centre, 9, before=1) == expected
+
+
 @given(length=st.integers(2, 12), half=st.integers(0, 8), data=st.data())
 def test_reflection_equals_numpys(length: int, half: int, data: st.DataObject) -> None:
     centre = data.draw(st.integers(0, length - 1))
