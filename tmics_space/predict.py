@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
+from nas.footprint import footprint
 from tmics_space.data.frames import iterate_frames
 from tmics_space.data.windows import window_indices
 from tmics_space.data.writer import write_frames
@@ -25,6 +28,10 @@ OVERLAP = 32
 
 SMALLEST = 16
 """Frames of fewer pixels are continued beyond their edges: guided filters and optical flow need room."""
+
+
+PROBE = 64
+"""The height and width of the window by which memory is estimated."""
 
 
 class Derained(NamedTuple):
@@ -80,15 +87,19 @@ def derain_file(
 ) -> dict[str, float]:
     """Derain a video file or a folder of frames, to a video file (by its suffix) or a folder that keeps their names.
 
-    Returns `frames`, `seconds`, `frames_per_second` and the mean `weight` of the dominant branch. `progress` is called
-    with (frames done, frames in all). Raises `InvalidFileError` for a source that cannot be read or a sink that cannot
-    be written; no sink is left behind then.
+    Where `tile` is None, frames are processed whole unless one would take more than half of the device's memory, else
+    in the largest tiles that do not. `progress` is called with (frames done, frames in all). Returns `frames`,
+    `seconds`, `frames_per_second`, the mean `weight` of the dominant branch, and `tile` where there were tiles. Raises
+    `InvalidFileError` for a source that cannot be read or a sink that cannot be written; no sink is left behind then.
     """
     stream = iterate_frames(source)
-    derained = derain(network, stream, frames=int(getattr(network, "frames", 5)), tile=tile, bfloat16=bfloat16)
-    started = time.perf_counter()
+    frames = int(getattr(network, "frames", 5))
     weights: list[float] = []
     with write_frames(sink, stream.frame_rate) as write:
+        started = time.perf_counter()
+        if tile is None:
+            tile = fitting_tile(network, frames, stream.height, stream.width)
+        derained = derain(network, stream, frames=frames, tile=tile, bfloat16=bfloat16)
         for index, restored in enumerate(derained):
             write((restored.frame * 255).round().to(torch.uint8), stream.stems[index] if stream.stems else None)
             weights.append(restored.weight)
@@ -100,7 +111,26 @@ def derain_file(
         "seconds": seconds,
         "frames_per_second": len(weights) / seconds,
         "weight": sum(weights) / len(weights),
+        **({} if tile is None else {"tile": tile}),
     }
+
+
+def fitting_tile(network: nn.Module, frames: int, height: int, width: int) -> int | None:
+    """The side of the largest tiles of which one takes half of the memory of the network's device, as estimated from
+    that of a small window; None where frames of (height, width) take no more."""
+    like = next(network.parameters())
+    window = like.new_zeros(1, frames, 3, PROBE, PROBE)
+    with torch.no_grad():
+        taken = footprint(lambda: network(window), [*network.parameters(), *network.buffers()]).memory
+    pixels = int(memory(like.device) / 2 / taken * PROBE**2)
+    return None if height * width <= pixels else max(math.isqrt(pixels), 2 * OVERLAP)
+
+
+def memory(device: torch.device) -> int:
+    """The bytes of memory that a device has in all."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _derained(

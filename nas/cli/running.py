@@ -151,7 +151,8 @@ def predict(
         source: A video file or a folder of frames; a picture or a folder of pictures.
         sink: A video file or a folder, by its suffix; a .csv file for classes.
         model: The folder of a retraining.
-        tile: Largest height and width to process at once, in pixels, where memory asks for it.
+        tile: Largest height and width to process at once, in pixels; by default whole frames, unless one would take
+            more than half of the memory.
         device: Where to compute, such as cuda; by default where the retraining did.
     """
     from nas.report.live import predict_view

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, InvalidFileError
+from nas.footprint import footprint
 from nas.supernet import Supernet
+from tmics_space import predict
 from tmics_space.data import iterate_frames, moving_texture, read_frames, windows, write_frames
 from tmics_space.flow import PyramidFlow
 from tmics_space.network import Restored
-from tmics_space.predict import OVERLAP, derain, derain_file
+from tmics_space.predict import OVERLAP, derain, derain_file, fitting_tile, memory
 from tmics_space.space import tmics
 
 
@@ -255,6 +258,33 @@ def test_a_failure_midway_leaves_no_sink(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError, match="shot_006"):
         derain_file(Stub(), source, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("times", [2.0, 1.9])
+def test_frames_too_large_for_memory_are_tiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: float) -> None:
+    """One window of 96x128 has 3 times the pixels of the estimate's 64x64."""
+    network = Stub(convolutions()).eval()
+    with write_frames(tmp_path / "in") as write:
+        for frame in moving_texture(3, 96, 128):
+            write(frame)
+    window = torch.zeros(1, 5, 3, 64, 64)
+    with torch.no_grad():
+        taken = footprint(lambda: network(window), network.parameters()).memory
+    monkeypatch.setattr(predict, "memory", lambda device: math.ceil(times * 3 * taken))
+    facts = derain_file(network, tmp_path / "in", tmp_path / "out")
+    side = None if times == 2 else math.isqrt(int(96 * 128 * 0.95))
+    assert facts.get("tile") == side
+    expected = [each.frame for each in derain(network, moving_texture(3, 96, 128), tile=side)]
+    assert torch.equal(read_frames(tmp_path / "out"), (torch.stack(expected) * 255).round().to(torch.uint8))
+
+
+def test_tiles_are_no_smaller_than_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "memory", lambda device: 1000)
+    assert fitting_tile(Stub(convolutions()), 5, 500, 900) == 2 * OVERLAP
+
+
+def test_the_memory_of_this_machine() -> None:
+    assert 2**28 < memory(torch.device("cpu")) < 2**44
 
 
 # --- what windows share ---
