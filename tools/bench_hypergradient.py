@@ -51,7 +51,7 @@ RADII = (0.02, 0.005, 0.001)
 def darts_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multilevel:
     """DARTS' two levels on random images, with its optimizers."""
     torch.manual_seed(0)
-    supernet = Supernet(darts, evaluation=arguments.evaluation, channels=arguments.channels, cells=arguments.cells)
+    supernet = Supernet(darts, **how(arguments), channels=arguments.channels, cells=arguments.cells)
 
     def batch(split: str, index: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(2 * index + (split == "val"))
@@ -78,8 +78,7 @@ def tmics_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multi
     config = DerainConfig(train=Films(films={}), test=Films(films={}), crop=arguments.crop, batch=1)
     task = DerainTask(config)
     torch.manual_seed(0)
-    space, sizes = find_space("tmics"), {"channels": arguments.channels, "dna_cells": 2, "cna_cells": 2}
-    supernet = Supernet(space, evaluation=arguments.evaluation, **sizes)
+    supernet = Supernet(find_space("tmics"), **how(arguments), channels=arguments.channels, dna_cells=2, cna_cells=2)
 
     def batch(split: str, index: int) -> Batch:
         seed = 2 * index + (split == "val")
@@ -90,6 +89,10 @@ def tmics_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multi
 
     lower = Level(parameters=("network.*",), loss="joint", split="train", optimizer=Adam(lr=3e-4), clip=5.0)
     return engine(supernet, {"lower": lower}, task.losses, "all", batch, arguments, method)
+
+
+def how(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"evaluation": arguments.evaluation, "memory": arguments.memory}
 
 
 def engine(
@@ -223,6 +226,7 @@ def main() -> None:
         "--only", default="", metavar="NAME", help="only methods whose names hold this, and first order"
     )
     parser.add_argument("--evaluation", choices=("plain", "planned"), default="plain", help="default plain")
+    parser.add_argument("--memory", choices=("keep", "checkpoint"), default="keep", help="default keep")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of steps (default 5)")
     parser.add_argument("--channels", type=int, default=16, help="width of the supernet (default 16)")
     parser.add_argument("--cells", type=int, default=8, help="cells of the DARTS supernet (default 8)")
@@ -231,12 +235,11 @@ def main() -> None:
     parser.add_argument("--along", type=int, metavar="STEPS", help="measure finite differences along so many steps")
     parser.add_argument("--double", action="store_true", help="compute in double precision")
     arguments = parser.parse_args()
-    sizes = {"darts": f"{arguments.cells} cells, batch {arguments.batch}", "tmics": f"crop {arguments.crop}"}
+    size = {"darts": f"{arguments.cells} cells, batch {arguments.batch}", "tmics": f"crop {arguments.crop}"}
+    what = f"{arguments.space}: {arguments.channels} channels, {size[arguments.space]}"
     precision = "float64" if arguments.double else "float32"
-    print(
-        f"{arguments.space}: {arguments.channels} channels, {sizes[arguments.space]}, {arguments.evaluation},"
-        f" {precision}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    how_run = f"{arguments.evaluation}, memory {arguments.memory}, {precision}, {torch.get_num_threads()} threads"
+    print(f"{what}, {how_run}, torch {torch.__version__}")
     if arguments.along is not None:
         along(arguments)
     else:

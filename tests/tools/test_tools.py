@@ -48,3 +48,12 @@ def test_pretraining_a_flow(tmp_path: Path) -> None:
     assert out.stat().st_size > 0
     refused = run("pretrain_flow.py", "nowhere.mp4", "--out", out, *size, code=1)
     assert refused.startswith("nowhere.mp4: no such folder or file")
+
+
+def test_the_costs_of_hypergradients() -> None:
+    small = ("--channels", 4, "--cells", 2, "--batch", 2, "--rounds", 1)
+    printed = run("bench_hypergradient.py", *small, "--only", "gauss_newton", "--memory", "checkpoint")
+    assert "4 channels, 2 cells, batch 2, plain, memory checkpoint, float32" in printed
+    rows = {cells[1].strip(): cells for line in printed.splitlines() if len(cells := line.split("│")) > 3}
+    forwards = {name: int(cells[2]) for name, cells in rows.items()}
+    assert forwards == {"first_order": 2, "gauss_newton": 3, "gauss_newton, reuse": 2}
