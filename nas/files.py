@@ -183,7 +183,8 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> None
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise InvalidFileError(f"{path}: cannot be written: {reason}; mend that and try again") from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -169,7 +169,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InvalidFileError, match=r"last\.pt: cannot be written: No space left on device"):
+    with pytest.raises(
+        InvalidFileError, match=r"last\.pt: cannot be written: No space left on device; mend that and try"
+    ):
         checkpoint.save(path, state(2))
     assert same(checkpoint.load(path), state(1))
     assert os.listdir(tmp_path) == ["last.pt"]
