@@ -55,6 +55,13 @@ def test_load_returns_what_was_saved(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "new folder") == ["last.pt"]
 
 
+@pytest.mark.parametrize("version", range(1, checkpoint.FORMAT + 1))
+def test_every_version_stays_loadable(version: int) -> None:
+    """Files of released versions never change; a new version brings its own."""
+    found = checkpoint.load(Path(__file__).parent / "golden" / f"checkpoint-{version}.pt")
+    assert same(found, {"step": 3, "weight": torch.tensor([0.5, -1.0]), "names": ["a", "b"]})
+
+
 @pytest.mark.parametrize(
     ("value", "named"),
     [(np.float64(1.0), "numpy"), (nn.Linear(1, 1), "torch.nn.modules.linear.Linear"), (Path("x"), "pathlib")],
