@@ -65,8 +65,9 @@ class View(NamedTuple):
 
     def of(self, clip: Tensor | StoredFrames, indices: list[int]) -> Tensor:
         """What it shows of some frames of a clip: (length, 3, ...) to (len(indices), 3, self.height, self.width)."""
-        seen = clip[indices[::-1] if self.backwards else indices]
-        seen = seen[..., self.top : self.top + self.height, self.left : self.left + self.width]
+        order = indices[::-1] if self.backwards else indices
+        part = (..., slice(self.top, self.top + self.height), slice(self.left, self.left + self.width))
+        seen = clip[part][order] if isinstance(clip, Tensor) else clip[order][part]  # no whole frame is copied
         return seen.flip(-1) if self.mirror else seen
 
 
