@@ -73,6 +73,9 @@ class Network(nn.Module):
         self.cells = nn.ModuleList(cells)
         self.classifier = classifier
         self.auxiliary, self.branch = auxiliary, branch
+        states = ["stem", "stem", *(f"cells.{number}" for number in range(len(cells)))]
+        inputs = [(states[i + back], state) for i, state in enumerate(states[2:]) for back in (0, 1)]
+        self.wiring = (("input", "stem"), *inputs, (states[-1], "classifier"), ("classifier", "output"))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         states = [self.stem(x)] * 2

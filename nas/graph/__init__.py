@@ -6,9 +6,9 @@ A module class may state its data flow in a class attribute `wiring`, pairs of (
 ...     wiring = (("frames", "alignment"), ("alignment", "dna"), ("alignment", "cna"), ("dna", "sum"), ("cna", "sum"),
 ...               ("sum", "output"))
 
-`input` (or `frames`) and `output` are the module's own ends; a child that is absent or None lets its edges pass. Every
-child that contains decisions must be wired. Without `wiring` a `Sequential` is a chain of its children, any other
-module a chain of those of its children that contain decisions.
+`input` (or `frames`) and `output` are the module's own ends; a child that is absent or None lets its edges pass; a
+child of a child has a path, such as `cells.0`. Every child that contains decisions must be wired. Without `wiring` a
+`Sequential` is a chain of its children, any other module a chain of those of its children that contain decisions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import nn
 from nas.cell import Cell, Chain
 from nas.errors import SpaceError
 from nas.genotype import NONE, Choice, Genotype
-from nas.graph.flow import Box, Flow, Part, framed, in_series, listed
+from nas.graph.flow import Box, Flow, Part, framed, in_series, joined, listed
 from nas.mixed import ChosenDepth, Decided, Node
 from nas.space import Description
 
@@ -111,12 +111,11 @@ class _Walk:
             return self._decided(module, micro)
         if hasattr(module, "wiring"):
             return self._wired(name, module)
-        steps = {
-            key: self.part("" if key.isdigit() else key, child)
-            for key, child in module.named_children()
-            if isinstance(module, nn.Sequential) or _decides(child)
+        shown = {
+            key: child for key, child in module.named_children() if isinstance(module, nn.Sequential) or _decides(child)
         }
-        series = in_series(steps)
+        says = len(shown) > 1  # a child alone goes by the name of its parent
+        series = in_series({key: self.part(key if says and not key.isdigit() else "", shown[key]) for key in shown})
         part = series.parts[0][1] if len(series.parts) == 1 else series
         if isinstance(part, Box):
             return replace(part, label=name or part.label) if part.kind == "cell" else part
@@ -124,20 +123,26 @@ class _Walk:
         return part if container or not name else framed(part, Box("group", name))
 
     def _wired(self, name: str, module: Any) -> Flow:
-        children = dict(module.named_children())
+        children = dict(module.named_modules(remove_duplicate=False))
         wires = [("input" if source in SOURCES else source, target) for source, target in module.wiring]
         keys = dict.fromkeys(key for wire in wires for key in wire if key not in ("input", "output"))
         wiring = f"the wiring of {type(module).__name__}"
-        for key, child in children.items():
-            if key not in keys and _decides(child):
-                raise SpaceError(f"{wiring} leaves out '{key}', which has decisions; it names {listed(keys)}")
-        if not nx.is_directed_acyclic_graph(nx.DiGraph(wires)):
+        for path, child in children.items():
+            if isinstance(child, Decided) and not any(f"{path}.".startswith(f"{key}.") for key in keys):
+                raise SpaceError(f"{wiring} leaves out '{path}', which has decisions; it names {listed(keys)}")
+        flow = nx.DiGraph(wires)
+        if not nx.is_directed_acyclic_graph(flow):
             raise SpaceError(f"{wiring} has a cycle, expected a flow from 'input' to 'output'")
-        absent = Flow((), (("input", "output"),))
-        parts = {
-            key: framed(self.part(key, children[key]), Box("group", key)) if key in children else absent for key in keys
-        }
-        return Flow(tuple(parts.items()), tuple(wires), Box("group", name) if name else None)
+        order = nx.lexicographical_topological_sort(flow, [*flow].index)
+        parts = {key: self._wired_part(key, children.get(key)) for key in order if key in keys}
+        return joined(parts, wires, Box("group", name) if name else None)
+
+    def _wired_part(self, key: str, child: nn.Module | None) -> Part:
+        if child is None:
+            return Flow((), (("input", "output"),))
+        name = key.rpartition(".")[2]
+        name = "" if name.isdigit() else name
+        return framed(self.part(name, child), Box("group", name))
 
     def _decided(self, module: Decided, micro: bool) -> Part:
         decision, chosen = self.decisions[module.label], self.choice(module.label)

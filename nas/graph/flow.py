@@ -38,9 +38,26 @@ Part = Box | Flow  # equal parts look equal: that is what collapses repeated nei
 
 def in_series(steps: Mapping[str, Part]) -> Flow:
     """The steps in a row, equal neighbours as one."""
-    runs = [list(run) for _, run in itertools.groupby(steps.items(), key=lambda step: step[1])]
-    parts = tuple((run[0][0], repeated(run[0][1], len(run))) for run in runs)
-    return Flow(parts, tuple(itertools.pairwise(["input", *(name for name, _ in parts), "output"])))
+    return joined(steps, itertools.pairwise(["input", *steps, "output"]))
+
+
+def joined(parts: Mapping[str, Part], wires: Iterable[tuple[str, str]], frame: Box | None = None) -> Flow:
+    """Parts, in an order that every wire follows; equal neighbours that a wire joins are one, with the wires of all."""
+    wires = dict.fromkeys(wires)
+    runs: list[list[str]] = []
+    for name, part in parts.items():
+        last = runs[-1][-1] if runs else ""
+        if (last, name) in wires and parts[last] == part:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    heads = {name: run[0] for run in runs for name in run}
+    kept = dict.fromkeys((heads.get(a, a), heads.get(b, b)) for a, b in wires)
+    return Flow(
+        tuple((run[0], repeated(parts[run[0]], len(run))) for run in runs),
+        tuple((a, b) for a, b in kept if a != b),
+        frame,
+    )
 
 
 def repeated(part: Part, count: int) -> Part:

@@ -125,6 +125,38 @@ def test_wiring_must_not_have_a_cycle() -> None:
         graph(described(build))
 
 
+def test_equal_neighbours_are_one_with_the_wires_of_all() -> None:
+    """Five cells, each on the outputs of the two before: A A B A A."""
+
+    def build(choose: Chooser, /) -> nn.Module:
+        names = ["start", *(f"rows.{i}" for i in range(5))]
+        steps = [*itertools.pairwise(names), *zip(names, names[2:], strict=False)]
+        rows = nn.ModuleList(Chain(choose, label, OPERATIONS.bind(1), length=1) for label in "aabaa")
+        return Wired((("input", "start"), *steps, ("rows.4", "output")), start=nn.Identity(), rows=rows)
+
+    drawn = graph(described(build), cells="closed")
+    found = [(n["label"], n["multiplicity"]) for _, n in drawn.nodes(data=True)]
+    assert found == [("input", 1), ("start", 1), ("a", 2), ("b", 1), ("a", 2), ("output", 1)]
+    name = {node: number for number, node in enumerate(drawn)}
+    assert {(name[a], name[b]) for a, b in drawn.edges} == {(0, 1), (1, 2), (2, 3), (2, 4), (3, 4), (4, 5)}
+
+
+def test_equal_neighbours_with_another_way_between_them_stay_two() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        wiring = (("input", "p.0"), ("p.0", "p.1"), ("p.0", "x"), ("x", "p.1"), ("p.1", "output"))
+        return Wired(wiring, p=nn.ModuleList([nn.Identity(), nn.Identity()]), x=choose("x", TWO))
+
+    drawn = graph(described(build))
+    assert edges(drawn) == {
+        ("input", "Identity"),
+        ("Identity", "Identity"),
+        ("Identity", "x"),
+        ("x", "Identity"),
+        ("Identity", "output"),
+    }
+    assert nx.is_directed_acyclic_graph(drawn)
+
+
 def test_without_wiring_sequentials_show_all_and_modules_what_decides() -> None:
     class Plain(nn.Module):
         def __init__(self, choose: Chooser) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas.cost import measure
 from nas.genotype import Genotype
+from nas.graph import graph
 from nas.primitives import DropPath
 from nas.supernet import Supernet
 from nas.testing import SearchSpaceTests
@@ -141,3 +142,20 @@ def test_drop_path_spares_identities_and_evaluation() -> None:
 def test_few_cells_work(cells: int) -> None:
     network = Supernet(darts, channels=2, cells=cells, nodes=1, classes=3, in_channels=1, auxiliary=True).train()
     assert [scores.shape for scores in network(torch.randn(2, 1, 24, 24))] == [(2, 3), (2, 3)]
+
+
+def test_its_picture_shows_the_two_inputs_of_each_cell() -> None:
+    drawn = graph(darts.describe(cells=8), cells="closed")
+    name = {node: attributes["label"] + str(i) for i, (node, attributes) in enumerate(drawn.nodes(data=True))}
+    assert {target: {name[source] for source in drawn.pred[node]} for node, target in name.items()} == {
+        "input0": set(),
+        "stem1": {"input0"},
+        "normal2": {"stem1"},
+        "reduce3": {"normal2"},
+        "normal4": {"normal2", "reduce3"},
+        "reduce5": {"normal4"},
+        "normal6": {"normal4", "reduce5"},
+        "classifier7": {"normal6"},
+        "output8": {"classifier7"},
+    }
+    assert [n["multiplicity"] for _, n in drawn.nodes(data=True)] == [1, 1, 2, 1, 2, 1, 2, 1, 1]
