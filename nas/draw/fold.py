@@ -14,12 +14,15 @@ BEND = 14.0
 
 
 def fold(layout: Layout, limit: float) -> Layout:
-    """The layout in rows of about `limit` pixels at most, as far as it can: a row ends where a single edge leads on."""
+    """The layout in rows of about `limit` pixels at most, as far as it can: a row ends where a single edge leads on.
+
+    It stays one row where the longest of several would be more than two thirds of it.
+    """
     cuts = _cuts(layout, limit)
-    if not cuts:
-        return layout
     ends = [*(start for start, _ in cuts), layout.width]
     starts = [0.0, *(end for _, end in cuts)]
+    if max(end - start for start, end in zip(starts, ends, strict=True)) > layout.width * 2 / 3:
+        return layout
     tops, heights = [], []
     for start, end in zip(starts, ends, strict=True):
         rects = [rect for rect in (*layout.boxes.values(), *layout.labels.values()) if start <= rect.x <= end]

@@ -127,10 +127,16 @@ def title(attributes: Attributes) -> str:
     """One line that says what a node or group is, and what it took or could take."""
     name = str(attributes["label"]) + times(attributes)
     if attributes["kind"] == "cell":
-        return f"{name}: cell {attributes['cell']}"
+        cell = called(attributes["cell"])
+        return cell + times(attributes) if attributes["label"] == attributes["cell"] else f"{name}: {cell}"
     if attributes["decision"]:
         return f"{name}: {chosen(attributes) or 'one of ' + attributes['candidates']}"
     return name.strip()
+
+
+def called(cell: str) -> str:
+    """A cell by its label, once."""
+    return cell if cell == "cell" else f"cell {cell}"
 
 
 def note(attributes: Attributes) -> str:
@@ -152,7 +158,7 @@ def _plain(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Lo
         lines = [Text(label + repeat, bold=True)]
         if label != attributes["cell"]:
             lines.append(Text(attributes["cell"], 11, colour=FAINT))
-        tooltip = f"cell {attributes['cell']}{repeat}"
+        tooltip = called(attributes["cell"]) + repeat
         return Look(tuple(lines), WHITE, INK, stacked=bool(repeat), tooltip=tooltip)
     fill = PLAIN if kind in ("input", "output") else WHITE
     radius = 5.0 if kind == "module" else 14.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas.draw.groups import Attributes, levels, members, parts, path
-from nas.draw.style import note, title
+from nas.draw.style import called, note, title
 from nas.graph import Graph
 
 
@@ -38,8 +38,8 @@ def text(graph: Graph) -> str:
     for names in top:
         alone = len(names) == 1 and names[0] in inside  # the inside of a cell
         node = graph.nodes[names[0]]
-        heading = f"{title(node)} ({node['caption']})" if node["caption"] else title(node)
-        lines += ["", f"cell {heading}"] if alone else [graph.graph["space"]]
+        heading = called(title(node)) + (f" ({node['caption']})" if node["caption"] else "")
+        lines += ["", heading] if alone else [graph.graph["space"]]
         add(inside[names[0]] if alone else names, "")
     return "\n".join([*lines, ""])
 

@@ -44,3 +44,11 @@ def test_no_fold_where_several_edges_lead_on() -> None:
     edges = {**dict.fromkeys(itertools.pairwise(names)), ("n0", "n11"): None}
     layout = layered(dict.fromkeys(names, Size(100, 40)), edges)  # type: ignore[arg-type]
     assert fold(layout, 400) == layout
+
+
+def test_no_fold_that_gains_little() -> None:
+    """Only the first edge stands alone: rows of two and of ten."""
+    names = [f"n{i}" for i in range(12)]
+    edges = {**dict.fromkeys(itertools.pairwise(names)), ("n1", "n11"): None}
+    layout = layered(dict.fromkeys(names, Size(100, 40)), edges)  # type: ignore[arg-type]
+    assert fold(layout, 400) == layout

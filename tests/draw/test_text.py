@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas.draw.text import text
 from nas.graph import graph
-from nas.space import Description
+from nas.space import Description, find_space
 
 
 def test_two_routes(restoration: Description) -> None:
@@ -46,9 +46,9 @@ def test_dag_cells(classification: Description) -> None:
         "toy-classifying\n"
         "├─ input\n"
         "├─ Identity\n"
-        "├─ normal ×2: cell normal\n"
-        "├─ reduction: cell reduction\n"
-        "├─ normal: cell normal\n"
+        "├─ cell normal ×2\n"
+        "├─ cell reduction\n"
+        "├─ cell normal\n"
         "└─ output\n"
         "\n"
         "cell normal\n"
@@ -78,7 +78,7 @@ def test_all_candidates(nesting: Description) -> None:
         "toy-nested",
         "├─ input",
         "├─ outer: one of row, plain, deep",
-        "│  ├─ row: cell row",
+        "│  ├─ cell row",
         "│  ├─ plain ← input",
         "│  └─ deep",
         "│     ├─ Identity ← input",
@@ -105,3 +105,10 @@ def test_what_holds_for_all_edges_stands_above_them(classification: Description)
         " dil_conv_3x3, dil_conv_5x5; each node keeps 2 of its in-edges)\n"
         "├─ input 0\n├─ input 1\n├─ 2 ← input 0, input 1\n├─ 3 ← input 0, input 1, 2\n"
     ) in text(graph(classification))
+
+
+def test_a_cell_called_cell_is_named_once() -> None:
+    description = find_space("digits").describe()
+    lines = text(graph(description)).splitlines()
+    assert lines[4] == "├─ cell"
+    assert lines[12].startswith("cell (each edge one of ")
