@@ -35,10 +35,10 @@ def report(
     if others:
         if search is not None:
             raise ConfigError("--search belongs to the report of one run, and several are given")
-        print(f"comparison: {write_comparison((run, *others), out or Path('comparison.html'))}")
+        print(f"comparison: {write_comparison((run, *others), out or Path('comparison.html')).path}")
     else:
         shown, reason = _previews(run)
-        print(f"report: {write_report(run, out, search=search, previews=shown)}")
+        print(f"report: {write_report(run, out, search=search, previews=shown).path}")
         if reason:
             print(f"without pictures of its work: {reason}")
     for folder in (run, *others) if tensorboard else ():

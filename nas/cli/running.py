@@ -54,7 +54,7 @@ def search(
 
             genotype = run_search(loaded, run, on_step, on_epoch)
         _show_choices(genotype)
-        print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out)}")
+        print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out).path}")
 
 
 @app.command
@@ -116,7 +116,7 @@ def retrain(
         if searched:
             run.record(ORIGIN, None, search=os.path.relpath(genotype, out))
         _show_scores(out, scores, task)
-        print(f"report: {write_report(out, previews=previews(network, task))}")
+        print(f"report: {write_report(out, previews=previews(network, task)).path}")
 
 
 @app.command(name="evaluate")

@@ -24,7 +24,18 @@ from nas.graph import Cells, Graph, graph
 from nas.graph.exchange import graphml, node_link
 from nas.space import Description, find_space
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "Picture", "picture", "render", "save", "save_difference", "svg"]
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "Format",
+    "Picture",
+    "difference",
+    "picture",
+    "render",
+    "save",
+    "save_difference",
+    "svg",
+]
 
 Format = Literal["svg", "dot", "png", "pdf", "mermaid", "graphml", "json", "text"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -94,17 +105,24 @@ def save(
     _write(path, _rendered(graph(description, genotype, cells), format, theme))
 
 
-def save_difference(path: str | Path, before: Genotype, after: Genotype) -> None:
-    """Write a picture of `after`, in which what distinguishes it from `before` is marked; what it lacks is dashed.
+def difference(before: Genotype, after: Genotype) -> Graph:
+    """The graph of `after`, in which what distinguishes it from `before` is marked; what it lacks is there, too.
 
-    Raises what `save` does, and `ConfigError` for genotypes of two spaces.
+    Raises `ConfigError` for genotypes of two spaces, and what `nas.graph.graph` does.
     """
     if before.space != after.space:
         raise ConfigError(f"genotypes of two spaces, '{before.space}' and '{after.space}', make no one picture")
-    format = _format(path)
     space = find_space(after.space)
-    graphs = [graph(space.describe(**genotype.options), genotype) for genotype in (before, after)]
-    _write(path, _rendered(marked(*graphs), format, "light"))
+    return marked(*(graph(space.describe(**genotype.options), genotype) for genotype in (before, after)))
+
+
+def save_difference(path: str | Path, before: Genotype, after: Genotype) -> None:
+    """Write a picture of `after`, in which what distinguishes it from `before` is marked; what it lacks is dashed.
+
+    Raises what `save` and `difference` do.
+    """
+    format = _format(path)
+    _write(path, _rendered(difference(before, after), format, "light"))
 
 
 _TEXTS: Mapping[str, Callable[[Graph], str]] = {

@@ -5,19 +5,22 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from nas.cost import measure
+from nas.draw import difference
 from nas.errors import ConfigError, NASError
 from nas.files import parse_yaml, write_text
+from nas.genotype import Genotype
 from nas.report import history
 from nas.report.decisions import choice_text
 from nas.report.history import Series, running_mean
-from nas.report.page import render
-from nas.report.pictures import describe, pictures
+from nas.report.page import Report, render
+from nas.report.pictures import pictures
 from nas.report.plot import Plot, Spread, plot
 from nas.report.recorded import Recorded, read_run
 from nas.run import flat
@@ -47,8 +50,8 @@ class Choices(NamedTuple):
         return len(set(self.chosen)) > 1
 
 
-def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
-    """Write the comparison of two runs or more as one HTML file; returns where.
+def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Report:
+    """Write the comparison of two runs or more as one HTML file.
 
     Raises `ConfigError` for the same folder twice, `InvalidFileError` where one is no run, or `out` cannot be written.
     """
@@ -72,7 +75,7 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
         drawn=_drawn(runs),
     )
     write_text(out, page)
-    return Path(out)
+    return Report(Path(out))
 
 
 def groups(runs: Sequence[Recorded]) -> list[Group]:
@@ -117,11 +120,12 @@ def curves(found: Sequence[Group]) -> list[Plot]:
 
 
 def choices(runs: Sequence[Recorded]) -> list[Choices]:
-    """The choices of the runs' genotypes, decision by decision."""
+    """The choices of the runs' genotypes, decision by decision, the in-edges of a node after it."""
     genotypes = [run.genotype for run in runs]
     labels = dict.fromkeys(label for genotype in genotypes if genotype for label in genotype.choices)
+    nodes = [*dict.fromkeys(label.partition("<-")[0] for label in labels)]
     rows = []
-    for label in labels:
+    for label in sorted(labels, key=lambda label: (nodes.index(label.partition("<-")[0]), label)):
         chosen = [
             choice_text(genotype.choices[label]) if genotype and label in genotype.choices else ""
             for genotype in genotypes
@@ -179,12 +183,14 @@ def _mean(group: Group, name: str) -> str | None:
 
 
 def _drawn(runs: Sequence[Recorded]) -> list[tuple[str, dict[str, str]]]:
+    """The pictures of each run's genotype; what distinguishes it from that of the first of its space is marked."""
     drawn, room = [], BYTES
+    firsts: dict[str, Genotype] = {}
     for run in runs:
-        try:
-            found = pictures(describe(run.genotype), run.genotype) if run.genotype else {}
-        except NASError:
-            found = {}
+        found = {}
+        if run.genotype is not None:
+            with suppress(NASError):  # where its space is not known here
+                found = pictures(difference(firsts.setdefault(run.genotype.space, run.genotype), run.genotype))
         room -= sum(map(len, found.values()))
         drawn.append((run.name, found if room > 0 else {}))
     return drawn

@@ -6,14 +6,17 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nas.draw.theme import DARK
 from nas.errors import NASError
 from nas.files import write_text
+from nas.graph import graph
 from nas.report import curves
 from nas.report.costs import cost_of
 from nas.report.decisions import decisions
@@ -28,14 +31,26 @@ from nas.task import Preview
 REPORT = "report.html"
 
 
+class Report(NamedTuple):
+    """A page that was written; notebooks show it."""
+
+    path: Path
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, so that neither its style nor its script meets the notebook's."""
+        page = self.path.read_text(encoding="utf-8").replace("<head>", '<head>\n<base href="about:srcdoc">', 1)
+        style = "width: 100%; height: 48rem; border: 0"
+        return f'<iframe title="{escape(str(self.path))}" style="{style}" srcdoc="{escape(page)}"></iframe>'
+
+
 def write_report(
     folder: str | Path,
     out: str | Path | None = None,
     *,
     search: str | Path | None = None,
     previews: Sequence[Preview] = (),
-) -> Path:
-    """Write the report of a run, finished or not, into its folder, or to the file `out`; returns where.
+) -> Report:
+    """Write the report of a run, finished or not, into its folder, or to the file `out`.
 
     Args:
         folder: of a search or a retraining.
@@ -48,7 +63,7 @@ def write_report(
     run = read_run(folder)
     origin = search if search is not None else run.search
     write_text(path, page(run, read_run(origin) if origin is not None else None, previews))
-    return path
+    return Report(path)
 
 
 def page(run: Recorded, origin: Recorded | None = None, previews: Sequence[Preview] = ()) -> str:
@@ -84,7 +99,7 @@ def page(run: Recorded, origin: Recorded | None = None, previews: Sequence[Previ
 
 def render(template: str, **context: Any) -> str:
     """A page from a template, its style and script inside; the browser is told to load nothing and run nothing else."""
-    script, style = (_text(name) for name in ("report.js", "report.css"))
+    script, style = _text("report.js"), _text("report.css") + _dark_pictures()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     environment = Environment(
@@ -103,7 +118,7 @@ def _drawn(run: Recorded) -> tuple[dict[str, str], str]:
     if run.genotype is None:
         return {}, "Nothing is derived yet."
     try:
-        return pictures(describe(run.genotype), run.genotype), ""
+        return pictures(graph(describe(run.genotype), run.genotype)), ""
     except NASError as error:
         return {}, str(error)
 
@@ -124,6 +139,16 @@ def _points(plot: Plot) -> str:
     """What the script needs to tell the values under a pointer."""
     lines = [(line.name, line.steps, line.values) for line in plot.lines if not line.faint]
     return json.dumps([plot.first, plot.last, lines], separators=(",", ":"), allow_nan=False)
+
+
+def _dark_pictures() -> str:
+    """The style that gives pictures, which are drawn light, their dark colours where a reader prefers these."""
+    rules = [
+        f'.picture [{paint}="{light}"] {{ {paint}: {dark}; }}'
+        for light, dark in DARK.items()
+        for paint in ("fill", "stroke")
+    ]
+    return "\n".join(["@media screen and (prefers-color-scheme: dark) {", *rules, "}", ""])
 
 
 def _text(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nas.draw import picture, svg
 from nas.draw.groups import path
 from nas.genotype import Genotype
-from nas.graph import graph
+from nas.graph import Graph
 from nas.space import Description, find_space
 
 MACRO = ""
@@ -17,12 +17,8 @@ def describe(genotype: Genotype) -> Description:
     return find_space(genotype.space).describe(**genotype.options)
 
 
-def pictures(description: Description, genotype: Genotype) -> dict[str, str]:
-    """SVG documents: the macro graph under `MACRO`, and every cell under its label.
-
-    Raises `SpaceError` where the genotype does not fit the space.
-    """
-    whole = graph(description, genotype)
+def pictures(whole: Graph) -> dict[str, str]:
+    """SVG documents: the macro graph under `MACRO`, and every cell under its label."""
     outermost = {node: path(whole, node)[0] for node in whole}
     cells = {f"cell {attributes['label']}": str(attributes["label"]) for _, attributes in whole.nodes(data=True)}
     names = {node: cells.get(top, MACRO) for node, top in outermost.items()}

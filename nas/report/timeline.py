@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from nas.errors import NASError
 from nas.genotype import Genotype
+from nas.graph import graph
 from nas.report.decisions import choice_text
 from nas.report.history import Series, thinned
 from nas.report.pictures import MACRO, describe, pictures
@@ -99,7 +100,7 @@ def _drawn(genotypes: list[Genotype | None]) -> tuple[list[str], list[dict[str, 
             continue
         key = repr(sorted(genotype.choices.items()))
         if key not in drawn:
-            found = pictures(description, genotype)
+            found = pictures(graph(description, genotype))
             cells = {name: text for name, text in found.items() if name != MACRO} or found
             new = sum(len(text) for text in cells.values() if text not in known)
             drawn[key] = {}

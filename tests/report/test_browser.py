@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from nas.draw.style import INK
+from nas.draw.theme import DARK
 from nas.report.compare import write_comparison
 from nas.report.page import write_report
 from nas.task import Preview
@@ -78,10 +80,13 @@ def pages(
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     runs = [make_search("a"), make_search("b", seed=1), make_search("c", "task.crop=48")]
-    return {
-        "run": write_report(retrained, folder / "run.html", previews=[preview]),
-        "comparison": write_comparison(runs, folder / "comparison.html"),
-    }
+    report = write_report(retrained, folder / "run.html", previews=[preview])
+    notebook = folder / "notebook.html"
+    notebook.write_text(
+        f"<!doctype html><title>Notebook</title><style>h1 {{ color: red }}</style>{report._repr_html_()}"
+    )
+    comparison = write_comparison(runs, folder / "comparison.html")
+    return {"run": report.path, "comparison": comparison.path, "notebook": notebook}
 
 
 Open = Callable[..., Any]
@@ -270,3 +275,27 @@ def test_without_scripts_it_still_tells_everything(opened: Open) -> None:
     assert len(shown(browser, "[data-picture]")) == 1
     assert len(shown(browser, ".stage")) == 1
     opened()  # scripts run again
+
+
+def test_a_notebook_shows_it_in_a_frame_of_its_own(opened: Open) -> None:
+    browser = opened("notebook")
+    address = browser.current_url
+    browser.switch_to.frame(find(browser, "iframe"))
+    colour = "return getComputedStyle(document.querySelector('h1')).color"
+    assert browser.execute_script(colour) == "rgb(27, 28, 32)", "the style of the page is not ours"
+    find(browser, "#epoch").send_keys(Keys.HOME)
+    assert find(browser, "#timeline output").text == "step 0 of 60", "its script runs"
+    find(browser, "a[href='#provenance']").send_keys(Keys.ENTER)
+    assert browser.execute_script("return [location.href, scrollY > 0]") == ["about:srcdoc#provenance", True]
+    browser.switch_to.default_content()
+    assert browser.current_url == address
+    assert browser.get_log("browser") == []
+
+
+def test_pictures_are_dark_where_the_page_is(opened: Open) -> None:
+    script = "return getComputedStyle(document.querySelector(arguments[0])).fill"
+    for scheme, ink in (("light", INK), ("dark", DARK[INK])):
+        browser = opened("comparison", scheme=scheme)
+        red, green, blue = bytes.fromhex(ink.removeprefix("#"))
+        assert browser.execute_script(script, ".picture text") == f"rgb({red}, {green}, {blue})"
+        assert browser.execute_script(script, ".picture svg > rect") == "none"

@@ -3,10 +3,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nas.draw.style import MARK
 from nas.errors import ConfigError, InvalidFileError
 from nas.genotype import Genotype
 from nas.report.compare import choices, curves, groups, write_comparison
@@ -62,9 +64,31 @@ def test_a_decision_that_only_some_have(runs: list[Recorded], folder: Path) -> N
     assert rows["cell/2"] == [str(Genotype.load(runs[0].folder / "genotype.yaml").choices["cell/2"]), "0, 1"]
 
 
+def test_the_in_edges_of_a_node_follow_it(runs: list[Recorded]) -> None:
+    first = Genotype(space="s", choices={"c/2": (0,), "c/2<-0": "a", "c/3": (1,), "c/3<-1": "b"})
+    second = Genotype(space="s", choices={"c/2": (1,), "c/2<-1": "a", "c/3": (0,), "c/3<-0": "b"})
+    rows = choices([replace(runs[0], final=genotype) for genotype in (first, second)])
+    assert [row.label for row in rows] == ["c/2", "c/2<-0", "c/2<-1", "c/3", "c/3<-0", "c/3<-1"]
+
+
+def test_pictures_mark_what_the_first_run_has_otherwise(runs: list[Recorded], folder: Path, tmp_path: Path) -> None:
+    """The third run has the genotype of the first; the fourth is of a space that is not known."""
+    first, second = (run.genotype for run in runs[:2])
+    assert first is not None
+    assert second is not None
+    page = write_comparison([*(run.folder for run in runs), folder], tmp_path / "comparison.html").path.read_text()
+    drawn = page.split('<div class="side-by-side">')[1].split("<h3>")[1:]
+    assert len(drawn) == 3
+    notes = [re.findall(r">was (\w+)</text>", part) for part in drawn]
+    changed = [str(choice) for label, choice in first.choices.items() if second.choices.get(label) != choice]
+    assert sorted(notes[1]) == sorted(changed)
+    assert notes[0] == notes[2] == []
+    assert [MARK in part for part in drawn] == [False, True, False]
+
+
 def test_the_page(runs: list[Recorded], retrained: Path, tmp_path: Path) -> None:
     out = tmp_path / "comparison.html"
-    assert write_comparison([*(run.folder for run in runs), retrained], out) == out
+    assert write_comparison([*(run.folder for run in runs), retrained], out).path == out
     text = out.read_text()
     assert len(text) < 3_000_000
     assert "<h1>4 runs</h1>" in text

@@ -59,7 +59,7 @@ class Page(HTMLParser):
 
 def report(folder: Path, tmp_path: Path, **arguments: object) -> str:
     path = tmp_path / "report.html"
-    assert write_report(folder, path, **arguments) == path  # type: ignore[arg-type]
+    assert write_report(folder, path, **arguments).path == path  # type: ignore[arg-type]
     return path.read_text(encoding="utf-8")
 
 
@@ -145,7 +145,7 @@ def test_texts_of_a_run_are_never_markup(tmp_path: Path) -> None:
 
 
 def test_a_run_of_a_space_that_is_not_known(folder: Path) -> None:
-    assert write_report(folder) == folder / "report.html"
+    assert write_report(folder).path == folder / "report.html"
     page = Page((folder / "report.html").read_text())
     assert "No picture." in page.text
     assert {"timeline", "decisions", "losses"} <= set(page.ids)

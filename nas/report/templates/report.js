@@ -61,7 +61,7 @@ if (section) {
       const i = Number(course.dataset.course);
       const chosen = data.chosen[i][epoch];
       const taken = course.querySelector(".taken");
-      const name = chosen < 0 ? "· not in the genotype" : `→ ${data.candidates[i][chosen]}`;
+      const name = chosen < 0 ? "· left out" : `→ ${data.candidates[i][chosen]}`;
       taken.textContent = chosen === null ? "" : name;
       all(".bars li", course).forEach((item, candidate) => {
         const weight = data.weights[i][epoch][candidate];
