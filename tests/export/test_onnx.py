@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nas.errors import ExportError
 from nas.export import onnx, program
-from nas.genotype import Genotype, shipped
-from nas.space import find_space
 
 runtime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
@@ -75,17 +72,3 @@ def test_the_operation_that_onnx_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"^1\.0 \(Singular\) uses aten\.\S*svd\S*, which ONNX .* lacks"):
         onnx.save(network, made, tmp_path / "net.onnx", "")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("tmics")])
-def test_a_shipped_genotype(name: str, tmp_path: Path) -> None:
-    genotype = Genotype.load(name)
-    flow = {"name": "pyramid", "width": 4, "levels": 2}  # each level takes a minute to convert
-    options = {**genotype.options, "channels": 4, "dna_cells": 1, "cna_cells": 1, "flow": flow}
-    network = find_space("tmics").derived(msgspec.structs.replace(genotype, options=options)).eval()
-    example = (torch.zeros(1, 5, 3, 32, 32),)
-    made = program.export(network, example)
-    onnx.save(network, made, tmp_path / "net.onnx", genotype.dump())
-    assert made.any_sides
-    assert onnx.check(network, made, tmp_path / "net.onnx", example) < 1e-4

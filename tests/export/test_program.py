@@ -8,15 +8,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
 
 from nas.errors import ExportError
 from nas.export import program
-from nas.genotype import Genotype, shipped
-from nas.space import find_space
 
 
 class Pair(NamedTuple):
@@ -123,21 +120,3 @@ torch.save(module(torch.load("x.pt", weights_only=True))["picture"].detach(), "y
 """
     subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code], cwd=tmp_path, check=True)
     assert torch.equal(torch.load(tmp_path / "y.pt", weights_only=True), network(x).picture)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in shipped() if name.startswith("tmics")])
-def test_a_shipped_genotype_takes_frames_of_any_size(name: str) -> None:
-    genotype = Genotype.load(name)
-    options = {**genotype.options, "channels": 4, "dna_cells": 1, "cna_cells": 1}
-    network = find_space("tmics").derived(msgspec.structs.replace(genotype, options=options)).eval()
-    example = (torch.zeros(1, 5, 3, 32, 32),)
-    made = program.export(network, example)
-    assert made.any_sides
-    assert made.outputs == ["output", "dominant", "companion", "weight", "photometric"]
-    assert program.check(network, made, example) == 0
-    module = made.exported.module()
-    for height, width in ((16, 48), (37, 21)):
-        frames = torch.rand(1, 5, 3, height, width)
-        with torch.no_grad():
-            assert torch.equal(module(frames)["output"], network(frames).output)
