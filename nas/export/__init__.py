@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas import checkpoint
+from nas.canon import canon
 from nas.config import load_config
 from nas.errors import ConfigError, ExportError
 from nas.export import isolated, onnx, program
@@ -20,7 +21,7 @@ from nas.export.source import own_packages, source
 from nas.files import write_atomic, write_text
 from nas.genotype import Genotype
 from nas.retrain import load_network
-from nas.run import CONFIG, GENOTYPE, config_hash, package_version, read_records
+from nas.run import CONFIG, GENOTYPE, package_version, read_records
 from nas.space import find_space
 
 Format = Literal["source", "pt2", "onnx", "safetensors"]
@@ -103,7 +104,8 @@ def about(genotype: Genotype, example: Sequence[Tensor], scores: dict[str, float
         f"A network of the search space '{genotype.space}', written by {package_version()}; it needs torch alone.\n\n"
         "`load()` returns it with the weights of the safetensors file beside this one, `build()` without them.\n"
         f"Inputs have shapes such as {shapes}.\n\n"
-        f"Genotype {config_hash(plain.dump())}:\n\n{lines}\n" + (f"\nScores:\n{stated}\n" if stated else "")
+        f"Genotype (canonical hash {canon(plain).canonical}):\n\n{lines}\n"
+        + (f"\nScores:\n{stated}\n" if stated else "")
     )
     return text.replace("\\", "\\\\").replace('"""', "'''")
 

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 import toy
 
+from nas.canon import canon
 from nas.genotype import Genotype
 from nas.retrain import load_network
 from nas.run import read_records
@@ -36,7 +37,15 @@ def test_source(nas: Nas, run: Path) -> None:
     assert (result.code, result.out, result.err) == (0, expected, "")
     docstring = ast.get_docstring(ast.parse((run / "network.py").read_text())) or ""
     (score,) = [record["score"] for record in read_records(run) if record["kind"] == "evaluate"]
-    for part in ("search space 'toy'", "    first: conv", "    channels: 4", f"    score: {score:.6g}", "(1, 2, 5, 5)"):
+    canonical = canon(Genotype.load(run / "genotype.yaml")).canonical
+    for part in (
+        canonical,
+        "search space 'toy'",
+        "    first: conv",
+        "    channels: 4",
+        f"    score: {score:.6g}",
+        "(1, 2, 5, 5)",
+    ):
         assert part in docstring
     spec = importlib.util.spec_from_file_location("network", run / "network.py")
     assert spec is not None
