@@ -95,6 +95,39 @@ def test_one_genotype_in_every_format(format: str, text: str, options: dict[str,
     assert read(format, text, **options, channels=16).options == {**published, "channels": 16}
 
 
+PDARTS = """PDARTS = Genotype(normal=[('skip_connect', 0), ('dil_conv_3x3', 1), ('skip_connect', 0),('sep_conv_3x3', 1),
+('sep_conv_3x3', 1), ('sep_conv_3x3', 3), ('sep_conv_3x3',0), ('dil_conv_5x5', 4)], normal_concat=range(2, 6),
+reduce=[('avg_pool_3x3', 0), ('sep_conv_5x5', 1), ('sep_conv_3x3', 0), ('dil_conv_5x5', 2), ('max_pool_3x3', 0),
+('dil_conv_3x3', 1), ('dil_conv_3x3', 1), ('dil_conv_5x5', 3)], reduce_concat=range(2, 6))
+"""
+SUBNET = {  # mmrazor's DARTS_SUBNET_CIFAR_MMRAZOR_97.32.yaml, which lists the kept edges alone
+    "normal": [{0: "sep_conv_3x3", 1: "sep_conv_3x3"}, {0: "skip_connect", 1: "sep_conv_5x5"},
+               {0: "sep_conv_3x3", 1: "skip_connect"}, {0: "skip_connect", 1: "skip_connect"}],
+    "reduce": [{0: "max_pool_3x3", 1: "sep_conv_3x3"}, {0: "max_pool_3x3", 2: "dil_conv_5x5"},
+               {0: "max_pool_3x3", 2: "skip_connect"}, {0: "max_pool_3x3", 2: "skip_connect"}],
+}  # fmt: skip
+
+
+def test_what_followers_of_darts_publish() -> None:
+    """P-DARTS (Chen et al., ICCV 2019): spaces as they come, and a `range`; sources need not be in order."""
+    found = read("darts", PDARTS).choices
+    assert (found["normal/4"], found["normal/4<-1"], found["normal/4<-3"]) == ((1, 3), "sep_conv_3x3", "sep_conv_3x3")
+    assert (found["reduce/5<-1"], found["reduce/5<-3"]) == ("dil_conv_3x3", "dil_conv_5x5")
+
+
+def test_a_subnet_of_the_kept_edges_alone() -> None:
+    text = ""
+    for cell, nodes in SUBNET.items():
+        for node, edges in enumerate(nodes, 2):
+            text += f"{cell}_n{node}:\n  chosen:\n" + "".join(f"  - {cell}_n{node}_p{i}\n" for i in edges)
+            text += "".join(f"{cell}_n{node}_p{i}:\n  chosen:\n  - {name}\n" for i, name in edges.items())
+    found = read("mmrazor", text).choices
+    for cell, nodes in SUBNET.items():
+        for node, edges in enumerate(nodes, 2):
+            assert found[f"{cell}/{node}"] == tuple(edges)
+            assert [found[f"{cell}/{node}<-{i}"] for i in edges] == [*edges.values()]
+
+
 def test_values_of_the_hub_become_options() -> None:
     options = read("nni", json.dumps({"width": 32, "depth": 8, **HUB}), cells=9).options
     assert (options["channels"], options["cells"]) == (32, 9)
