@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -177,7 +178,16 @@ class Classification:
 
     def _scores(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of a network, the main one first."""
-        outputs = network(images)
+        try:
+            outputs = network(images)
+        except RuntimeError as error:
+            found = re.search(r"to have (\d+) channels, but got (\d+) channels", str(error))
+            if found is None or int(found[2]) != images.shape[1]:
+                raise
+            raise ConfigError(
+                f"the network takes images of {found[1]} channels, but these have {found[2]}: set the option of the"
+                f" space, such as options.in_channels={found[2]}"
+            ) from error
         scores: tuple[Tensor, ...] = outputs if isinstance(outputs, tuple) else (outputs,)
         classes = len(self.train.classes)
         if scores[0].shape[1:] != (classes,):

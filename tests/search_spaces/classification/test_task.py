@@ -140,3 +140,11 @@ def test_errors(build: Callable[..., Classification], tmp_path: Path) -> None:
         build(val=0.01).batch("train", 0)
     with pytest.raises(ConfigError, match="leave --tile out"):
         build().predict(Linear(), tmp_path, tmp_path / "out.csv", tile=64)
+
+
+def test_images_of_other_channels_than_the_network_takes(build: Callable[..., Classification]) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ConfigError, match=r"takes images of 3 channels, but these have 1: .*options.in_channels=1"):
+        build().losses["cross_entropy"](network, build().batch("train", 0))
+    with pytest.raises(RuntimeError, match="to have 2 channels, but got 3"):
+        build().evaluate(nn.Sequential(nn.Conv2d(1, 3, 1), nn.Conv2d(2, 3, 1)))
