@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -14,8 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def folded(network: nn.Module) -> nn.Module:
     """A copy of `network`, in eval mode, whose batch norms are part of the convolutions in front of them.
 
-    It computes the same to rounding, and its weights are laid out channels last. Only pairs within an `nn.Sequential`
-    are folded. A network without one, or in training mode, is returned as it is.
+    So are 1x1 convolutions. It computes the same to rounding, and its weights are laid out channels last. Only pairs
+    within an `nn.Sequential` are folded. A network without one, or in training mode, is returned as it is.
     """
     if network.training or not any(_pairs(module) for module in network.modules()):
         return network
@@ -23,7 +22,8 @@ def folded(network: nn.Module) -> nn.Module:
     for module in network.modules():
         for index in _pairs(module):
             layers: Any = module
-            layers[index] = fuse_conv_bn_eval(layers[index], layers[index + 1])
+            first, second = layers[index], layers[index + 1]
+            layers[index] = _joined(first, second) if _is_pointwise(second) else fuse_conv_bn_eval(first, second)
             layers[index + 1] = nn.Identity()
     for parameter in network.parameters():
         if parameter.dim() == 4:
@@ -32,8 +32,31 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def _pairs(module: nn.Module) -> list[int]:
-    """Where a convolution and its batch norm follow each other."""
+    """Where a convolution is followed by what can be part of it, the last first: it may itself become a part."""
     if not isinstance(module, nn.Sequential):
         return []
-    pairs = enumerate(itertools.pairwise(module))
-    return [i for i, (a, b) in pairs if type(a) is nn.Conv2d and isinstance(b, nn.BatchNorm2d)]
+    layers = list(module)
+    return [i for i in reversed(range(len(layers) - 1)) if _fits(layers[i], layers[i + 1])]
+
+
+def _fits(first: nn.Module, second: nn.Module) -> bool:
+    if type(first) is not nn.Conv2d:
+        return False
+    if isinstance(second, nn.BatchNorm2d):
+        return True
+    return first.groups == 1 and _is_pointwise(second) and first.out_channels >= second.out_channels
+
+
+def _is_pointwise(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    geometry = ((1, 1), (1, 1), (0, 0), 1)
+    return type(layer) is nn.Conv2d and (layer.kernel_size, layer.stride, layer.padding, layer.groups) == geometry
+
+
+def _joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """The convolution that two are, of which the second sees a pixel at a time."""
+    joined = copy.deepcopy(first)
+    mixing = second.weight.flatten(1)
+    joined.weight = nn.Parameter(torch.einsum("oh,hikl->oikl", mixing, first.weight))
+    biases = [b for b in (mixing @ first.bias if first.bias is not None else None, second.bias) if b is not None]
+    joined.bias = nn.Parameter(torch.stack(biases).sum(0)) if biases else None
+    return joined

@@ -44,4 +44,17 @@ class RainStreaks(nn.Module):
         self.dictionary = nn.Parameter(rain_dictionary(streaks))
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.conv2d(self.maps(features), self.dictionary / 10, padding=SIZE // 2)
+        return _convolved(self.maps(features), self.dictionary / 10)
+
+
+def _convolved(maps: Tensor, kernels: Tensor) -> Tensor:
+    """`maps` convolved with `kernels` `(3, streaks, 9, 9)`, at the size of `maps`.
+
+    Three outputs would leave most of a vector register empty, so each square of four pixels is computed at once, as
+    twelve outputs of kernels of 10x10: in a third of the time.
+    """
+    height, width = maps.shape[-2:]
+    shifted = [F.pad(kernels, (right, 1 - right, down, 1 - down)) for down in (0, 1) for right in (0, 1)]
+    even = F.pad(maps, (0, width % 2, 0, height % 2))
+    squares = F.conv2d(even, torch.stack(shifted, 1).flatten(0, 1), stride=2, padding=SIZE // 2)
+    return F.pixel_shuffle(squares, 2)[..., :height, :width]

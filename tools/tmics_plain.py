@@ -24,6 +24,7 @@ from tmics_space.blocks import SpatialGate
 from tmics_space.depthwise import DepthwiseConv2d
 from tmics_space.flow import Described
 from tmics_space.frequency import EPSILONS, FrequencyDecomposition
+from tmics_space.streaks import SIZE, RainStreaks
 
 
 def box_filter(image: Tensor, radius: int) -> Tensor:
@@ -74,6 +75,11 @@ class PlainScores(BranchScores):
         return torch.sigmoid(difference.mean(self.over, keepdim=True) if self.over else difference)
 
 
+class PlainStreaks(RainStreaks):
+    def forward(self, features: Tensor) -> Tensor:
+        return F.conv2d(self.maps(features), self.dictionary / 10, padding=SIZE // 2)
+
+
 class PlainAlignment(OpticalFlow):
     """Describes the frames of every pair anew."""
 
@@ -86,6 +92,7 @@ PLAIN: dict[type, type] = {
     DepthwiseConv2d: nn.Conv2d,
     SpatialGate: PlainGate,
     BranchScores: PlainScores,
+    RainStreaks: PlainStreaks,
     FrequencyDecomposition: PlainFrequency,
     OpticalFlow: PlainAlignment,
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -47,3 +48,29 @@ def test_what_cannot_be_folded_stays() -> None:
     training = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     assert folded(training) is training
     assert folded(training.eval()) is not training
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_pointwise_convolution_joins_the_one_in_front(bias: bool) -> None:
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=2, dilation=2, bias=bias),
+        nn.Conv2d(4, 4, 1, bias=not bias),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 1),  # behind an activation
+        nn.Conv2d(6, 4, 3),  # more than a pixel
+    )
+    nn.init.normal_(layers[2].running_mean)
+    layers.double().eval()
+    fast = folded(layers)
+    assert [type(layer) for layer in fast[1:3]] == [nn.Identity, nn.Identity]
+    assert sum(isinstance(layer, nn.Conv2d) for layer in fast) == 3
+    x = torch.rand(2, 3, 7, 9, dtype=torch.float64)
+    torch.testing.assert_close(fast(x), layers(x), rtol=0, atol=1e-12)
+
+
+def test_a_pointwise_convolution_that_saves_nothing_stays() -> None:
+    fewer = nn.Sequential(nn.Conv2d(8, 2, 3), nn.Conv2d(2, 8, 1))
+    apart = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1))
+    for layers in (fewer.eval(), apart.eval()):
+        assert folded(layers) is layers

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tmics_space.streaks import RainStreaks, rain_dictionary
@@ -69,6 +70,15 @@ def test_rain_is_the_maps_convolved_with_a_tenth_of_the_dictionary() -> None:
     expected = torch.zeros(1, 3, 20, 21)
     expected[..., 5:14, 7:16] = 0.3 * streaks.dictionary[:, 2].detach()
     torch.testing.assert_close(streaks(maps), expected)  # a symmetric kernel: correlation is convolution
+
+
+@pytest.mark.parametrize("size", [(16, 18), (7, 13), (4, 5), (1, 1)])
+def test_squares_of_pixels_are_convolved_as_single_pixels_are(size: tuple[int, int]) -> None:
+    streaks = RainStreaks(4, 6).double()
+    nn.init.normal_(streaks.dictionary)
+    features = torch.randn(2, 4, *size, dtype=torch.float64)
+    expected = F.conv2d(streaks.maps(features), streaks.dictionary / 10, padding=4)
+    torch.testing.assert_close(streaks(features), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (7, 13), (1, 1)])
