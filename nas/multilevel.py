@@ -157,7 +157,7 @@ class Multilevel:
         respond = functools.partial(self._respond, self._responses[name], k, taken)
         loss, terms, found = self._differentiate(name, k, inner, respond, wanted, probing=probing)
         gradients = {p: found[p] for p in self.owned[name]}
-        norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients.values()])).item()
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients.values())))).item()
         moved = Moved(loss.item(), norm, {term: value.item() for term, value in terms.items()})
         if not (math.isfinite(norm) and math.isfinite(moved.loss)):
             for b, value in self._buffers().items():
@@ -169,8 +169,8 @@ class Multilevel:
         if wanted:
             taken[name] = found
         scale = min(1.0, level.clip / (norm + 1e-6)) if level.clip is not None else 1.0
-        for p, g in gradients.items():
-            self._named[p].grad = g * scale
+        for p, g in zip(gradients, torch._foreach_mul(list(gradients.values()), scale), strict=True):
+            self._named[p].grad = g
         for group in optimizer.param_groups:
             group["lr"] = level.lr(k, self.steps)
         optimizer.step()
@@ -198,17 +198,17 @@ class Multilevel:
         inputs = {**live, **leaves(answering)}
         values = {**fixed, **answers, **inputs}
         count = self.levels[name].accumulate
-        gradient = [torch.zeros_like(value) for value in inputs.values()]
-        losses: list[Tensor] = []
+        gradient, losses = list[Tensor](), list[Tensor]()
         terms: Terms = {}
         for part in range(count):
             loss, terms = self._evaluate(name, values, self._inputs(name, k, inner, part), probing=probing)
             found = differentiate(loss / count, list(inputs.values()))
             gradient = [a + b for a, b in zip(gradient, found, strict=True)] if part else found
             losses.append(loss.detach())
-        direct, upper = gradient[: len(live)], gradient[len(live) :]
-        answered = differentiate(list(answering.values()), list(live.values()), upper)
-        total = [a + b for a, b in zip(direct, answered, strict=True)]
+        total, upper = gradient[: len(live)], gradient[len(live) :]
+        if answering:
+            answered = differentiate(list(answering.values()), list(live.values()), upper)
+            total = [a + b for a, b in zip(total, answered, strict=True)]
         return torch.stack(losses).mean(), terms, dict(zip(live, total, strict=True))
 
     def _respond(
@@ -261,8 +261,8 @@ class Multilevel:
         values = leaves(self._named)
         with self._random_kept():
             for name, level in self.levels.items():
-                inputs = self.batch(level.split, 0), 1.0
-                seen[name] = depends_on(self._evaluate(name, values, inputs, probing=True)[0], values)
+                loss, _ = self._evaluate(name, values, (self.batch(level.split, 0), 1.0), probing=True)
+                seen[name] = depends_on(loss, values)
         require_reached(self.levels, self.owned, seen)
 
     def _random_kept(self) -> AbstractContextManager[None]:

@@ -12,17 +12,16 @@ import argparse
 import json
 import math
 import os
-import re
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
+from measured import high_water, timed
 from reference import HandNetwork
 from rich.console import Console
 from rich.table import Table
@@ -130,19 +129,6 @@ SMALL: dict[str, Any] = {"cells": 4, "size": 8}
 # In a process of their own
 
 
-def timed(options: Mapping[str, Run], rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Seconds of each option, round by round."""
-    for run in options.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in options}
-    for _ in range(rounds):
-        for name, run in options.items():
-            start = clock()
-            run()
-            times[name].append(clock() - start)
-    return times
-
-
 def times_of(work: str, rounds: int) -> dict[str, list[float]]:
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     return timed({name: make() for name, make in WORKS[work].items()}, rounds, clock)
@@ -154,12 +140,6 @@ def peak_of(work: str, option: str) -> float:
     run()
     run()
     return high_water()
-
-
-def high_water() -> float:
-    status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss would count the parent's pages too
-    found = re.search(r"VmHWM:\s+(\d+)", status)
-    return int(found[1]) / 1024 if found else math.nan
 
 
 def calls_of() -> list[dict[str, int]]:

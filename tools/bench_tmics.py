@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any, cast
 
 import msgspec
 import torch
+from measured import high_water, timed
 from tmics_plain import PlainLevels, decompose, plain
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -152,12 +152,7 @@ def cpu_seconds(run: Callable[[], object]) -> float:
 
 def compare(title: str, options: Options, rounds: int) -> Iterator[tuple[str, ...]]:
     """A row for each option: its median time, and its gain over the first one, round by round."""
-    for run in options.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in options}
-    for _ in range(rounds):
-        for name, run in options.items():
-            times[name].append(cpu_seconds(run))
+    times = timed(options, rounds, time.process_time)
     reference = times[next(iter(options))]
     for name, values in times.items():
         gains = [base / value for value, base in zip(values, reference, strict=True)]
@@ -176,8 +171,7 @@ def child(crop: int, response: str, kind: str, steps: int) -> None:
     step = search_step(crop, response, kind)
     for _ in range(steps):
         step()
-    status = Path("/proc/self/status").read_text(encoding="ascii")  # ru_maxrss would count the parent's pages too
-    print(int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024)
+    print(high_water())
 
 
 # --- what is printed ---
