@@ -198,8 +198,7 @@ class Multilevel:
         inputs = {**live, **leaves(answering)}
         values = {**fixed, **answers, **inputs}
         count = self.levels[name].accumulate
-        gradient, losses = list[Tensor](), list[Tensor]()
-        terms: Terms = {}
+        gradient, losses, terms = list[Tensor](), list[Tensor](), Terms()
         for part in range(count):
             loss, terms = self._evaluate(name, values, self._inputs(name, k, inner, part), probing=probing)
             found = differentiate(loss / count, list(inputs.values()))
@@ -243,7 +242,8 @@ class Multilevel:
         self, name: str, values: Parameters, inputs: tuple[Any, float], *, probing: bool
     ) -> tuple[Tensor, Terms]:
         """A level's loss at the given parameters, and its terms; the model's buffers move unless `probing`."""
-        state = {f"model.{alias}": values[p] for alias, p in self._aliases.items()}
+        # What the model has already need not be put in its place, one by one.
+        state = {f"model.{a}": values[p] for a, p in self._aliases.items() if values[p] is not self._named[p]}
         if probing:
             clones = {b: buffer.clone() for b, buffer in self._buffers().items()}
             state |= {f"model.{alias}": clones[b] for alias, b in self._buffer_aliases.items()}
