@@ -261,8 +261,8 @@ class Multilevel:
         values = leaves(self._named)
         with self._random_kept():
             for name, level in self.levels.items():
-                loss, _ = self._evaluate(name, values, (self.batch(level.split, 0), 1.0), probing=True)
-                seen[name] = depends_on(loss, values)
+                inputs = self.batch(level.split, 0), 1.0
+                seen[name] = depends_on(self._evaluate(name, values, inputs, probing=True)[0], values)
         require_reached(self.levels, self.owned, seen)
 
     def _random_kept(self) -> AbstractContextManager[None]:
