@@ -25,6 +25,7 @@ SMALL = {
         "search.epochs=1",
     ],
     "retrain": [
+        "retrain.options.channels=4",
         "task.train.limit=80",
         "task.train.size=[48, 84]",
         "task.test.limit=5",
