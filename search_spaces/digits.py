@@ -1,4 +1,4 @@
-"""A search space in twenty lines, for handwritten digits: one cell, used twice."""
+"""A search space in less than thirty lines of code, for handwritten digits: one cell, used twice."""
 
 from __future__ import annotations
 

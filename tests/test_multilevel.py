@@ -100,6 +100,17 @@ def three(**changes: dict[str, Any]) -> dict[str, Level]:
     return {name: level(**{"loss": name, **fields, **changes.get(name, {})}) for name, fields in levels.items()}
 
 
+def answering(method: str) -> dict[str, Level]:
+    """Three levels of which two answer by a method; by `closed` the middle one alone, of a quadratic loss."""
+    if method == "closed":
+        return three(
+            lower={"parameters": ["inputs.*", "norm.*"]},
+            middle={"parameters": ["outputs.*"], "loss": "lower"},
+            upper={"hypergradient": {"middle": {"name": "closed", "ridge": 0.1}}},
+        )
+    return three(upper={"hypergradient": {"lower": {"name": method}, "middle": {"name": method}}})
+
+
 def build(levels: dict[str, Level] | None = None, steps: int = 20, **others: Any) -> Multilevel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -164,7 +175,12 @@ def test_all_parameters_move_over_a_whole_step() -> None:
 @pytest.mark.parametrize("method", [name for name in RESPONSES if name != "implicit"])
 @pytest.mark.parametrize("name", ["lower", "middle", "upper"])
 def test_probing_changes_nothing(name: str, method: str) -> None:
-    levels = build(three(upper={"hypergradient": {"lower": {"name": method}, "middle": {"name": "implicit"}}}))
+    middle = {"name": "implicit"}
+    levels = build(
+        answering(method)
+        if method == "closed"
+        else three(upper={"hypergradient": {"lower": {"name": method}, "middle": middle}})
+    )
     for k in range(3):
         levels.step(k)
     before = snapshot(levels)
@@ -176,7 +192,7 @@ def test_probing_changes_nothing(name: str, method: str) -> None:
 def test_responses_draw_no_random_numbers() -> None:
     states = []
     for method in RESPONSES:
-        levels = build(three(upper={"hypergradient": {"lower": {"name": method}, "middle": {"name": method}}}))
+        levels = build(answering(method))
         torch.manual_seed(5)
         levels.step(0)
         states.append(torch.get_rng_state())
@@ -361,10 +377,15 @@ def split_levels(method: str, accumulate: int) -> Multilevel:
         return (x if split == "train" else x.flip(0) + 0.1)[part], y[part]
 
     below = {"name": method}
+    quadratic = method == "closed"  # the middle level alone, where its loss is
     levels = three(
         lower={"parameters": ["inputs.*"], "accumulate": accumulate, "clip": 0.05},
-        middle={"accumulate": accumulate, "clip": 0.05},
-        upper={"accumulate": accumulate, "clip": 0.05, "hypergradient": {"lower": below, "middle": below}},
+        middle={"accumulate": accumulate, "clip": 0.05, "loss": "lower" if quadratic else "middle"},
+        upper={
+            "accumulate": accumulate,
+            "clip": 0.05,
+            "hypergradient": {"middle": below} if quadratic else {"lower": below, "middle": below},
+        },
     )
     return Multilevel(net, levels, LOSSES, pieces, 20)
 

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.errors import ConfigError, UnknownNameError
+from nas.errors import UnknownNameError
 from tmics_space.blocks import two_convs, zeroed
 
 
 class Averaging(nn.Module):
-    """λ dominant + (1 - λ) companion, where λ in (0, 1) comes from `mode` and is one half at first.
+    """λ dominant + (1 - λ) companion, where λ comes from `mode` and is one half at first.
 
     - `scalar`, `channel`, `pixel`: the softmax over the two branches of scores that each branch's own convolutions give
       its image, averaged over colours and pixels, over pixels, or not at all (338 parameters);
     - `legacy`: as in the authors' inference code, one sigmoid a colour, from the dominant image alone (460 parameters).
       That code then multiplies λ by 0.1 or 0.00001; this does not;
-    - `free`: one learnable number; `fixed`: one half for ever.
+    - `free`: one learnable number, anywhere; `fixed`: one half for ever. In all other modes λ is in (0, 1).
 
     forward: two images `(batch, 3, height, width)` to their average and λ `(batch, 1 or 3, 1 or height, 1 or width)`.
     Raises `UnknownNameError` for another mode.
@@ -79,14 +79,14 @@ class ColourAttention(nn.Module):
 
 
 class FreeWeight(nn.Module):
-    """λ = sigmoid(logit), one number for all images."""
+    """λ is the parameter itself, one number for all images: a squared distance is quadratic in it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.logit = nn.Parameter(torch.zeros(()))
+        self.weight = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
-        return torch.sigmoid(self.logit).expand(dominant.shape[0], 1, 1, 1)
+        return self.weight.expand(dominant.shape[0], 1, 1, 1)
 
 
 class HalfWeight(nn.Module):
@@ -104,15 +104,3 @@ MODES: dict[str, Callable[[], nn.Module]] = {
     "free": FreeWeight,
     "fixed": HalfWeight,
 }
-
-
-def closed_form(dominant: Tensor, companion: Tensor, target: Tensor, ridge: float) -> Tensor:
-    """The number λ that minimises ‖λ dominant + (1 - λ) companion - target‖² + ridge (λ - 1/2)²: a scalar tensor.
-
-    λ = (⟨D, target - companion⟩ + ridge / 2) / (‖D‖² + ridge) with D = dominant - companion, over tensors of one shape;
-    differentiable in all of them. Raises `ConfigError` unless ridge > 0, without which equal branches have no answer.
-    """
-    if not ridge > 0:
-        raise ConfigError(f"the ridge of the averaging is positive, found {ridge}")
-    direction = dominant - companion
-    return ((direction * (target - companion)).sum() + ridge / 2) / (direction.square().sum() + ridge)

@@ -80,8 +80,9 @@ class DerainTask:
     """Video deraining on synthetic rain or paired data sets. Raises `UnknownNameError` for an unknown protocol.
 
     Splits: `train`, `middle` and `val` divide the training clips by clip; `all` is their union. Losses: `lower` (both
-    branches and the optical flow's own), `fused`, `branches`, `all` and `dna` (see `tmics_space.losses.arc_loss`), and
-    `joint` (both branches, their average and the optical flow's own).
+    branches and the optical flow's own), `fused`, `branches`, `all` and `dna` (see `tmics_space.losses.arc_loss`),
+    `joint` (both branches, their average and the optical flow's own), and `squared` (the mean squared distance of the
+    output, quadratic in the weight of a `free` averaging).
     """
 
     Config: ClassVar[type] = DerainConfig
@@ -93,6 +94,7 @@ class DerainTask:
         self.losses: Mapping[str, Callable[[nn.Module, Batch], Tensor]] = {
             "lower": functools.partial(self._loss, "branches", photometric=config.photometric),
             "joint": functools.partial(self._loss, "all", photometric=config.photometric),
+            "squared": self._squared,
             **{mode: functools.partial(self._loss, mode, eta=config.eta) for mode in ARC_LOSSES},
         }
         self.statement = f"psnr, ssim: {protocol(config.protocol).statement}"
@@ -213,6 +215,10 @@ class DerainTask:
         if self.config.steadiness:
             loss = loss + self.config.steadiness * self._unsteadiness(network, batch, restored)
         return loss + photometric * restored.photometric if photometric else loss
+
+    def _squared(self, network: nn.Module, batch: Batch) -> Tensor:
+        restored: Restored = network(batch.rainy[:, -self.config.frames :])
+        return (restored.output - batch.clean).square().mean()
 
     def _unsteadiness(self, network: nn.Module, batch: Batch, restored: Restored) -> Tensor:
         """L_ST of the output, along the motion of the true frames: in rainy ones, rain would pass for motion."""

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from nas.errors import UnknownNameError
+from nas.hypergradient.closed import Closed
 from nas.hypergradient.conjugate_gradient import ConjugateGradient
 from nas.hypergradient.finite_difference import FiniteDifference
 from nas.hypergradient.first_order import FirstOrder
@@ -32,6 +33,7 @@ RESPONSES: Mapping[str, Callable[..., Response]] = {
     "neumann": Neumann,
     "conjugate_gradient": ConjugateGradient,
     "implicit": Implicit,
+    "closed": Closed,
 }
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import operator
 
 import torch
-from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.hypergradient.protocol import Loss, Parameters, Step, differentiate, leaves
+from nas.hypergradient.dense import derivatives, less
+from nas.hypergradient.protocol import Loss, Parameters, Step
 
 
 class Implicit:
@@ -30,29 +30,12 @@ class Implicit:
         self.limit = operator.index(limit)
 
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
-        count = sum(value.numel() for value in own.values())
-        if count > self.limit:
-            raise ConfigError(
-                f"hypergradient 'implicit' solves a dense system of at most {self.limit} parameters, found {count}"
-            )
-        current = leaves(own)
-        point = list(current.values())
-        gradient = _flat(differentiate(loss(current, others), point, create_graph=True))
-        units = torch.eye(count, dtype=gradient.dtype, device=gradient.device)
-        rows = [_flat(differentiate(gradient, point, [unit], retain_graph=True)) for unit in units]
-        hessian = torch.stack(rows) + self.damping * units
+        gradient, hessian = derivatives(loss, own, others, "implicit", self.limit)
+        hessian.diagonal().add_(self.damping)
         # Zero in value: it only carries the derivative of the level's optimum with respect to the levels above.
         shift, singular = torch.linalg.solve_ex(hessian, gradient - gradient.detach())
         if singular:
             raise ConfigError(
                 f"hypergradient 'implicit': the Hessian is singular; set a damping above {self.damping:g}"
             )
-        pieces = shift.split([value.numel() for value in point])
-        return {
-            name: value.detach() - piece.view_as(value)
-            for (name, value), piece in zip(current.items(), pieces, strict=True)
-        }
-
-
-def _flat(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+        return less(own, shift)

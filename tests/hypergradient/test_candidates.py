@@ -17,6 +17,9 @@ from nas.multilevel import Multilevel
 from nas.space import SearchSpace, search_space
 from nas.supernet import Supernet
 
+OWNED = {"closed": ["network.1.linear.*"]}
+"""For a method that not every level can have: a loss that is quadratic in these."""
+
 CANDIDATES: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(3, 3),
     "none": nn.Identity,
@@ -47,7 +50,11 @@ def searched(chosen: SearchSpace, method: str) -> dict[tuple[str, str], float]:
     """The arch parameters after a few steps, and their gradient then, by label and candidate."""
     common: dict[str, Any] = {"loss": "fit", "clip": 0.5}
     levels = {
-        "lower": {"parameters": ["network.*"], "split": "train", "optimizer": {"name": "adam", "lr": 0.05}},
+        "lower": {
+            "parameters": OWNED.get(method, ["network.*"]),
+            "split": "train",
+            "optimizer": {"name": "adam", "lr": 0.05},
+        },
         "upper": {
             "parameters": ["arch.*"],
             "split": "val",

@@ -27,6 +27,8 @@ SIGN_TOY: list[tuple[str, dict[str, Any], float]] = [
     ("neumann", {"terms": 3, "step_size": 0.1}, 0.1 * (1 + 0.9 + 0.81) * 3),
     ("conjugate_gradient", {"damping": 0.0}, 3.0),
     ("conjugate_gradient", {"damping": 0.5}, 2.0),
+    ("closed", {}, 1.5),  # at w* itself
+    ("closed", {"ridge": 1.0, "center": -1.0}, 0.5 * 0.75),  # w* = (a - 1) / 2
 ]
 
 
@@ -81,6 +83,8 @@ def test_unknown_methods_and_arguments_name_the_nearest() -> None:
         ("finite_difference", {"radius": 0}, "takes a radius above 0, found 0"),
         ("truncated", {"steps": 2, "last": 3}, "the last 3 steps, found 2 in all"),
         ("truncated", {"last": 0}, "takes at least 1 step, found 0"),
+        ("closed", {"ridge": -0.1}, "takes a ridge of at least 0, found -0.1"),
+        ("closed", {"ridge": float("nan")}, "takes a ridge of at least 0, found nan"),
     ],
 )
 def test_arguments_out_of_range(name: str, arguments: dict[str, float], message: str) -> None:
@@ -93,6 +97,7 @@ def test_arguments_out_of_range(name: str, arguments: dict[str, float], message:
     [
         ("unrolled", {"steps": 1.5}),
         ("implicit", {"limit": 0.5}),
+        ("closed", {"limit": 0.5}),
         ("truncated", {"last": 0.5}),
         ("neumann", {"terms": 2.5}),
         ("conjugate_gradient", {"iterations": 2.5}),

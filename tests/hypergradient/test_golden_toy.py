@@ -73,16 +73,25 @@ def upper(toy: Any, batch: None) -> Tensor:
 
 LOSSES: dict[str, Callable[..., Tensor]] = {"lower": lower, "middle": middle, "upper": upper}
 IMPLICIT = {"name": "implicit", "damping": 0}
+CLOSED = {"name": "closed"}
 
 
-def engine(toy: Toy, hypergradient: dict[str, Any], *, steps: int = 1, rate: float = 0.0, **middle: Any) -> Multilevel:
+def engine(
+    toy: Toy,
+    hypergradient: dict[str, Any],
+    *,
+    steps: int = 1,
+    rate: float = 0.0,
+    losses: dict[str, Callable[..., Tensor]] = LOSSES,
+    **middle: Any,
+) -> Multilevel:
     levels = {
         "lower": {"parameters": ["dominant", "companion"], "optimizer": {"name": "sgd", "lr": 1}},
         "middle": {"parameters": ["average"], "optimizer": {"name": "sgd", "lr": 1}, "inner_steps": 90, **middle},
         "upper": {"parameters": ["a"], "optimizer": {"name": "sgd", "lr": rate}, "hypergradient": hypergradient},
     }
     typed = {name: msgspec.convert({"loss": name, "split": "train", **level}, Level) for name, level in levels.items()}
-    return Multilevel(toy, typed, LOSSES, lambda split, index: None, steps)
+    return Multilevel(toy, typed, losses, lambda split, index: None, steps)
 
 
 def solved(hypergradient: dict[str, Any], *, direct: bool = True) -> tuple[float, float]:
@@ -141,7 +150,7 @@ CG = {"name": "conjugate_gradient", "damping": 0, "iterations": 6}
 NEUMANN = {"name": "neumann", "terms": 1, "step_size": 1.0}  # the Hessian of the lower level is the identity
 
 
-@pytest.mark.parametrize("middle", [IMPLICIT, CG], ids=lambda method: str(method["name"]))
+@pytest.mark.parametrize("middle", [IMPLICIT, CG, CLOSED], ids=lambda method: str(method["name"]))
 @pytest.mark.parametrize(
     "lower", [IMPLICIT, CG, NEUMANN, {"name": "truncated", "steps": 2}], ids=lambda method: str(method["name"])
 )
@@ -149,6 +158,28 @@ def test_point_02_methods_nest(lower: dict[str, Any], middle: dict[str, Any]) ->
     loss, gradient = solved({"lower": lower, "middle": middle}, direct=False)
     assert loss == pytest.approx(UPPER, abs=1e-9)
     assert gradient == pytest.approx(TOTAL, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("middle", "method"),
+    [(middle, {}), (lambda toy, batch: (toy() - T).square().sum() / 2, {"ridge": MU, "center": 0.5})],
+    ids=["ridge in the loss", "ridge of the response"],
+)
+@pytest.mark.parametrize(
+    ("lower", "direct"), [({}, True), ({"lower": IMPLICIT}, False), ({"lower": CLOSED}, False)], ids=str
+)
+def test_point_02_closed_answers_are_exact_wherever_the_middle_level_stands(
+    lower: dict[str, Any], direct: bool, middle: Callable[..., Tensor], method: dict[str, Any]
+) -> None:
+    toy = Toy(direct)
+    levels = engine(toy, {**lower, "middle": {**CLOSED, **method}}, losses={**LOSSES, "middle": middle})
+    levels.step(0)  # solves the lower level
+    for start in (-3.0, 0.5, AVERAGE):
+        toy.average.data.fill_(start)
+        loss, gradients = levels.gradient("upper", 0)
+        assert loss.item() == pytest.approx(UPPER, abs=1e-9)
+        assert gradients["a"].item() == pytest.approx(TOTAL, abs=1e-8)
+        assert toy.average.item() == start
 
 
 @pytest.mark.parametrize("direct", [True, False])

@@ -11,6 +11,8 @@ from torch import Tensor
 from nas.hypergradient import RESPONSES, Loss, response
 from nas.hypergradient.step import virtual_step
 
+NAMES = sorted(RESPONSES.keys() - {"closed"})  # which is for quadratic levels alone
+
 every_optimizer = pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 
 
@@ -87,7 +89,7 @@ def test_implicit_methods_equal_dense_algebra() -> None:
         assert not torch.allclose(found, upper_a, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", sorted(RESPONSES))
+@pytest.mark.parametrize("name", NAMES)
 def test_neither_values_nor_the_optimizer_change(name: str) -> None:
     case = Case(BUILDS["adam"], warm=2)
     values = [*case.own.values(), *case.net.state_dict().values(), case.arch]
@@ -111,7 +113,7 @@ def test_the_distance_of_finite_differences_is_a_share_of_the_norm() -> None:
     assert torch.autograd.grad(answer["w"], a)[0].item() == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(RESPONSES))
+@pytest.mark.parametrize("name", NAMES)
 def test_an_upper_loss_that_does_not_see_the_level_has_its_own_gradient_alone(name: str) -> None:
     case = Case(BUILDS["adam"], warm=2)
     step = virtual_step(case.optimizer, case.owned)

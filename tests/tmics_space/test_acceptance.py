@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -305,7 +306,7 @@ def test_the_arch_gradient_goes_through_the_solution_of_the_middle_level() -> No
     oracle = Answers(supernet, (), losses)
 
     def solution(arch: Values) -> Tensor:
-        weight = torch.tensor(-0.1, dtype=torch.double, requires_grad=True)
+        weight = torch.tensor(0.475, dtype=torch.double, requires_grad=True)
         for _ in range(8):  # Newton's method
             loss = oracle.loss(oracle.levels["middle"], values | arch | {name: weight})
             (slope,) = torch.autograd.grad(loss, weight, create_graph=True)
@@ -325,6 +326,42 @@ def test_the_arch_gradient_goes_through_the_solution_of_the_middle_level() -> No
         expected = difference(solved, supernet, direction, 1e-5)
         assert along(total, direction) == pytest.approx(expected, rel=1e-5)
         assert abs(along(first, direction) - expected) > 1e-2 * abs(expected)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.03])
+def test_the_arch_gradient_goes_through_the_closed_form_of_the_averaging(ridge: float) -> None:
+    """At any weight, and by any step: as if the weight were the closed form, on the batch of the middle level."""
+    supernet, losses = tiny(seed=7, averaging="free"), task(l1=0.0).losses
+    (name,) = (name for name, _ in supernet.named_parameters() if ".averaging." in name)
+    values = {n: value.detach() for n, value in supernet.named_parameters()}
+    oracle = Answers(supernet, (), losses)
+
+    def optimum(arch: Values) -> Tensor:
+        seen = batch("middle", 0)
+        with torch.no_grad():
+            found: Any = functional_call(supernet, values | arch, (seen.rainy,))
+        difference = found.dominant - found.companion
+        mu = ridge * difference.numel() / 2  # the loss is a mean, and not halved
+        dot = (difference * (seen.clean - found.companion)).sum()
+        weight: Tensor = (dot + mu / 2) / (difference.square().sum() + mu)
+        return weight
+
+    def solved(arch: Values) -> float:
+        return oracle.loss(oracle.levels["upper"], values | arch | {name: optimum(arch)}).item()
+
+    middle = levels()["middle"]
+    middle = msgspec.structs.replace(middle, loss="squared")
+    closed = {"middle": {"name": "closed", "ridge": ridge, "center": 0.5}}
+    engine = Multilevel(supernet, levels(closed) | {"middle": middle}, losses, batch, 10)
+    loss, total = engine.gradient("upper", 0)
+    assert loss.item() == pytest.approx(solved({}), rel=1e-10)
+    for direction in directions(supernet):
+        expected = difference(solved, supernet, direction, 1e-5)
+        assert along(total, direction) == pytest.approx(expected, rel=1e-5)
+    at_optimum = tiny(seed=7, averaging="free")
+    at_optimum.get_parameter(name).data.copy_(optimum({}))
+    first = arch_hypergradient(at_optimum, losses, {})
+    assert any(abs(along(first, d) - along(total, d)) > 1e-2 * abs(along(total, d)) for d in directions(supernet))
 
 
 def test_a_middle_level_that_sees_detached_branches_would_not_answer() -> None:

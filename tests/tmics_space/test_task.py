@@ -102,6 +102,7 @@ def test_losses_are_their_formulas(build: Callable[..., DerainTask], companion: 
         "branches": dominant + 0.3 * other,
         "all": fused + dominant + 0.3 * other,
         "dna": dominant,
+        "squared": ((found.output - target) ** 2).mean(),
     }
     assert task.losses.keys() == expected.keys()
     for name, value in expected.items():
