@@ -86,7 +86,7 @@ class FreeWeight(nn.Module):
         self.weight = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
-        return self.weight.expand(dominant.shape[0], 1, 1, 1)
+        return self.weight * dominant.new_ones((dominant.shape[0], 1, 1, 1))
 
 
 class HalfWeight(nn.Module):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from nas.errors import UnknownNameError
 from tmics_space.averaging import MODES, Averaging
@@ -113,3 +114,9 @@ def test_batch_items_are_independent_and_branches_receive_gradients(mode: str) -
 def test_an_unknown_mode_names_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown averaging mode 'pixels' \(did you mean 'pixel'"):
         Averaging("pixels")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_its_operations_can_be_counted_without_gradients(mode: str) -> None:
+    with torch.no_grad(), FlopCounterMode(display=False):  # which cannot take a view of a parameter
+        Averaging(mode)(*images())
