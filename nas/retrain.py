@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from nas.errors import ConfigError, DivergedError
 from nas.genotype import Genotype
 from nas.multilevel import Moved, Multilevel
 from nas.planner.layout import channels_last
+from nas.probing import in_mode
 from nas.run import GENOTYPE, Run
 from nas.space import find_space
 from nas.task import Preview, Task
@@ -118,26 +118,15 @@ def load_network(run: str | Path) -> nn.Module:
 
 def evaluate(network: nn.Module, task: Task) -> dict[str, float]:
     """The task's metrics of a network, in eval mode and without gradients."""
-    with _evaluating(network):
+    with in_mode(network, "eval"), torch.no_grad():
         return task.evaluate(network)
 
 
 def previews(network: nn.Module, task: Task) -> list[Preview]:
     """What the task shows of a network, in eval mode and without gradients; nothing where it offers none."""
     offered: Callable[[nn.Module], Iterable[Preview]] = getattr(task, "previews", lambda network: ())
-    with _evaluating(network):
+    with in_mode(network, "eval"), torch.no_grad():
         return list(offered(network))
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(training)
 
 
 def _check(run: Run, genotype: Genotype, retraining: bool) -> None:

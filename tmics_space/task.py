@@ -61,7 +61,7 @@ class DerainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     structure: Weight = 1.1
     """Weight of 1 - SSIM beside the L1 distance."""
     epsilon: Weight = 0.0
-    """In the L1 distance, differences below this count almost by their squares (Charbonnier); 0 to 1."""
+    """In the L1 distance, differences below this count almost by their squares (Charbonnier)."""
     companion: Literal["fidelity", "charbonnier", "rain_prior"] = "fidelity"
     eta: Weight = 1.0
     """Weight of the companion's loss in the upper level."""

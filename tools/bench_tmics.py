@@ -143,13 +143,6 @@ def prediction(name: str, channels: int, size: int) -> Options:
 # --- how it is timed ---
 
 
-def cpu_seconds(run: Callable[[], object]) -> float:
-    """The CPU time of one call, over all threads."""
-    start = time.process_time()
-    run()
-    return time.process_time() - start
-
-
 def compare(title: str, options: Options, rounds: int) -> Iterator[tuple[str, ...]]:
     """A row for each option: its median time, and its gain over the first one, round by round."""
     times = timed(options, rounds, time.process_time)
@@ -226,7 +219,7 @@ def widths(size: int, rounds: int) -> Iterator[tuple[str, ...]]:
             row = [name, str(channels), f"{flops / 2 / size**2 / 1000:.0f}", f"{percent:.1f} %"]
             for bfloat16 in (False, True):
                 run = functools.partial(lambda n, b: list(derain(n, clip, bfloat16=b)), network, bfloat16)
-                seconds = min(cpu_seconds(run) for _ in range(max(rounds // 2, 1) + 1))
+                seconds = min(timed({"": run}, max(rounds // 2, 1), time.process_time)[""])
                 row.append(f"{len(clip) * size**2 / seconds / 1e6:.2f}")
             yield tuple(row)
 
