@@ -26,6 +26,7 @@ check: $(STAMP)  ## lint, format, types, import rules
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## time supernets against a plain evaluation, option by option
+	-$(BIN)/python -m nas.planner
 	$(BIN)/python tools/bench.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_tmics.py
 

@@ -33,6 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas.cost import costs
 from nas.levels import SGD, Adam, Level
 from nas.multilevel import Multilevel
+from nas.planner import native
 from nas.primitives import DARTS
 from nas.space import SearchSpace
 from nas.supernet import Supernet
@@ -40,6 +41,8 @@ from search_spaces.darts import darts
 from search_spaces.nas_bench_201 import nas_bench_201
 
 BATCH = 16
+KERNEL = "planned, with the C++ kernel"
+"""Where it has been built, by `python -m nas.planner`."""
 Run = Callable[[], object]
 Batch = tuple[Tensor, Tensor]
 
@@ -69,8 +72,10 @@ def by_hand(model: nn.Module, arch: list[nn.Parameter]) -> Run:
     return step
 
 
-def by_levels(space: SearchSpace, response: str = "first_order", size: int = BATCH, **arguments: Any) -> Run:
-    """A search step of the engine."""
+def by_levels(
+    space: SearchSpace, response: str = "first_order", size: int = BATCH, *, kernel: bool = False, **arguments: Any
+) -> Run:
+    """A search step of the engine; `kernel`: with the C++ kernel."""
     supernet = Supernet(space, **arguments)
     lower = Level(parameters=("network.*",), loss="loss", split="train", optimizer=SGD(lr=0.025, momentum=0.9))
     upper = Level(
@@ -83,7 +88,12 @@ def by_levels(space: SearchSpace, response: str = "first_order", size: int = BAT
     data = {split: batch(split, 0, size) for split in ("train", "val")}
     levels = Multilevel(supernet, {"lower": lower, "upper": upper}, {"loss": loss}, lambda split, _: data[split], 1000)
     steps = iter(range(1000))
-    return lambda: levels.step(next(steps))
+
+    def step() -> None:
+        native.enabled = kernel
+        levels.step(next(steps))
+
+    return step
 
 
 def plainly(space: SearchSpace) -> Run:
@@ -104,10 +114,12 @@ WORKS: dict[str, dict[str, Callable[[], Run]]] = {
         "planned": lambda: by_levels(darts),
         "planned, memory: checkpoint": lambda: by_levels(darts, memory="checkpoint"),
         "planned, relaxation: gumbel": lambda: by_levels(darts, relaxation="gumbel"),
+        KERNEL: lambda: by_levels(darts, kernel=True),
     },
     "DARTS, unrolled (exact)": {
         "plain": lambda: by_levels(darts, "unrolled", evaluation="plain"),
         "planned": lambda: by_levels(darts, "unrolled"),
+        KERNEL: lambda: by_levels(darts, "unrolled", kernel=True),
     },
     "NAS-Bench-201, first order": {
         "plain": lambda: plainly(nas_bench_201),
@@ -115,6 +127,9 @@ WORKS: dict[str, dict[str, Callable[[], Run]]] = {
     },
 }
 """What is timed: options by name, the first of which the others are held against."""
+if not native.is_loaded():
+    for options in WORKS.values():
+        options.pop(KERNEL, None)
 
 GROWTH: dict[str, list[dict[str, Any]]] = {
     "channels": [{"channels": c} for c in (8, 16, 32)],

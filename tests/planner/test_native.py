@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional as F
+
+from nas.errors import ConfigError
+from nas.planner import native
+from nas.planner.depthwise import depthwise
+
+compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("extensions")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(folder))
+        assert not native.library().exists()
+        path = native.build() if not native.is_loaded() else None
+        yield path or folder
+
+
+@compiler
+@settings(max_examples=60, deadline=None)
+@given(
+    channels=st.integers(1, 35),
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    share=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    dtype=st.sampled_from((torch.float64, torch.float32)),
+)
+def test_the_kernels_gradient_is_that_of_torch(built, channels, kernel, dilation, size, share, dtype):
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    padding = tuple(round(part * r) for part, r in zip(share, reach, strict=True))
+    size = tuple(max(s, r + 1 - 2 * p) for s, r, p in zip(size, reach, padding, strict=True))
+    x = torch.randn(2, channels, *size, dtype=dtype)
+    weight = torch.randn(channels, 1, *kernel, dtype=dtype, requires_grad=True)
+    out = F.conv2d(x, weight, None, 1, padding, dilation, channels)
+    gradient = torch.randn_like(out)
+    (expected,) = torch.autograd.grad(out, weight, gradient)
+    found = native.kernel_gradient(x, gradient, kernel, padding, dilation)
+    torch.testing.assert_close(found, expected, **({"rtol": 0, "atol": 1e-12} if dtype == torch.float64 else {}))
+
+
+@compiler
+def test_it_reads_images_in_any_layout(built):
+    x, gradient = torch.randn(2, 3, 8, 9, dtype=torch.float64), torch.randn(2, 3, 8, 9, dtype=torch.float64)
+    last = [image.contiguous(memory_format=torch.channels_last) for image in (x, gradient)]
+    geometry = ((5, 5), (2, 2), (1, 1))
+    assert torch.equal(native.kernel_gradient(x, gradient, *geometry), native.kernel_gradient(*last, *geometry))
+
+
+@compiler
+@pytest.mark.parametrize(("kernel", "dilation"), [(5, 1), (3, 2)])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own, for `jvp`
+def test_all_derivatives_of_a_depthwise_convolution_stay_exact(built, kernel, dilation, monkeypatch):
+    used = []
+    monkeypatch.setattr(native, "kernel_gradient", lambda *a, real=native.kernel_gradient: used.append(1) or real(*a))
+    x = torch.randn(1, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    pad = dilation * (kernel // 2)
+
+    def convolve(x, weight):
+        return depthwise(x, weight, (pad, pad), (dilation, dilation))
+
+    assert gradcheck(convolve, (x, weight), check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(convolve, (x, weight), check_fwd_over_rev=True)
+    assert used
+
+
+@compiler
+def test_it_is_used_where_it_is_faster_and_can_be_switched_off(built, monkeypatch):
+    x = torch.zeros(1)
+    assert native.suits(x, (5, 5), (1, 1))
+    assert native.suits(x, (3, 3), (2, 2))
+    assert not native.suits(x, (3, 3), (1, 1))
+    assert not native.suits(x.bfloat16(), (5, 5), (1, 1))
+    assert not native.suits(x.to("meta"), (5, 5), (1, 1))
+    monkeypatch.setattr(native, "enabled", False)
+    assert not native.suits(x, (5, 5), (1, 1))
+
+
+@compiler
+@pytest.mark.usefixtures("built")
+def test_a_command_builds_it_and_later_processes_load_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    done = subprocess.run([sys.executable, "-m", "nas.planner"], capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()) == native.library()
+    code = "from nas.planner import native; print(native.is_loaded())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
+
+
+def test_another_source_is_another_library(tmp_path, monkeypatch):
+    before = native.library()
+    changed = tmp_path / "depthwise.cpp"
+    changed.write_text(native.SOURCE.read_text() + "\n")
+    monkeypatch.setattr(native, "SOURCE", changed)
+    assert native.library() != before
+
+
+def test_without_a_compiler_the_message_says_so_and_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    done = subprocess.run([sys.executable, "-m", "nas.planner"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot be built" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not native.library().exists()
+
+
+def test_what_cannot_be_written_is_a_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="cannot be built"):
+        native.build()
