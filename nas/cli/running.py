@@ -142,6 +142,7 @@ def predict(
     *,
     model: Path,
     tile: int | None = None,
+    bfloat16: bool = False,
     device: str | None = None,
     quiet: Quiet = False,
 ) -> None:
@@ -153,6 +154,7 @@ def predict(
         model: The folder of a retraining.
         tile: Largest height and width to process at once, in pixels; by default whole frames, unless one would take
             more than half of the memory.
+        bfloat16: Convolve in 16 bits, where the task can: faster on processors with instructions for it.
         device: Where to compute, such as cuda; by default where the retraining did.
     """
     from nas.report.live import predict_view
@@ -162,7 +164,7 @@ def predict(
     task = config.build_task(retraining=True)
     network = load_network(model).to(config.torch_device())
     with predict_view(quiet=quiet) as progress:
-        facts = task.predict(network, source, sink, tile=tile, progress=progress)
+        facts = task.predict(network, source, sink, tile=tile, bfloat16=bfloat16, progress=progress)
     print(f"{sink}: " + ", ".join(f"{name} {value:g}" for name, value in facts.items()))
 
 

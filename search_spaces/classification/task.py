@@ -104,11 +104,12 @@ class Classification:
         sink: Path,
         *,
         tile: int | None = None,
+        bfloat16: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float]:
         """Classify a picture file or a folder of them into a CSV file (see `classify_files`)."""
-        if tile is not None:
-            raise ConfigError("pictures are classified whole: leave --tile out")
+        if tile is not None or bfloat16:
+            raise ConfigError("pictures are classified whole, in 32 bits: leave --tile and --bfloat16 out")
         data = self.train
         return classify_files(
             functools.partial(self._classify, network),

@@ -113,6 +113,11 @@ def test_from_frames_to_a_derained_clip(nas: Nas, config: Path, frames: Path, tm
     expected = (output.clamp(0, 1) * 255).round().permute(1, 2, 0).byte().numpy()
     assert np.array_equal(picture(shown / "3.png"), expected)
 
+    narrow = tmp_path / "narrow"
+    assert nas("predict", frames / "film3", narrow, "--model", net, "--bfloat16", "--quiet").code == 0
+    difference = picture(narrow / "3.png").astype(int) - expected
+    assert 0 < np.abs(difference).max() <= 2
+
 
 def test_the_second_stage_trains_the_averaging_alone(nas: Nas, config: Path, tmp_path: Path) -> None:
     """Bit for bit, batch norm's statistics included; the first stage is one of two runs that differ in the second."""

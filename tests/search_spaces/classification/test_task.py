@@ -138,8 +138,10 @@ def test_errors(build: Callable[..., Classification], tmp_path: Path) -> None:
         build().losses["cross_entropy"](Linear(5).eval(), build().batch("train", 0))
     with pytest.raises(ConfigError, match=r"0\.01 of 12 images leaves a split empty"):
         build(val=0.01).batch("train", 0)
-    with pytest.raises(ConfigError, match="leave --tile out"):
+    with pytest.raises(ConfigError, match="leave --tile and --bfloat16 out"):
         build().predict(Linear(), tmp_path, tmp_path / "out.csv", tile=64)
+    with pytest.raises(ConfigError, match="leave --tile and --bfloat16 out"):
+        build().predict(Linear(), tmp_path, tmp_path / "out.csv", bfloat16=True)
 
 
 def test_images_of_other_channels_than_the_network_takes(build: Callable[..., Classification]) -> None:
