@@ -73,6 +73,8 @@ class Multilevel:
         self.steps = steps
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         # Found once, since to walk through all modules of a supernet takes as long as some of its operations.
+        self._modules = list(model.modules())
+        self._devices = sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
         self._aliases = _first_names(model.named_parameters(remove_duplicate=False), self._named)
         buffers = dict(model.named_buffers())
         self._buffer_aliases = _first_names(model.named_buffers(remove_duplicate=False), buffers)
@@ -89,7 +91,7 @@ class Multilevel:
         self.skipped = dict.fromkeys(self.levels, 0)
         """Steps not taken because a loss or gradient was not finite, by level."""
         self._in_a_row = dict.fromkeys(self.levels, 0)
-        self._hearing: list[Any] = [module for module in model.modules() if hasattr(module, "on_progress")]
+        self._hearing: list[Any] = [module for module in self._modules if hasattr(module, "on_progress")]
         # Levels read the same batches again in the responses of one another.
         device = next(iter(self._named.values())).device
         kept = functools.lru_cache(maxsize=sum(level.accumulate for level in self.levels.values()))
@@ -218,7 +220,7 @@ class Multilevel:
         Each responds to that level, and to the responses of the levels below it; not to those between it and that one.
         """
         answers: Parameters = {}
-        replay = replayed(self._devices())
+        replay = replayed(self._devices)
         for below, level in self.levels.items():
             if below not in responses:
                 continue
@@ -247,7 +249,7 @@ class Multilevel:
         if probing:
             clones = {b: buffer.clone() for b, buffer in self._buffers().items()}
             state |= {f"model.{alias}": clones[b] for alias, b in self._buffer_aliases.items()}
-        with in_mode(self.model, self.levels[name].mode):
+        with in_mode(self.model, self.levels[name].mode, self._modules):
             evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs, tie_weights=False)
         return evaluated
 
@@ -267,10 +269,7 @@ class Multilevel:
 
     def _random_kept(self) -> AbstractContextManager[None]:
         """Leave torch's random state on the model's devices as it was."""
-        return torch.random.fork_rng(self._devices())
-
-    def _devices(self) -> list[torch.device]:
-        return sorted({p.device for p in self.model.parameters() if p.device.type == "cuda"}, key=str)
+        return torch.random.fork_rng(self._devices)
 
 
 def _response(level: str, below: str, arguments: Mapping[str, Any]) -> Response:

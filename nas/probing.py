@@ -10,12 +10,13 @@ from torch import nn
 
 
 @contextmanager
-def in_mode(model: nn.Module, mode: str) -> Iterator[None]:
-    """Run in `train` or `eval` mode, and leave the model as it was."""
-    before = {module: module.training for module in model.modules()}
-    if set(before.values()) == {mode == "train"}:
+def in_mode(model: nn.Module, mode: str, modules: Sequence[nn.Module] | None = None) -> Iterator[None]:
+    """Run in `train` or `eval` mode, and leave the model as it was; `modules` are its own, where they are known."""
+    modules = list(model.modules()) if modules is None else modules
+    if all(module.training == (mode == "train") for module in modules):
         yield
         return
+    before = {module: module.training for module in modules}
     model.train(mode == "train")
     try:
         yield

@@ -27,6 +27,8 @@ from tmics_space.data.windows import windows
 
 DEPTH = 3
 LR = 1e-3
+LEARNED = 1.0
+"""A plain network that gains less, in dB, has stayed where it began: another one is trained in its place."""
 COLUMNS = ("seed", "rainy", "temporal median", OURS, "plain CNN", "difference", "kMAC/px", "steps", "seconds")
 
 
@@ -72,14 +74,17 @@ def compare(out: Path, seed: int) -> tuple[str, ...]:
     task = load_config(run / "config.yaml").build_task()
     pixels = task.example()[0].shape[-1] ** 2
     target = measure(Genotype.load(run / "genotype.yaml"), "flops", task.example())
-    torch.manual_seed(seed)
-    network = min((Plain(width) for width in range(4, 129)), key=lambda plain: abs(cost(plain, task) - target))
-    steps = train(network, task, found["retrain_seconds"])
-    clip = test_clip(run)
-    with torch.no_grad():
-        restored = [network(window[None].float() / 255)[0] for window in windows(clip.rainy[0])]
-    plain = score(torch.stack(restored).clamp(0, 1).mul(255).round().to(torch.uint8), clip)["psnr"]
     psnr = {name: each["psnr"] for name, each in found["scores"].items()}
+    clip = test_clip(run)
+    for attempt in itertools.count():
+        torch.manual_seed(seed + 1000 * attempt)
+        network = min((Plain(width) for width in range(4, 129)), key=lambda plain: abs(cost(plain, task) - target))
+        steps = train(network, task, found["retrain_seconds"])
+        with torch.no_grad():
+            restored = [network(window[None].float() / 255)[0] for window in windows(clip.rainy[0])]
+        plain = score(torch.stack(restored).clamp(0, 1).mul(255).round().to(torch.uint8), clip)["psnr"]
+        if plain > psnr["rainy"] + LEARNED:
+            break
     values = [psnr["rainy"], psnr["temporal median"], psnr[OURS], plain]
     macs = f"{target / 2 / pixels / 1000:.1f} / {cost(network, task) / 2 / pixels / 1000:.1f}"
     ours_steps = sum(stage.steps for stage in load_config(run / "config.yaml").retrain.stages.values())
