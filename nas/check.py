@@ -53,12 +53,20 @@ class Check:
         below: the level that responds; the lowest where None. Others respond as they are configured.
         k: the search step.
         steps: of the exact unroll that is the reference.
+        seed: of the dropout masks, which are the same for every method.
 
     Raises `UnknownNameError` for a level that is not there, `ConfigError` where there is none below.
     """
 
     def __init__(
-        self, levels: Multilevel, level: str | None = None, below: str | None = None, *, k: int = 0, steps: int = 1
+        self,
+        levels: Multilevel,
+        level: str | None = None,
+        below: str | None = None,
+        *,
+        k: int = 0,
+        steps: int = 1,
+        seed: int = 0,
     ) -> None:
         names = list(levels.levels)
         self.level = _known("level", level, names, names[-1])
@@ -67,7 +75,7 @@ class Check:
             raise ConfigError(f"level '{self.level}' has no level below it, so its gradient is no hypergradient")
         self.below = _known(f"level below '{self.level}'", below, lower, lower[0])
         self.reference: Method = {"name": "unrolled", "steps": steps}
-        self._levels, self._k = levels, k
+        self._levels, self._k, self._seed = levels, k, seed
         self._first_order = self._gradient({"name": "first_order"})
         self._exact = self._gradient(self.reference)
 
@@ -91,7 +99,9 @@ class Check:
         return Taken(len(forwards) // 2, taken)  # a footprint is taken by two calls
 
     def _gradient(self, method: Method) -> Tensor:
-        gradients = self._levels.gradient(self.level, self._k, {self.below: response(**method)})[1]
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seed)
+            gradients = self._levels.gradient(self.level, self._k, {self.below: response(**method)})[1]
         return torch.cat([gradient.flatten() for gradient in gradients.values()])
 
 

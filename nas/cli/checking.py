@@ -58,8 +58,9 @@ def check_hypergradient(
     allowed = _tolerances(tolerance or [], [each["name"] for each in methods])
     if after < 0:
         raise ConfigError(f"--after is a number of steps, at least 0, found {after}")
-    levels = prepare(load_config(config, overrides), after=after, double=double)
-    check = Check(levels, level, below, k=after, steps=steps)
+    loaded = load_config(config, overrides)
+    levels = prepare(loaded, after=after, double=double)
+    check = Check(levels, level, below, k=after, steps=steps, seed=loaded.seed)
     base: Method = {"name": "first_order"}
     first = check.taken(base)
     rows, exceeded, remarks = [], [], []

@@ -34,6 +34,14 @@ def test_a_table_of_all_methods(nas: Nas) -> None:
     assert float(found["finite_difference"][5]) > 1
 
 
+def test_the_seed_of_the_configuration_decides_all(nas: Nas) -> None:
+    def accuracy(*overrides: str) -> list[str]:
+        return rows(nas(*COMMAND, *overrides, "--method", "finite_difference").out)["finite_difference"][:4]
+
+    assert accuracy() == accuracy()
+    assert accuracy() != accuracy("seed=1")
+
+
 def test_methods_with_arguments_another_level_and_a_later_step(nas: Nas) -> None:
     method = "{name: neumann, terms: 3, step_size: 0.1}"
     result = nas(*COMMAND, "--method", method, "--steps", 3, "--after", 2, "--below", "middle", "--double")
