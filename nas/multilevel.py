@@ -170,8 +170,10 @@ class Multilevel:
         self._in_a_row[name] = 0
         if wanted:
             taken[name] = found
-        scale = min(1.0, level.clip / (norm + 1e-6)) if level.clip is not None else 1.0
-        for p, g in zip(gradients, torch._foreach_mul(list(gradients.values()), scale), strict=True):
+        if level.clip is not None and norm + 1e-6 > level.clip:
+            scaled = torch._foreach_mul(list(gradients.values()), level.clip / (norm + 1e-6))
+            gradients = dict(zip(gradients, scaled, strict=True))
+        for p, g in gradients.items():
             self._named[p].grad = g
         for group in optimizer.param_groups:
             group["lr"] = level.lr(k, self.steps)

@@ -139,7 +139,8 @@ def small(load: Callable[..., Config]) -> Callable[..., Config]:
             changes["task.train"] = films("one: films/one, two: films/two, three: films/three")
             changes |= {"task.test": films("rainy: films/rainy"), "task.crop": "16", "task.batch": "1"}
         if config.space == "tmics":
-            changes |= {"options.channels": "4", "options.layers": "1", "retrain.options.channels": "4"}
+            changes |= {"options.channels": "4", "options.layers": "1"}
+            changes |= {"retrain.options.channels": "4"} if "channels" in config.retrain.options else {}
             changes |= {} if "frequency" in config.options else {"options.frequency": "[none]"}
             changes |= {f"options.{cells}": "1" for cells in ("dna_cells", "cna_cells") if config.options.get(cells)}
         return load(source, [*overrides, *(f"{key}={value}" for key, value in changes.items())])
