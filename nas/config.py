@@ -13,7 +13,7 @@ import torch
 from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 from nas.files import convert, dump_yaml, parse_yaml, read_text
 from nas.genotype import Genotype
-from nas.levels import Level
+from nas.levels import Level, Precision
 from nas.space import find_space, spaces
 from nas.task import Task, find_task
 
@@ -32,6 +32,8 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How cells are evaluated: `planned` is several times faster, with the same results up to rounding."""
     memory: Literal["keep", "checkpoint"] = "keep"
     """Whether the inside of cells is kept for the backward pass, or computed again then: less memory, more time."""
+    precision: Precision = "float32"
+    """In what losses are evaluated, where torch's autocast allows it: `bfloat16` is for graphics processors."""
     epochs: Count = 10
     """How often the run records the genotype it would derive and the collapse indicators, and saves a checkpoint."""
     hessian_products: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -51,6 +53,8 @@ class RetrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to train a derived network: stages by name, in order."""
 
     stages: dict[str, Stage]
+    precision: Precision = "float32"
+    """As that of the search."""
     epochs: Count = 10
     """How often a checkpoint is saved, over all stages."""
     options: dict[str, Any] = {}

@@ -17,6 +17,9 @@ from nas.regularize import Term
 Rate = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
+Precision = Literal["float32", "bfloat16"]
+"""In what losses are evaluated: with `bfloat16` the operations that torch's autocast knows to bear it."""
+
 
 class SGD(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="name", tag="sgd"):
     """Stochastic gradient descent."""

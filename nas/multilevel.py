@@ -18,7 +18,7 @@ from nas.errors import ConfigError, DivergedError
 from nas.hypergradient import Loss, Parameters, Response, response
 from nas.hypergradient.protocol import constants, differentiate, leaves
 from nas.hypergradient.step import virtual_step
-from nas.levels import Level, assign
+from nas.levels import Level, Precision, assign
 from nas.objective import TaskLoss, Terms, objective
 from nas.probing import in_mode, replayed
 from nas.reach import depends_on, require_reached
@@ -53,6 +53,7 @@ class Multilevel:
         batch: a batch as a function of (split, index), the same at every call.
         steps: the number of search steps in all.
         arguments: what regularizers take besides the supernet, by name: `{"expected_cost": {"cost": costs(...)}}`.
+        precision: of the evaluations; parameters, gradients and optimizers keep their own.
 
     Each loss is evaluated once at the start. Raises `ConfigError` for levels that cannot work (see `nas.levels.assign`
     and `nas.reach.require_reached`), `UnknownNameError` for a loss, hypergradient or regularizer that does not exist,
@@ -67,8 +68,11 @@ class Multilevel:
         batch: Callable[[str, int], Any],
         steps: int,
         arguments: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        precision: Precision = "float32",
     ) -> None:
         self.model = model
+        self.precision = precision
         self.levels = dict(levels)
         self.steps = steps
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -93,9 +97,9 @@ class Multilevel:
         self._in_a_row = dict.fromkeys(self.levels, 0)
         self._hearing: list[Any] = [module for module in self._modules if hasattr(module, "on_progress")]
         # Levels read the same batches again in the responses of one another.
-        device = next(iter(self._named.values())).device
+        self._device = next(iter(self._named.values())).device
         kept = functools.lru_cache(maxsize=sum(level.accumulate for level in self.levels.values()))
-        self.batch = kept(lambda split, index: placed(batch(split, index), device))
+        self.batch = kept(lambda split, index: placed(batch(split, index), self._device))
         """The batches, on the device of the model."""
         self._require_reached()
 
@@ -251,7 +255,8 @@ class Multilevel:
         if probing:
             clones = {b: buffer.clone() for b, buffer in self._buffers().items()}
             state |= {f"model.{alias}": clones[b] for alias, b in self._buffer_aliases.items()}
-        with in_mode(self.model, self.levels[name].mode, self._modules):
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with in_mode(self.model, self.levels[name].mode, self._modules), autocast:
             evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs, tie_weights=False)
         return evaluated
 

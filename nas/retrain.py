@@ -46,8 +46,9 @@ def retrain(
         task.check()
     network = (build_network(config, genotype) if initial is None else initial).to(config.torch_device())
     channels_last(network)
+    precision = config.retrain.precision
     stages = {
-        name: Multilevel(network, {name: stage.level}, task.losses, task.batch, stage.steps)
+        name: Multilevel(network, {name: stage.level}, task.losses, task.batch, stage.steps, precision=precision)
         for name, stage in config.retrain.stages.items()
     }
     if not stages:

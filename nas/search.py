@@ -122,7 +122,8 @@ def build_levels(
     }
     used = {term.name for level in config.search.levels.values() for term in level.regularizers}
     terms = {name: {"cost": price()} for name, price in prices.items() if name in used}
-    return Multilevel(supernet, config.search.levels, task.losses, batch or task.batch, config.search.steps, terms)
+    how = config.search
+    return Multilevel(supernet, how.levels, task.losses, batch or task.batch, how.steps, terms, precision=how.precision)
 
 
 def derive_from(run: str | Path) -> Genotype:

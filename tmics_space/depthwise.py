@@ -26,12 +26,15 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel, padding=padding, dilation=dilation, groups=channels, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        slow = input.device.type == "cpu" and self.dilation[0] > 1
-        # Under autocast the gradient has another type than what was saved.
-        if slow and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-            out: Tensor = _Depthwise.apply(input, self.weight, self.dilation[0])  # type: ignore[no-untyped-call]  # torch has no types here
-            return out
-        return super().forward(input)
+        if input.device.type != "cpu" or not torch.is_grad_enabled():
+            return super().forward(input)
+        if torch.is_autocast_enabled("cpu"):  # torch's gradient of the kernel in bfloat16 is not always finite
+            with torch.autocast("cpu", enabled=False):
+                return self.forward(input.float())
+        if self.dilation[0] == 1:
+            return super().forward(input)
+        out: Tensor = _Depthwise.apply(input, self.weight, self.dilation[0])  # type: ignore[no-untyped-call]  # torch has no types here
+        return out
 
 
 def _convolve(x: Tensor, weight: Tensor, dilation: int) -> Tensor:

@@ -53,21 +53,23 @@ def virtual_step(
 
 
 def _sgd(p: Tensor, g: Tensor, state: State, group: State) -> tuple[Tensor, State]:
-    g = g + group["weight_decay"] * p
+    if group["weight_decay"]:
+        g = torch.add(g, p, alpha=group["weight_decay"])
     if group["momentum"]:
         buffer = state.get("momentum_buffer")
-        momentum = g if buffer is None else group["momentum"] * buffer + (1 - group["dampening"]) * g
+        momentum = g if buffer is None else torch.add(group["momentum"] * buffer, g, alpha=1 - group["dampening"])
         state = {"momentum_buffer": momentum}
-        g = g + group["momentum"] * momentum if group["nesterov"] else momentum
-    return p - group["lr"] * g, state
+        g = torch.add(g, momentum, alpha=group["momentum"]) if group["nesterov"] else momentum
+    return torch.add(p, g, alpha=-group["lr"]), state
 
 
 def _adam(p: Tensor, g: Tensor, state: State, group: State) -> tuple[Tensor, State]:
     beta1, beta2 = group["betas"]
-    if group.get("decoupled_weight_decay"):
-        p = p - group["lr"] * group["weight_decay"] * p
-    else:
-        g = g + group["weight_decay"] * p
+    decay = group["weight_decay"]
+    if decay and group.get("decoupled_weight_decay"):
+        p = (1 - group["lr"] * decay) * p
+    elif decay:
+        g = torch.add(g, p, alpha=decay)
     count = int(state.get("step", 0)) + 1
     zero = torch.zeros_like(p)
     first = beta1 * state.get("exp_avg", zero) + (1 - beta1) * g
