@@ -174,5 +174,4 @@ def _family(name: str) -> str:
 
 
 def _arguments(optimizer: msgspec.Struct) -> dict[str, Any]:
-    """With `fused` one call updates all parameters: on a CPU too, torch's default makes several for each."""
-    return {name: getattr(optimizer, name) for name in optimizer.__struct_fields__} | {"fused": True}
+    return {name: getattr(optimizer, name) for name in optimizer.__struct_fields__}

@@ -68,11 +68,9 @@ class Multilevel:
         batch: Callable[[str, int], Any],
         steps: int,
         arguments: Mapping[str, Mapping[str, Any]] | None = None,
-        *,
         precision: Precision = "float32",
     ) -> None:
-        self.model = model
-        self.precision = precision
+        self.model, self.precision = model, precision
         self.levels = dict(levels)
         self.steps = steps
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
