@@ -18,7 +18,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
     The same parameters and values as `nn.Conv2d(channels, channels, kernel, groups=channels, ...)`. On the CPU the
     gradient of the input is taken as a convolution with the mirrored kernel, and that of the kernel as one
-    of dense kernels.
+    of dense kernels; where autocast is on and a gradient is wanted, both passes keep the type of the weights.
     """
 
     def __init__(self, channels: int, kernel: int, dilation: int = 1) -> None:
@@ -30,7 +30,7 @@ class DepthwiseConv2d(nn.Conv2d):
             return super().forward(input)
         if torch.is_autocast_enabled("cpu"):  # torch's gradient of the kernel in bfloat16 is not always finite
             with torch.autocast("cpu", enabled=False):
-                return self.forward(input.float())
+                return self.forward(input.to(self.weight.dtype))
         if self.dilation[0] == 1:
             return super().forward(input)
         out: Tensor = _Depthwise.apply(input, self.weight, self.dilation[0])  # type: ignore[no-untyped-call]  # torch has no types here

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from measured import high_water, timed
+from measured import exponent, gains, high_water, timed
 from reference import HandNetwork
 from rich.console import Console
 from rich.table import Table
@@ -225,14 +224,11 @@ def show(title: str, *columns: str, rows: list[list[str]]) -> None:
     Console(width=118).print(table)
 
 
-def gains(times: Mapping[str, list[float]], option: str) -> str:
-    """The gain over the first option: median, and from the smallest to the largest of a round."""
-    plain = times[next(iter(times))]
-    ratios = [a / b for a, b in zip(plain, times[option], strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
 def show_work(work: str, rounds: int, threads: list[int]) -> None:
+    def gain(count: int, option: str) -> str:
+        ratios = gains(times[count], option)
+        return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
     times = {count: child("times_of", work, rounds, threads=count) for count in threads}
     options = list(WORKS[work])
     peaks = {option: child("peak_of", work, option) for option in options}
@@ -240,7 +236,7 @@ def show_work(work: str, rounds: int, threads: list[int]) -> None:
         [
             option,
             f"{statistics.median(times[threads[0]][option]):.2f} s",
-            *(gains(times[count], option) for count in threads),
+            *(gain(count, option) for count in threads),
             f"{peaks[option]:.0f}",
             f"{peaks[option] / peaks[options[0]]:.2f}",
         ]
@@ -267,11 +263,6 @@ def show_growth() -> None:
         )
     columns = ("along", "CPU seconds", "exponent", "peak MiB", "exponent")
     show(f"Growth of a planned first-order step of DARTS, where {SMALL}", *columns, rows=rows)
-
-
-def exponent(sizes: Any, values: Any) -> float:
-    """The slope of the line through the logarithms."""
-    return statistics.linear_regression(list(map(math.log, sizes)), list(map(math.log, values))).slope
 
 
 def main() -> None:

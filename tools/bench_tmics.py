@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import msgspec
 import torch
-from measured import high_water, timed
+from measured import gains, high_water, timed
 from tmics_plain import PlainLevels, decompose, plain
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -146,12 +146,11 @@ def prediction(name: str, channels: int, size: int) -> Options:
 def compare(title: str, options: Options, rounds: int) -> Iterator[tuple[str, ...]]:
     """A row for each option: its median time, and its gain over the first one, round by round."""
     times = timed(options, rounds, time.process_time)
-    reference = times[next(iter(options))]
-    for name, values in times.items():
-        gains = [base / value for value, base in zip(values, reference, strict=True)]
-        spread = f"{min(gains):.2f} to {max(gains):.2f}"
-        row = (f"{statistics.median(values):.4f}", f"{statistics.median(gains):.2f}", spread)
-        yield (title if values is reference else "", name, *row)
+    for number, (name, values) in enumerate(times.items()):
+        ratios = gains(times, name)
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        row = (f"{statistics.median(values):.4f}", f"{statistics.median(ratios):.2f}", spread)
+        yield ("" if number else title, name, *row)
 
 
 def peak_memory(crop: int, response: str, kind: str, steps: int = 1) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 
@@ -21,6 +22,17 @@ def timed(
             run()
             times[name].append(clock() - start)
     return times
+
+
+def gains(times: Mapping[str, list[float]], option: str) -> list[float]:
+    """How many times faster an option is than the first one, round by round."""
+    reference = times[next(iter(times))]
+    return [base / own for base, own in zip(reference, times[option], strict=True)]
+
+
+def exponent(sizes: Iterable[float], values: Iterable[float]) -> float:
+    """The power of the size that values grow with: the slope of the line through the logarithms."""
+    return statistics.linear_regression(list(map(math.log, sizes)), list(map(math.log, values))).slope
 
 
 def high_water() -> float:

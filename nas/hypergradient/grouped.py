@@ -43,10 +43,10 @@ def _conv2d(
 ) -> Tensor:
     if groups == 1 or isinstance(padding, str) or input.dim() != 4:
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    if torch.is_autocast_enabled(input.device.type):  # which looks into no function of ours
-        kept = torch.get_autocast_dtype(input.device.type)
-        input, weight = input.to(kept), weight.to(kept)
-        bias = None if bias is None else bias.to(kept)
+    if torch.is_autocast_enabled(input.device.type):  # it would cast inside of ours, and not what they save
+        dtype = torch.get_autocast_dtype(input.device.type)
+        input, weight = input.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
     settings = (_pair(stride), _pair(padding), _pair(dilation), groups)
     output: Tensor = _Convolution.apply(input, weight, settings)  # type: ignore[no-untyped-call]
     return output if bias is None else output + bias[:, None, None]
