@@ -66,8 +66,10 @@ class _Correlation(Function):
     @staticmethod
     @signed
     def forward(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
-        if native.suits(x, shape[2:], dilation):
-            return native.kernel_gradient(x, gradient, shape[2:], padding, dilation)
+        if x.device.type == "cpu" and (max(shape[2:]) > 3 or max(dilation) > 1):  # where torch is slow
+            if native.suits(x):
+                return native.kernel_gradient(x, gradient, shape[2:], padding, dilation)
+            return _by_taps(x, gradient, shape, padding, dilation)
         weight = x.new_empty(shape)
         found: Tensor = torch.ops.aten.convolution_backward(
             gradient, x, weight, None, (1, 1), padding, dilation, False, (0, 0), shape[0], (False, True, False)
@@ -93,6 +95,28 @@ class _Correlation(Function):
         x, gradient = ctx.saved_tensors
         geometry = (ctx.shape, *ctx.geometry)
         return _correlation(along_x, gradient, *geometry) + _correlation(x, along_gradient, *geometry)
+
+
+def _by_taps(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
+    """The gradient of the kernel, by one product and sum of images for each of its numbers."""
+    images, gradients = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+    rows, columns = (
+        [_overlap(tap * dilation[axis] - padding[axis], x.shape[2 + axis], gradient.shape[2 + axis]) for tap in taps]
+        for axis, taps in enumerate(map(range, shape[2:]))
+    )
+    sums = [
+        (images[:, image_rows, image_columns] * gradients[:, gradient_rows, gradient_columns]).sum((0, 1, 2))
+        for image_rows, gradient_rows in rows
+        for image_columns, gradient_columns in columns
+    ]
+    return torch.stack(sums, 1).view(shape)
+
+
+def _overlap(shift: int, image: int, gradient: int) -> tuple[slice, slice]:
+    """What meets where `gradient` numbers lie on `image` numbers, displaced by `shift`."""
+    start = max(0, -shift)
+    stop = max(start, min(gradient, image - shift))
+    return slice(start + shift, stop + shift), slice(start, stop)
 
 
 _convolution: Callable[..., Tensor] = _Convolution.apply

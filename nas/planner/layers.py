@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.planner.depthwise import depthwise
+from nas.planner.norm import batch_norm
 from nas.planner.structure import Chain, branches, is_channelwise, uses_batch
 from nas.primitives import Parallel
 
@@ -64,7 +65,7 @@ def shared_norm(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     first = norms[0]
     moving = [norm for norm in norms if norm.training and norm.running_mean is not None]
     mean, var = (torch.zeros_like(_buffer(moving[0].running_mean)) for _ in range(2)) if moving else (None, None)
-    out = F.batch_norm(x, mean, var, None, None, True, 1.0, first.eps)
+    out = batch_norm(x, mean, var, None, None, 1.0, first.eps)
     if mean is not None and var is not None:
         momentum = cast(float, first.momentum)
         torch._foreach_lerp_([_buffer(norm.running_mean) for norm in moving], [mean] * len(moving), momentum)
@@ -130,7 +131,10 @@ def _normalize(norms: Sequence[nn.BatchNorm2d], x: Tensor, scale: Tensor | None)
     if tracked:
         means, vars = [_buffer(norm.running_mean) for norm in norms], [_buffer(norm.running_var) for norm in norms]
         mean, var = _joined(means), _joined(vars)
-    out = F.batch_norm(x, mean, var, weight, bias, uses_batch(first), cast(float, first.momentum), first.eps)
+    if uses_batch(first):
+        out = batch_norm(x, mean, var, weight, bias, cast(float, first.momentum), first.eps)
+    else:
+        out = F.batch_norm(x, mean, var, weight, bias, False, 0.0, first.eps)
     if first.training and mean is not None and var is not None:
         if len(norms) > 1:
             torch._foreach_copy_(means, mean.chunk(len(norms)))

@@ -30,6 +30,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path or folder
 
 
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A number for every time that the kernel is used."""
+    times: list[int] = []
+    monkeypatch.setattr(native, "kernel_gradient", lambda *a, real=native.kernel_gradient: times.append(1) or real(*a))
+    return times
+
+
 @compiler
 @settings(max_examples=60, deadline=None)
 @given(
@@ -64,9 +72,7 @@ def test_it_reads_images_in_any_layout(built):
 @compiler
 @pytest.mark.parametrize(("kernel", "dilation"), [(5, 1), (3, 2)])
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own, for `jvp`
-def test_all_derivatives_of_a_depthwise_convolution_stay_exact(built, kernel, dilation, monkeypatch):
-    used = []
-    monkeypatch.setattr(native, "kernel_gradient", lambda *a, real=native.kernel_gradient: used.append(1) or real(*a))
+def test_all_derivatives_of_a_depthwise_convolution_stay_exact(built, used, kernel, dilation):
     x = torch.randn(1, 2, 6, 7, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
     pad = dilation * (kernel // 2)
@@ -80,15 +86,24 @@ def test_all_derivatives_of_a_depthwise_convolution_stay_exact(built, kernel, di
 
 
 @compiler
-def test_it_is_used_where_it_is_faster_and_can_be_switched_off(built, monkeypatch):
+@pytest.mark.parametrize(("kernel", "dilation", "faster"), [(5, 1, True), (3, 2, True), (3, 1, False)])
+def test_it_is_used_where_it_is_faster(built, used, kernel, dilation, faster):
+    x, weight = torch.randn(1, 2, 6, 7), torch.randn(2, 1, kernel, kernel, requires_grad=True)
+    pad = dilation * (kernel // 2)
+    depthwise(x, weight, (pad, pad), (dilation, dilation)).sum().backward()
+    assert bool(used) is faster
+
+
+@compiler
+@pytest.mark.usefixtures("built")
+def test_it_is_for_floating_point_numbers_of_the_processor_and_can_be_switched_off(monkeypatch):
     x = torch.zeros(1)
-    assert native.suits(x, (5, 5), (1, 1))
-    assert native.suits(x, (3, 3), (2, 2))
-    assert not native.suits(x, (3, 3), (1, 1))
-    assert not native.suits(x.bfloat16(), (5, 5), (1, 1))
-    assert not native.suits(x.to("meta"), (5, 5), (1, 1))
+    assert native.suits(x)
+    assert native.suits(x.double())
+    assert not native.suits(x.bfloat16())
+    assert not native.suits(x.to("meta"))
     monkeypatch.setattr(native, "enabled", False)
-    assert not native.suits(x, (5, 5), (1, 1))
+    assert not native.suits(x)
 
 
 @compiler
