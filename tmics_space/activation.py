@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SLOPE = 0.25
+"""The slope with which a PReLU begins."""
+
 
 class PReLU(nn.PReLU):
     """x where positive, else `weight` x: one slope for all channels.
@@ -17,7 +20,7 @@ class PReLU(nn.PReLU):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(init=SLOPE)
 
     def forward(self, input: Tensor) -> Tensor:
         # Under autocast the gradient has another type than what was saved.

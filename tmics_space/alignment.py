@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
-from tmics_space.blocks import conv, depthwise_enhancement, depthwise_residual, normalization
+from tmics_space.blocks import conv, depthwise_enhancement, depthwise_residual, he, normalization
 from tmics_space.flow import Described, Framewise, photometric_loss, warp
 
 
@@ -93,7 +93,7 @@ class TemporalGrouping(nn.Module):
 
 def _merge(inputs: int, channels: int) -> nn.Sequential:
     return nn.Sequential(
-        conv(inputs, channels, bias=True), depthwise_residual(channels), depthwise_enhancement(channels)
+        he(conv(inputs, channels, bias=True)), depthwise_residual(channels), depthwise_enhancement(channels)
     )
 
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
-from tmics_space.activation import PReLU
+from tmics_space.activation import SLOPE, PReLU
 from tmics_space.depthwise import DepthwiseConv2d
 
+C = TypeVar("C", bound=nn.Conv2d)
 L = TypeVar("L", bound=nn.Module)
 
 NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
@@ -46,6 +47,16 @@ def conv(
     if kernel == 1:
         dilation = 2  # which changes nothing, but on one thread torch takes the slower of its two ways if it is 1
     return nn.Conv2d(inputs, outputs, kernel, padding=zeros, dilation=dilation, groups=groups, bias=bias)
+
+
+def he(layer: C) -> C:
+    """`layer` with weights whose output is as large as its input, on average, where PReLUs lie between.
+
+    Where no norm follows, torch's own would make it smaller from layer to layer. Source: He et al., "Delving Deep into
+    Rectifiers", ICCV 2015, eq. 15, for the slope with which a PReLU begins.
+    """
+    nn.init.kaiming_uniform_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
+    return layer
 
 
 def zeroed(layer: L) -> L:
@@ -98,8 +109,8 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, gate: nn.Module, kernel: int = 3) -> None:
         super().__init__()
-        self.first = conv(channels, channels)
-        self.second = conv(channels, channels, kernel)
+        self.first = he(conv(channels, channels))
+        self.second = he(conv(channels, channels, kernel))
         self.gate = gate
         self.activation = PReLU()
 

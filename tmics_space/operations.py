@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nas.operations import OperationSet, operation
 from tmics_space.activation import PReLU
-from tmics_space.blocks import Attention, ChannelGate, Residual, SpatialGate, conv
+from tmics_space.blocks import Attention, ChannelGate, Residual, SpatialGate, conv, he
 
 
 @operation("residual")
@@ -59,7 +59,9 @@ class Dense(nn.Module):
 
     def __init__(self, channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(conv(count * channels, channels, kernel, dilation=dilation) for count in (1, 2, 3))
+        self.convs = nn.ModuleList(
+            he(conv(count * channels, channels, kernel, dilation=dilation)) for count in (1, 2, 3)
+        )
         self.activation = PReLU()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.errors import ConfigError, UnknownNameError
+from tmics_space.activation import SLOPE
 from tmics_space.blocks import (
     Attention,
     ChannelGate,
@@ -14,6 +15,7 @@ from tmics_space.blocks import (
     conv,
     depthwise_enhancement,
     depthwise_residual,
+    he,
     head,
     normalization,
     zeroed,
@@ -50,6 +52,21 @@ def test_point_01_parameters_of_the_head() -> None:
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (16, 3)])
 def test_blocks_keep_any_size(block: nn.Module, size: tuple[int, int]) -> None:
     assert block(torch.rand(2, 4, *size)).shape == (2, 4, *size)
+
+
+@pytest.mark.parametrize("gate", [ChannelGate(), SpatialGate()])
+def test_rows_of_attention_neither_shrink_nor_blow_up_what_they_are_shown(gate: nn.Module) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 32, 24, 24)
+    after = nn.Sequential(*(Attention(32, gate) for _ in range(8)))(x)
+    assert 0.5 < after.std() / x.std() < 5  # 0.0009 by torch's own initialization
+
+
+def test_he_draws_weights_of_the_published_deviation() -> None:
+    torch.manual_seed(0)
+    layer = he(conv(32, 64))
+    assert layer.weight.std().item() == pytest.approx((2 / (1 + 0.25**2) / (32 * 9)) ** 0.5, rel=0.02)
+    assert nn.PReLU().weight.item() == SLOPE
 
 
 def test_a_residual_block_adds_its_body() -> None:
