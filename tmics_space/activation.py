@@ -16,7 +16,7 @@ class PReLU(nn.PReLU):
     """x where positive, else `weight` x: one slope for all channels.
 
     The same parameter and values as `nn.PReLU()`, whose gradient chooses between two numbers at every pixel; on the
-    CPU this one interpolates between two tensors instead.
+    CPU this one adds a multiple of what the choice has left out.
     """
 
     def __init__(self) -> None:
@@ -49,14 +49,20 @@ class _PReLU(torch.autograd.Function):
         x, slope = ctx.saved_tensors
         wanted_x, wanted_slope = ctx.needs_input_grad
         positive = _positive(gradient, x)
-        of_x = torch.lerp(positive, gradient, slope) if wanted_x else None
-        return of_x, ((gradient - positive) * x).sum().view(1) if wanted_slope else None
+        rest = gradient - positive
+        of_x = torch.addcmul(positive, rest, slope) if wanted_x else None
+        return of_x, torch.dot(_flat(rest), _flat(x)).view(1) if wanted_slope else None
 
     @staticmethod
     def jvp(ctx: Any, of_x: Tensor, of_slope: Tensor) -> Tensor:
         x, slope = ctx.saved_tensors
         changed: Tensor = torch.lerp(_positive(of_x, x), of_x, slope) + of_slope * (x - x.relu())
         return changed
+
+
+def _flat(x: Tensor) -> Tensor:
+    """All numbers in a row, as they lie in an image whose channels are last."""
+    return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).reshape(-1)
 
 
 def _positive(change: Tensor, x: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.first(x)
         z = self.second(self.activation(y))
-        attended: Tensor = self.activation(z * self.gate(z) + y)
+        attended: Tensor = self.activation(torch.addcmul(y, z, self.gate(z)))
         return attended
 
 
@@ -129,7 +129,7 @@ class SpatialGate(nn.Module):
         self.conv = conv(2, 1, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        extremes = torch.stack((x.amax(1), x.mean(1)), 1)
+        extremes = torch.stack((x.amax(1), x.sum(1) / x.shape[1]), 1)  # the gradient of a sum costs nothing
         weight = self.conv.weight.contiguous()  # two channels laid out channels last are slow
         return torch.sigmoid(F.conv2d(extremes, weight, padding=self.conv.padding))
 
