@@ -28,8 +28,11 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """`F.batch_norm` in training mode, of an image `(batch, channels, height, width)`; it moves the statistics."""
-    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    """`F.batch_norm` in training mode, of an image `(batch, channels, height, width)`; it moves the statistics.
+
+    Raises `ValueError`, as it does, for an image of one pixel.
+    """
+    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or x.numel() == x.shape[1]:
         return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
     return _norm(x, weight, bias, running_mean, running_var, momentum, eps)[0]
 

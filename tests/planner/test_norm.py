@@ -49,6 +49,11 @@ def test_the_statistics_move_as_in_torch() -> None:
         assert torch.equal(a, b)
 
 
+def test_one_pixel_has_no_statistics() -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        norm(random(1, 3, 1, 1))
+
+
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_derivatives_of_two_orders_in_both_modes(inputs: tuple[Tensor, ...]) -> None:
     batched = {"check_batched_grad": True}
