@@ -20,13 +20,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measured import exponent, gains, high_water, timed
+from measured import exponent, gains, high_water, shares, timed
 from reference import HandNetwork
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.cost import costs
@@ -178,16 +177,10 @@ def calls_of() -> list[dict[str, int]]:
     return counted
 
 
-def overhead(evaluation: Any) -> float:
-    """The share of a profiled step's time that no operator of torch accounts for."""
-    run = by_levels(darts, evaluation=evaluation)
+def shares_of(work: str, option: str) -> dict[str, float]:
+    run = WORKS[work][option]()
     run()
-    with profile(activities=[ProfilerActivity.CPU]) as events:
-        start = time.perf_counter()
-        run()
-        total = time.perf_counter() - start
-    inside = sum(event.self_cpu_time_total for event in events.key_averages() if event.key.startswith("aten::"))
-    return 1 - inside / 1e6 / total
+    return shares(run)
 
 
 def start_up() -> list[float]:
@@ -248,6 +241,12 @@ def show_work(work: str, rounds: int, threads: list[int]) -> None:
     show(f"{work}: a step", "option", "time", *columns, "peak MiB", "of plain", rows=rows)
 
 
+def show_shares() -> None:
+    parts = {(work, option): child("shares_of", work, option) for work in WORKS for option in ("plain", "planned")}
+    rows = [[*names, *(f"{share:.1%}" for share in found.values())] for names, found in parts.items()]
+    show("Where the time of a profiled step goes", "work", "option", *next(iter(parts.values())), rows=rows)
+
+
 def show_growth() -> None:
     rows = []
     for along, settings in GROWTH.items():
@@ -286,10 +285,7 @@ def main() -> None:
         hand, plain = child("calls_of")
         same = "the same" if hand == plain else f"not {hand}"
         print(f"aten calls of the plain evaluation, {sum(plain.values())}, and of the loop by hand: {same}")
-        shares = " and ".join(
-            f"{evaluation} {child('overhead', evaluation):.1%}" for evaluation in ("planned", "plain")
-        )
-        print(f"time of a profiled step outside of torch's operators: {shares}")
+        show_shares()
         begun, ended = child("start_up")
         print(f"CPU time from the start of Python to the first step {begun:.1f} s, to its end {ended:.1f} s")
     if arguments.only in (None, "growth"):

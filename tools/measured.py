@@ -5,8 +5,15 @@ from __future__ import annotations
 import math
 import re
 import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from torch.profiler import ProfilerActivity, profile
+
+OUTSIDE = "outside of operators"
+KINDS = {"conv": "convolutions", "batch_norm": "norms", "pool": "poolings", "": "other operators"}
+"""Operators of torch by what is in their names, the first that fits."""
 
 
 def timed(
@@ -33,6 +40,20 @@ def gains(times: Mapping[str, list[float]], option: str) -> list[float]:
 def exponent(sizes: Iterable[float], values: Iterable[float]) -> float:
     """The power of the size that values grow with: the slope of the line through the logarithms."""
     return statistics.linear_regression(list(map(math.log, sizes)), list(map(math.log, values))).slope
+
+
+def shares(run: Callable[[], object]) -> dict[str, float]:
+    """What share of a profiled call each kind of operator takes, and what no operator of torch accounts for."""
+    with profile(activities=[ProfilerActivity.CPU]) as events:
+        start = time.perf_counter()
+        run()
+        total = time.perf_counter() - start
+    found = dict.fromkeys([*KINDS.values(), OUTSIDE], 0.0)
+    for event in events.key_averages():
+        if event.key.startswith("aten::"):
+            kind = next(kind for part, kind in KINDS.items() if part in event.key)
+            found[kind] += event.self_cpu_time_total / 1e6 / total
+    return found | {OUTSIDE: 1 - sum(found.values())}
 
 
 def high_water() -> float:
