@@ -7,6 +7,7 @@ result, the two gradients and all theirs are one bilinear form, hence two functi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -104,19 +105,18 @@ def _by_taps(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dila
         [_overlap(tap * dilation[axis] - padding[axis], x.shape[2 + axis], gradient.shape[2 + axis]) for tap in taps]
         for axis, taps in enumerate(map(range, shape[2:]))
     )
-    sums = [
-        (images[:, image_rows, image_columns] * gradients[:, gradient_rows, gradient_columns]).sum((0, 1, 2))
-        for image_rows, gradient_rows in rows
-        for image_columns, gradient_columns in columns
-    ]
+    sums = []
+    for (top, above, height), (left, beside, width) in itertools.product(rows, columns):
+        part = images.narrow(1, top, height).narrow(2, left, width)  # not `[...]`, which `vmap` may not know
+        sums.append((part * gradients.narrow(1, above, height).narrow(2, beside, width)).sum((0, 1, 2)))
     return torch.stack(sums, 1).view(shape)
 
 
-def _overlap(shift: int, image: int, gradient: int) -> tuple[slice, slice]:
-    """What meets where `gradient` numbers lie on `image` numbers, displaced by `shift`."""
+def _overlap(shift: int, image: int, gradient: int) -> tuple[int, int, int]:
+    """Where on the image, and on the gradient displaced by `shift`, both lie, from where on and how far."""
     start = max(0, -shift)
-    stop = max(start, min(gradient, image - shift))
-    return slice(start + shift, stop + shift), slice(start, stop)
+    length = max(0, min(gradient, image - shift) - start)
+    return (start + shift, start, length) if length else (0, 0, 0)
 
 
 _convolution: Callable[..., Tensor] = _Convolution.apply

@@ -82,7 +82,7 @@ def search(world: str, seed: int, lr: float) -> str:
     options: dict[str, Any] = {"channels": 6, "dna_cells": 1, "cna_cells": 1, "layers": 1, "normalize": "batch"}
     options |= {"flow": "test_planted", "frequency": ["none"], "streaks": False, "averaging": "scalar"}
     operations: dict[str, Any] = {"plain": {"factory": "residual"}}
-    decision, frames, items, steps = "alignment", 5, 6, 28
+    decision, frames, items, steps = "alignment", 5, 6, 40
     if world in CELL_WORLDS:
         decision, frames, items, steps = "cell/1", 3, 8, 40
         options |= {"alignment": ["tgm"], "frames": frames}
@@ -93,7 +93,7 @@ def search(world: str, seed: int, lr: float) -> str:
     weights, averaging, arch = ("network.*", "!network.averaging.*"), ("network.averaging.*",), ("arch.*",)
     upper = Adam(lr=lr, betas=(0.5, 0.999))
     levels = {
-        "lower": Level(parameters=weights, loss="lower", split="train", optimizer=Adam(lr=3e-2)),
+        "lower": Level(parameters=weights, loss="lower", split="train", optimizer=Adam(lr=2e-2)),
         "middle": Level(parameters=averaging, loss="fused", split="middle", optimizer=Adam(lr=1e-3), period=5),
         "upper": Level(parameters=arch, loss="all", split="val", optimizer=upper, warmup=0.5),
     }
