@@ -154,15 +154,18 @@ def compare(title: str, options: Options, rounds: int) -> Iterator[tuple[str, ..
 
 
 def peak_memory(crop: int, response: str, kind: str, steps: int = 1) -> float:
-    """MiB at the peak of a fresh process that builds a supernet and takes some steps."""
+    """MiB at the peak of a fresh process that builds a supernet, and the levels and takes steps where there are any."""
     command = [sys.executable, __file__, "--child", json.dumps([crop, response, kind, steps])]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def child(crop: int, response: str, kind: str, steps: int) -> None:
-    step = search_step(crop, response, kind)
-    for _ in range(steps):
-        step()
+    if steps:
+        step = search_step(crop, response, kind)
+        for _ in range(steps):
+            step()
+    else:
+        Supernet(find_space("tmics"), **SPACE)
     print(high_water())
 
 
