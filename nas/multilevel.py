@@ -162,8 +162,8 @@ class Multilevel:
         loss, terms, found = self._differentiate(name, k, inner, respond, wanted, probing=probing)
         gradients = {p: found[p] for p in self.owned[name]}
         size = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients.values()))))
-        norm, value, *parts = torch.stack([size, loss, *terms.values()]).tolist()  # the one time a level waits
-        moved = Moved(value, norm, dict(zip(terms, parts, strict=True)))
+        norm, total, *parts = torch.stack([size, loss, *terms.values()]).tolist()  # the one time a level waits
+        moved = Moved(total, norm, dict(zip(terms, parts, strict=True)))
         if not (math.isfinite(norm) and math.isfinite(moved.loss)):
             for b, value in self._buffers().items():
                 value.copy_(buffers.get(b, value))

@@ -154,7 +154,7 @@ def compare(title: str, options: Options, rounds: int) -> Iterator[tuple[str, ..
 
 
 def peak_memory(crop: int, response: str, kind: str, steps: int = 1) -> float:
-    """MiB at the peak of a fresh process that builds a supernet, and the levels and takes steps where there are any."""
+    """MiB at the peak of a fresh process that builds a supernet, and takes so many steps of all levels."""
     command = [sys.executable, __file__, "--child", json.dumps([crop, response, kind, steps])]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

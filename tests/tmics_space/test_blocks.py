@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.errors import ConfigError, UnknownNameError
-from tmics_space.activation import SLOPE
+from tmics_space.activation import SLOPE, PReLU
 from tmics_space.blocks import (
     Attention,
     ChannelGate,
@@ -54,11 +54,11 @@ def test_blocks_keep_any_size(block: nn.Module, size: tuple[int, int]) -> None:
     assert block(torch.rand(2, 4, *size)).shape == (2, 4, *size)
 
 
-@pytest.mark.parametrize("gate", [ChannelGate(), SpatialGate()])
-def test_rows_of_attention_neither_shrink_nor_blow_up_what_they_are_shown(gate: nn.Module) -> None:
+@pytest.mark.parametrize("gate", [ChannelGate, SpatialGate])
+def test_rows_of_attention_neither_shrink_nor_blow_up_what_they_are_shown(gate: type[nn.Module]) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 32, 24, 24)
-    after = nn.Sequential(*(Attention(32, gate) for _ in range(8)))(x)
+    after = nn.Sequential(*(Attention(32, gate()) for _ in range(8)))(x)
     assert 0.5 < after.std() / x.std() < 5  # 0.0009 by torch's own initialization
 
 
@@ -66,7 +66,7 @@ def test_he_draws_weights_of_the_published_deviation() -> None:
     torch.manual_seed(0)
     layer = he(conv(32, 64))
     assert layer.weight.std().item() == pytest.approx((2 / (1 + 0.25**2) / (32 * 9)) ** 0.5, rel=0.02)
-    assert nn.PReLU().weight.item() == SLOPE
+    assert PReLU().weight.item() == nn.PReLU().weight.item() == SLOPE == 0.25
 
 
 def test_a_residual_block_adds_its_body() -> None:

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from tmics_space.blocks import conv
 from tmics_space.depthwise import DepthwiseConv2d
 
-KERNELS = pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 2), (5, 2), (3, 3)])
+KERNELS = pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (3, 2), (5, 1), (5, 2), (3, 3)])
 
 
 def pair(kernel: int, dilation: int, dtype: torch.dtype = torch.float64) -> tuple[DepthwiseConv2d, nn.Conv2d]:
