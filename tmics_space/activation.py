@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.planner.function import Differentiable, asked
+
 SLOPE = 0.25
 """The slope with which a PReLU begins."""
 
@@ -25,15 +27,13 @@ class PReLU(nn.PReLU):
     def forward(self, input: Tensor) -> Tensor:
         # Under autocast the gradient has another type than what was saved.
         if input.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-            out: Tensor = _PReLU.apply(input, self.weight)  # type: ignore[no-untyped-call]  # torch has no types here
+            out: Tensor = _PReLU.apply(input, self.weight)
             return out
         return super().forward(input)
 
 
-class _PReLU(torch.autograd.Function):
+class _PReLU(Differentiable):
     """Its derivatives are made of differentiable operations, so they can be differentiated again."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, slope: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class _PReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, slope = ctx.saved_tensors
-        wanted_x, wanted_slope = ctx.needs_input_grad
+        wanted_x, wanted_slope = asked(ctx, 2)
         positive = _positive(gradient, x)
         rest = gradient - positive
         of_x = torch.addcmul(positive, rest, slope) if wanted_x else None

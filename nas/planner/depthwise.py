@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from nas.planner import native
-from nas.planner.signature import signed
+from nas.planner.function import Differentiable, asked
 
 native.load()
 
@@ -31,11 +30,8 @@ def depthwise(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tenso
     return _convolution(x, weight, padding, dilation)
 
 
-class _Convolution(Function):
-    generate_vmap_rule = True
-
+class _Convolution(Differentiable):
     @staticmethod
-    @signed
     def forward(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tensor:
         return torch.conv2d(x, weight, None, 1, padding, dilation, len(weight))
 
@@ -48,7 +44,7 @@ class _Convolution(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
+        wanted = asked(ctx, 2)
         to_x = _transposed(gradient, weight, *ctx.geometry) if wanted[0] else None
         to_weight = _correlation(x, gradient, weight.shape, *ctx.geometry) if wanted[1] else None
         return to_x, to_weight, None, None
@@ -59,13 +55,10 @@ class _Convolution(Function):
         return depthwise(along_x, weight, *ctx.geometry) + depthwise(x, along_weight, *ctx.geometry)
 
 
-class _Correlation(Function):
+class _Correlation(Differentiable):
     """The gradient of the kernel, given the input and the gradient of the output."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    @signed
     def forward(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
         if x.device.type == "cpu" and (max(shape[2:]) > 3 or max(dilation) > 1):  # where torch is slow
             if native.suits(x):
@@ -86,7 +79,7 @@ class _Correlation(Function):
     @staticmethod
     def backward(ctx: Any, along: Tensor) -> Any:
         x, gradient = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
+        wanted = asked(ctx, 2)
         to_x = _transposed(gradient, along, *ctx.geometry) if wanted[0] else None
         to_gradient = depthwise(x, along, *ctx.geometry) if wanted[1] else None
         return to_x, to_gradient, None, None, None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -29,11 +29,15 @@ class Wide:
         return self._copies[count]
 
 
-def run_chains(chains: Sequence[Chain], x: Wide, scale: Tensor | None = None) -> Tensor:
+Scale = Callable[[int], Tensor]
+"""The factors of several candidates, each repeated for a number of channels: shape `(candidates * channels,)`."""
+
+
+def run_chains(chains: Sequence[Chain], x: Wide, scale: Scale | None = None) -> Tensor:
     """Run chains of equal structure on one input `(batch, channels, height, width)`.
 
-    Returns their outputs side by side, `(batch, len(chains) * out channels, ...)`; `scale`, of shape `(len(chains),)`,
-    multiplies the output of each.
+    Returns their outputs side by side, `(batch, len(chains) * out channels, ...)`; `scale` multiplies the output of
+    each.
     """
     count = len(chains)
     narrow: Wide | None = x
@@ -48,7 +52,7 @@ def run_chains(chains: Sequence[Chain], x: Wide, scale: Tensor | None = None) ->
             wide = _run(layers, wide, factor)
         elif isinstance(layers[0], Parallel):
             wide = _parallel(layers, narrow)
-            wide = wide if factor is None else _scaled(wide, factor)
+            wide = wide if factor is None else _scaled(wide, count, factor)
         elif isinstance(layers[0], nn.Conv2d) and layers[0].groups == 1:
             wide = _convolve(layers, narrow.x, 1, factor)  # all kernels on the one input
         else:
@@ -74,7 +78,7 @@ def shared_norm(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     return out
 
 
-def _run(layers: Sequence[nn.Module], x: Tensor, scale: Tensor | None) -> Tensor:
+def _run(layers: Sequence[nn.Module], x: Tensor, scale: Scale | None) -> Tensor:
     """One layer of each candidate on channels that stand side by side."""
     if isinstance(layers[0], nn.Conv2d):
         return _convolve(layers, x, len(layers), scale)
@@ -85,16 +89,16 @@ def _run(layers: Sequence[nn.Module], x: Tensor, scale: Tensor | None) -> Tensor
         x = torch.cat([_parallel([layer], Wide(part)) for layer, part in parts], 1)
     else:
         x = layers[0](x)
-    return x if scale is None else _scaled(x, scale)
+    return x if scale is None else _scaled(x, len(layers), scale)
 
 
-def _convolve(layers: Sequence[Any], x: Tensor, times: int, scale: Tensor | None) -> Tensor:
+def _convolve(layers: Sequence[Any], x: Tensor, times: int, scale: Scale | None) -> Tensor:
     """Convolve; `times` is how often the input of one layer stands side by side in `x`."""
     first = layers[0]
     weight = _joined([layer.weight for layer in layers])
     bias = None if first.bias is None else _joined([layer.bias for layer in layers])
     if scale is not None:  # the output is linear in both
-        factor = scale.repeat_interleave(first.out_channels)
+        factor = scale(first.out_channels)
         weight = weight * factor.view(-1, 1, 1, 1)
         bias = None if bias is None else bias * factor
     if _is_depthwise(first) and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
@@ -118,13 +122,13 @@ def _depthwise(layer: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
     return depthwise(x, weight, (p // s, q // t), (d // s, e // t))
 
 
-def _normalize(norms: Sequence[nn.BatchNorm2d], x: Tensor, scale: Tensor | None) -> Tensor:
+def _normalize(norms: Sequence[nn.BatchNorm2d], x: Tensor, scale: Scale | None) -> Tensor:
     first, channels = norms[0], norms[0].num_features
     weight = bias = mean = var = None
     if first.affine:
         weight, bias = _joined([norm.weight for norm in norms]), _joined([norm.bias for norm in norms])
     if scale is not None:
-        factor = scale.repeat_interleave(channels)
+        factor = scale(channels)
         weight = factor if weight is None else weight * factor
         bias = None if bias is None else bias * factor
     tracked = first.running_mean is not None
@@ -152,8 +156,8 @@ def _parallel(layers: Sequence[nn.Module], x: Wide) -> Tensor:
     return torch.cat([torch.unflatten(output, 1, (len(layers), -1)) for output in outputs], 2).flatten(1, 2)
 
 
-def _scaled(x: Tensor, scale: Tensor) -> Tensor:
-    return (torch.unflatten(x, 1, (len(scale), -1)) * scale.view(-1, 1, 1, 1)).flatten(1, 2)
+def _scaled(x: Tensor, count: int, scale: Scale) -> Tensor:
+    return x * scale(x.shape[1] // count).view(-1, 1, 1)
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:

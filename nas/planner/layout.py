@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
-from nas.planner.signature import signed
+from nas.planner.function import Differentiable
 
 
 def channels_last(network: nn.Module) -> None:
@@ -29,11 +28,8 @@ def laid_out(x: Tensor) -> Tensor:
     return _laid(x)
 
 
-class _Laid(Function):
-    generate_vmap_rule = True
-
+class _Laid(Differentiable):
     @staticmethod
-    @signed
     def forward(x: Tensor) -> Tensor:
         # Not `contiguous(memory_format=...)`, which `vmap` does not know.
         return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

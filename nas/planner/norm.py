@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.nn import functional as F
 
-from nas.planner.signature import signed
+from nas.planner.function import Differentiable
 
 PIXELS = (0, 2, 3)
 
@@ -37,13 +36,10 @@ def batch_norm(
     return _norm(x, weight, bias, running_mean, running_var, momentum, eps)[0]
 
 
-class _Norm(Function):
+class _Norm(Differentiable):
     """weight u + bias, with u = (x - mean) inverse; the mean and inverse = 1 / sqrt(variance + eps), too."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    @signed
     def forward(
         x: Tensor,
         weight: Tensor | None,
@@ -82,13 +78,10 @@ class _Norm(Function):
         return change, None, None
 
 
-class _Gradient(Function):
+class _Gradient(Differentiable):
     """Of g . y to x, weight and bias: weight inverse (g - E g - u E gu), sum gu, sum g; E is the mean over pixels."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    @signed
     def forward(
         gradient: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from functools import partial
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,6 @@ from nas.planner.structure import Chain, chain, is_shared, is_zero, key
 
 Place = tuple[int, int]
 """A candidate: the number of its edge, and its own in it."""
-Weights = Sequence[Sequence[Tensor]]
-"""The mixing weight of each candidate of each edge, a number."""
 Shared = tuple[Tensor, list[Place]]
 """A tensor, and the candidates whose output it is."""
 
@@ -73,31 +72,57 @@ class SourcePlan:
                 else:
                     members.append(((i, j), layers))
         self.root = _branch([], members)
+        self._begin = [0, *accumulate(len(list(edge.children())) for edge in edges)]
+        """Where the mixing weights of an edge begin, among those of all edges."""
+        self._positions: dict[Hashable, Tensor] = {}
 
     def __call__(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor | None]:
         """The output of each edge, given its mixing weights; None for an edge without a connection."""
-        single = [weight.unbind() for weight in weights]
+        flat = torch.cat([*weights, weights[0].new_zeros(1)]) if weights else x
         outputs = _Sums(len(self.edges))
         shared: list[Shared] = []
-        self._walk(self.root, x, single, outputs, shared)
+        self._walk(self.root, x, flat, outputs, shared)
         if shared:
-            _mix(shared, single, outputs)
+            self._mix(shared, flat, outputs)
         for i, j in self.alone:
             candidate = list(self.edges[i].children())[j]
-            outputs.add(i, single[i][j] * candidate(x))
+            outputs.add(i, weights[i][j] * candidate(x))
         return outputs.finished()
 
-    def _walk(self, branch: Branch, x: Tensor, weights: Weights, outputs: _Sums, shared: list[Shared]) -> None:
+    def _walk(self, branch: Branch, x: Tensor, flat: Tensor, outputs: _Sums, shared: list[Shared]) -> None:
         """Add what runs together to `outputs`, and what edges share to `shared`."""
         x = branch.run(x)
         if branch.ends:
             shared.append((x, branch.ends))
         wide = Wide(x)
         for group in branch.groups:
-            scale = torch.stack([weights[i][j] for i, j in group.places])
+            scale = partial(self._weights, flat, tuple(group.places))
             outputs.add_wide(group.edges, run_chains(group.chains, wide, scale))
         for inner in branch.branches:
-            self._walk(inner, x, weights, outputs, shared)
+            self._walk(inner, x, flat, outputs, shared)
+
+    def _mix(self, shared: list[Shared], flat: Tensor, outputs: _Sums) -> None:
+        """Add to each edge the mixture of what the edges share: one matrix product for all."""
+        columns = [(x, dict(places)) for x, ends in shared for places in _apart(ends)]
+        edges = sorted({edge for _, places in columns for edge in places})
+        places = tuple((e, places[e]) if e in places else None for e in edges for _, places in columns)
+        matrix = self._weights(flat, places).view(len(edges), len(columns))
+        images = columns[0][0].dim() == 4  # which lie channels last: permuted, they are stacked as they lie
+        stacked = torch.stack([x.permute(0, 2, 3, 1) if images else x for x, _ in columns])
+        mixed = (matrix @ stacked.flatten(1)).view(len(edges), *stacked.shape[1:])
+        for edge, out in zip(edges, mixed.unbind(), strict=True):
+            outputs.add(edge, out.permute(0, 3, 1, 2) if images else out)
+
+    def _weights(self, flat: Tensor, places: tuple[Place | None, ...], times: int = 1) -> Tensor:
+        """The mixing weights of candidates, each so many times over, and zero for None; `flat` holds those of all."""
+        known = (places, times, flat.device)
+        if known not in self._positions:
+            found = [self._begin[-1] if place is None else self._begin[place[0]] + place[1] for place in places]
+            positions = torch.tensor(found, device=flat.device).repeat_interleave(times)
+            if type(positions) is not Tensor or torch._C._are_functorch_transforms_active():
+                return flat.index_select(0, positions)  # what a transform makes ends with it
+            self._positions[known] = positions
+        return flat.index_select(0, self._positions[known])
 
 
 class _Sums:
@@ -120,20 +145,6 @@ class _Sums:
             for edge, part in zip(edges, total.chunk(len(edges), 1), strict=True):
                 self.add(edge, part)
         return self.totals
-
-
-def _mix(shared: list[Shared], weights: Weights, outputs: _Sums) -> None:
-    """Add to each edge the mixture of what the edges share: one matrix product for all."""
-    columns = [(x, dict(places)) for x, ends in shared for places in _apart(ends)]
-    edges = sorted({edge for _, places in columns for edge in places})
-    zero = torch.zeros_like(weights[edges[0]][0])
-    numbers = [weights[e][places[e]] if e in places else zero for e in edges for _, places in columns]
-    matrix = torch.stack(numbers).view(len(edges), len(columns))
-    images = columns[0][0].dim() == 4  # which lie channels last: permuted, they are stacked as they lie
-    stacked = torch.stack([x.permute(0, 2, 3, 1) if images else x for x, _ in columns])
-    mixed = (matrix @ stacked.flatten(1)).view(len(edges), *stacked.shape[1:])
-    for edge, out in zip(edges, mixed.unbind(), strict=True):
-        outputs.add(edge, out.permute(0, 3, 1, 2) if images else out)
 
 
 def _branch(layers: list[nn.Module], members: Sequence[tuple[Place, Chain]]) -> Branch:

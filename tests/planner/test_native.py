@@ -52,13 +52,14 @@ def test_the_kernels_gradient_is_that_of_torch(built, channels, kernel, dilation
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
     padding = tuple(round(part * r) for part, r in zip(share, reach, strict=True))
     size = tuple(max(s, r + 1 - 2 * p) for s, r, p in zip(size, reach, padding, strict=True))
+    torch.manual_seed(0)
     x = torch.randn(2, channels, *size, dtype=dtype)
     weight = torch.randn(channels, 1, *kernel, dtype=dtype, requires_grad=True)
     out = F.conv2d(x, weight, None, 1, padding, dilation, channels)
     gradient = torch.randn_like(out)
     (expected,) = torch.autograd.grad(out, weight, gradient)
     found = native.kernel_gradient(x, gradient, kernel, padding, dilation)
-    torch.testing.assert_close(found, expected, **({"rtol": 0, "atol": 1e-12} if dtype == torch.float64 else {}))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-4)
 
 
 @compiler
