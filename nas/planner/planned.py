@@ -80,7 +80,7 @@ class _Survey:
         if candidate not in self._chains:
             self._chains[candidate] = chain(candidate)
         layers, scale = self._chains[candidate], weight.weights[weight.choice : weight.choice + 1]
-        return run_chains([layers], Wide(x), scale.expand) if layers else scale * candidate(x)
+        return run_chains([layers], Wide(x), scale.repeat) if layers else scale * candidate(x)
 
     def outdated(self) -> bool:
         return any(tuple(now.values()) != before for now, before in self._families) or any(

@@ -213,6 +213,16 @@ def test_fixed_supernets_and_derived_networks(setting: dict[str, Any], seed: int
         assert_close([plain(*images(seed))], [planned(*images(seed))])
 
 
+@given(SETTINGS, SEEDS)
+@settings(max_examples=15)
+def test_sampled_candidates(setting: dict[str, Any], seed: int) -> None:
+    found = []
+    for supernet in supernets(setting, seed, relaxation="gumbel"):
+        supernet.on_progress(seed, 2000)
+        found.append(results(supernet, images(seed)))
+    assert_close(*found)
+
+
 DARTS_LIKE = {"names": tuple(DARTS), "nodes": 2, "affine": True, "stride": 1, "output": "concat"}
 
 
