@@ -16,118 +16,52 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from measured import exponent, gains, high_water, shares, timed
-from reference import HandNetwork
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.nn import functional as F
+from steps import Make, Where, by_levels, hand_written, plainly
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.cost import costs
-from nas.levels import SGD, Adam, Level
-from nas.multilevel import Multilevel
 from nas.planner import native
 from nas.primitives import DARTS
-from nas.space import SearchSpace
-from nas.supernet import Supernet
 from search_spaces.darts import darts
 from search_spaces.nas_bench_201 import nas_bench_201
 
-BATCH = 16
 KERNEL = "planned, with the C++ kernel"
-"""Where it has been built, by `python -m nas.planner`."""
-Run = Callable[[], object]
-Batch = tuple[Tensor, Tensor]
+"""On a CPU, where it has been built, by `python -m nas.planner`."""
+BFLOAT16 = "planned, precision: bfloat16"
+"""On other devices."""
 
-
-def batch(split: str, index: int, size: int = BATCH) -> Batch:
-    generator = torch.Generator().manual_seed(2 * index + (split == "val"))
-    return torch.randn(size, 3, 32, 32, generator=generator), torch.randint(0, 10, (size,), generator=generator)
-
-
-def loss(model: nn.Module, batch: Batch) -> Tensor:
-    return F.cross_entropy(model(batch[0]), batch[1])
-
-
-def by_hand(model: nn.Module, arch: list[nn.Parameter]) -> Run:
-    """A first-order step as in the published code: all gradients, twice."""
-    names = set(map(id, arch))
-    upper = torch.optim.Adam(arch, 3e-4)
-    lower = torch.optim.SGD([p for p in model.parameters() if id(p) not in names], 0.025, 0.9)
-    data = {split: batch(split, 0) for split in ("train", "val")}
-
-    def step() -> None:
-        for optimizer, split in ((upper, "val"), (lower, "train")):
-            optimizer.zero_grad()
-            loss(model, data[split]).backward()
-            optimizer.step()
-
-    return step
-
-
-def by_levels(
-    space: SearchSpace, response: str = "first_order", size: int = BATCH, *, kernel: bool = False, **arguments: Any
-) -> Run:
-    """A search step of the engine; `kernel`: with the C++ kernel."""
-    supernet = Supernet(space, **arguments)
-    lower = Level(parameters=("network.*",), loss="loss", split="train", optimizer=SGD(lr=0.025, momentum=0.9))
-    upper = Level(
-        parameters=("arch.*",),
-        loss="loss",
-        split="val",
-        optimizer=Adam(lr=3e-4),
-        hypergradient={"lower": {"name": response}},
-    )
-    data = {split: batch(split, 0, size) for split in ("train", "val")}
-    levels = Multilevel(supernet, {"lower": lower, "upper": upper}, {"loss": loss}, lambda split, _: data[split], 1000)
-    steps = iter(range(1000))
-
-    def step() -> None:
-        native.enabled = kernel
-        levels.step(next(steps))
-
-    return step
-
-
-def plainly(space: SearchSpace) -> Run:
-    supernet = Supernet(space, evaluation="plain")
-    return by_hand(supernet, list(supernet.arch.values()))
-
-
-def hand_written() -> Run:
-    network = HandNetwork()
-    return by_hand(network, network.arch())
-
-
-WORKS: dict[str, dict[str, Callable[[], Run]]] = {
+WORKS: dict[str, dict[str, Make]] = {
     "DARTS, first order": {
-        "plain": lambda: plainly(darts),
+        "plain": partial(plainly, space=darts),
         "by hand, without the engine": hand_written,
-        "plain, selective gradients": lambda: by_levels(darts, evaluation="plain"),
-        "planned": lambda: by_levels(darts),
-        "planned, memory: checkpoint": lambda: by_levels(darts, memory="checkpoint"),
-        "planned, relaxation: gumbel": lambda: by_levels(darts, relaxation="gumbel"),
-        KERNEL: lambda: by_levels(darts, kernel=True),
+        "plain, selective gradients": partial(by_levels, evaluation="plain"),
+        "planned": by_levels,
+        "planned, memory: checkpoint": partial(by_levels, memory="checkpoint"),
+        "planned, relaxation: gumbel": partial(by_levels, relaxation="gumbel"),
+        KERNEL: partial(by_levels, kernel=True),
+        BFLOAT16: partial(by_levels, precision="bfloat16"),
     },
     "DARTS, unrolled (exact)": {
-        "plain": lambda: by_levels(darts, "unrolled", evaluation="plain"),
-        "planned": lambda: by_levels(darts, "unrolled"),
-        KERNEL: lambda: by_levels(darts, "unrolled", kernel=True),
+        "plain": partial(by_levels, response="unrolled", evaluation="plain"),
+        "planned": partial(by_levels, response="unrolled"),
+        KERNEL: partial(by_levels, response="unrolled", kernel=True),
+        BFLOAT16: partial(by_levels, response="unrolled", precision="bfloat16"),
     },
     "NAS-Bench-201, first order": {
-        "plain": lambda: plainly(nas_bench_201),
-        "planned": lambda: by_levels(nas_bench_201),
+        "plain": partial(plainly, space=nas_bench_201),
+        "planned": partial(by_levels, space=nas_bench_201),
+        BFLOAT16: partial(by_levels, space=nas_bench_201, precision="bfloat16"),
     },
 }
 """What is timed: options by name, the first of which the others are held against."""
-if not native.is_loaded():
-    for options in WORKS.values():
-        options.pop(KERNEL, None)
 
 GROWTH: dict[str, list[dict[str, Any]]] = {
     "channels": [{"channels": c} for c in (8, 16, 32)],
@@ -139,20 +73,34 @@ SMALL: dict[str, Any] = {"cells": 4, "size": 8}
 """The supernet whose growth is measured, where nothing else is said."""
 
 
+def options(work: str, where: Where) -> list[str]:
+    """The options of a work that there are on a device."""
+    there = {KERNEL: where.device == "cpu" and native.is_loaded(), BFLOAT16: where.device != "cpu"}
+    return [option for option in WORKS[work] if there.get(option, True)]
+
+
 # In a process of their own
 
 
-def times_of(work: str, rounds: int) -> dict[str, list[float]]:
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    return timed({name: make() for name, make in WORKS[work].items()}, rounds, clock)
+def times_of(work: str, rounds: int, where: Sequence[Any]) -> dict[str, list[float]]:
+    place = Where(*where)
+
+    def clock() -> float:
+        if place.device != "cpu":
+            torch.accelerator.synchronize()
+            return time.perf_counter()
+        return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+    return timed({name: WORKS[work][name](place) for name in options(work, place)}, rounds, clock)
 
 
-def peak_of(work: str, option: str) -> float:
-    """MiB at the peak of two steps."""
-    run = WORKS[work][option]()
+def peak_of(work: str, option: str, where: Sequence[Any]) -> float:
+    """MiB at the peak of two steps: of the device's memory, or of the process."""
+    place = Where(*where)
+    run = WORKS[work][option](place)
     run()
     run()
-    return high_water()
+    return high_water() if place.device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
 
 
 def calls_of() -> list[dict[str, int]]:
@@ -169,7 +117,7 @@ def calls_of() -> list[dict[str, int]]:
 
     counted = []
     for name in ("by hand, without the engine", "plain"):
-        run = WORKS["DARTS, first order"][name]()
+        run = WORKS["DARTS, first order"][name](Where())
         run()
         with Count() as count:
             run()
@@ -178,7 +126,7 @@ def calls_of() -> list[dict[str, int]]:
 
 
 def shares_of(work: str, option: str) -> dict[str, float]:
-    run = WORKS[work][option]()
+    run = WORKS[work][option](Where())
     run()
     return shares(run)
 
@@ -186,7 +134,7 @@ def shares_of(work: str, option: str) -> dict[str, float]:
 def start_up() -> list[float]:
     """Seconds of CPU time from the start of Python to the beginning and to the end of the first step of a search."""
     costs(darts.describe())
-    step = by_levels(darts)
+    step = by_levels(Where())
     begun = time.process_time()
     step()
     return [begun, time.process_time()]
@@ -195,7 +143,7 @@ def start_up() -> list[float]:
 def growth_of(along: str, number: int) -> list[float]:
     """Seconds and MiB of a step of a small supernet."""
     setting = SMALL | GROWTH[along][number]
-    run = by_levels(darts, **setting)
+    run = by_levels(Where(size=setting.pop("size")), **setting)
     run()
     times = timed({"": run}, 3, time.process_time)[""]
     return [min(times), high_water()]
@@ -219,23 +167,23 @@ def show(title: str, *columns: str, rows: list[list[str]]) -> None:
     Console(width=118).print(table)
 
 
-def show_work(work: str, rounds: int, threads: list[int]) -> None:
+def show_work(work: str, rounds: int, threads: list[int], where: Where) -> None:
     def gain(count: int, option: str) -> str:
         ratios = gains(times[count], option)
         return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
-    times = {count: child("times_of", work, rounds, threads=count) for count in threads}
-    options = list(WORKS[work])
-    peaks = {option: child("peak_of", work, option) for option in options}
+    times = {count: child("times_of", work, rounds, where, threads=count) for count in threads}
+    names = options(work, where)
+    peaks = {option: child("peak_of", work, option, where) for option in names}
     rows = [
         [
             option,
-            f"{statistics.median(times[threads[0]][option]):.2f} s",
+            f"{statistics.median(times[threads[0]][option]):.3g} s",
             *(gain(count, option) for count in threads),
             f"{peaks[option]:.0f}",
-            f"{peaks[option] / peaks[options[0]]:.2f}",
+            f"{peaks[option] / peaks[names[0]]:.2f}",
         ]
-        for option in options
+        for option in names
     ]
     columns = [f"gain, {count} thread{'s' * (count > 1)}" for count in threads]
     show(f"{work}: a step", "option", "time", *columns, "peak MiB", "of plain", rows=rows)
@@ -270,6 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU time at 1, wall time at more (1 2)")
+    parser.add_argument("--device", default="cpu", help="another, such as cuda: works alone, by wall time (cpu)")
+    parser.add_argument("--batch", type=int, default=Where().size, help="images at once (default %(default)s)")
     parser.add_argument("--only", choices=[*WORKS, "growth", "engine"], help="print this table alone")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -277,10 +227,14 @@ def main() -> None:
         function, *rest = json.loads(arguments.child)
         print(json.dumps(globals()[function](*rest)))
         return
-    print(f"channels 16, 32x32, batch {BATCH}; torch {torch.__version__}; {os.cpu_count()} cores")
+    where = Where(arguments.device, arguments.batch)
+    name = f"{os.cpu_count()} cores" if where.device == "cpu" else torch.cuda.get_device_name(where.device)
+    print(f"channels 16, 32x32, batch {where.size}; torch {torch.__version__}; {name}")
     for work in WORKS:
         if arguments.only in (None, work):
-            show_work(work, arguments.rounds, arguments.threads)
+            show_work(work, arguments.rounds, arguments.threads if where.device == "cpu" else [1], where)
+    if where.device != "cpu":
+        return
     if arguments.only in (None, "engine"):
         hand, plain = child("calls_of")
         same = "the same" if hand == plain else f"not {hand}"
