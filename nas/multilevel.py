@@ -20,7 +20,7 @@ from nas.hypergradient.protocol import constants, differentiate, leaves
 from nas.hypergradient.step import virtual_step
 from nas.levels import Level, Precision, assign
 from nas.objective import TaskLoss, Terms, objective
-from nas.probing import in_mode, replayed
+from nas.probing import copied, in_mode, replayed
 from nas.reach import depends_on, require_reached
 from nas.regularize import ramp
 
@@ -156,7 +156,7 @@ class Multilevel:
         level, optimizer = self.levels[name], self.optimizers[name]
         # Only the lowest level's own passes move batch-norm buffers.
         probing = name != next(iter(self.levels))
-        buffers = {} if probing else {b: buffer.clone() for b, buffer in self._buffers().items()}
+        buffers = {} if probing else copied(self._buffers())
         wanted = self._wanted(name, k)
         respond = functools.partial(self._respond, self._responses[name], k, taken)
         loss, terms, found = self._differentiate(name, k, inner, respond, wanted, probing=probing)
@@ -252,7 +252,7 @@ class Multilevel:
         # What the model has already need not be put in its place, one by one.
         state = {f"model.{a}": values[p] for a, p in self._aliases.items() if values[p] is not self._named[p]}
         if probing:
-            clones = {b: buffer.clone() for b, buffer in self._buffers().items()}
+            clones = copied(self._buffers())
             state |= {f"model.{alias}": clones[b] for alias, b in self._buffer_aliases.items()}
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         with in_mode(self.model, self.levels[name].mode, self._modules), autocast:

@@ -1,12 +1,13 @@
-"""Contexts in which a model is evaluated without a trace: its mode and the random numbers are as they were before."""
+"""What it takes to evaluate a model without a trace: its mode, its buffers and the random numbers as they were."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -39,3 +40,14 @@ def replayed(devices: Sequence[torch.device]) -> Callable[[], AbstractContextMan
             yield
 
     return replay
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies by the same names; on a graphics processor by few kernels, however many tensors there are."""
+    copies = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
+    alike: dict[torch.dtype, list[str]] = defaultdict(list)
+    for name, tensor in tensors.items():
+        alike[tensor.dtype].append(name)
+    for names in alike.values():
+        torch._foreach_copy_([copies[name] for name in names], [tensors[name] for name in names])
+    return copies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 import torch
@@ -16,7 +16,7 @@ from nas.errors import ConfigError, SpaceError
 from nas.genotype import Choice, Decision, Genotype, Provenance
 from nas.mixed import Node, Sampled
 from nas.planner import plan
-from nas.planner.layout import channels_last
+from nas.planner.layout import channels_last, is_last
 from nas.planner.memory import checkpointed
 from nas.relaxation import relaxation
 from nas.relaxation.sampling import Sampling, gumbel_noise, sample
@@ -86,6 +86,12 @@ class Supernet(nn.Module):
             return self.network(*inputs)
         finally:
             self._weights = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch has no types here
+        if self.evaluation == "planned":
+            channels_last(self.network)  # the device may be another one
+        return self
 
     def mixing_weights(self) -> dict[str, Tensor]:
         """The mixing weights of every decision that has arch parameters: shape `(candidates,)`, in [0, 1], by label."""
@@ -225,8 +231,8 @@ def _relaxation(chosen: str | Mapping[str, Any] | nn.Module) -> nn.Module:
 
 
 def _laid_out(value: Any) -> Any:
-    image = isinstance(value, Tensor) and value.dim() == 4
-    return value.contiguous(memory_format=torch.channels_last) if image else value
+    last = isinstance(value, Tensor) and is_last(value)
+    return value.contiguous(memory_format=torch.channels_last) if last else value
 
 
 def _leading(tensor: Tensor, like: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""The memory layout of images and of the weights of two-dimensional convolutions: channels last."""
+"""The memory layout of images and of the weights of two-dimensional convolutions: channels last, on the CPU.
+
+On CUDA it is torch's own: there the gradient of an average pooling that does not count its padding is wrong where
+channels lie last (torch 2.11).
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,27 @@ from nas.planner.function import Differentiable
 
 
 def channels_last(network: nn.Module) -> None:
-    """Lay the weights of two-dimensional convolutions out channels last: up to twice as fast on the CPU."""
+    """Lay the weights of two-dimensional convolutions out channels last on the CPU: up to twice as fast.
+
+    On other devices they get torch's own layout back.
+    """
     for parameter in network.parameters():  # `Module.to` would refuse weights of three-dimensional convolutions
         if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if is_last(parameter) else torch.contiguous_format
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def is_last(x: Tensor) -> bool:
+    """Whether the channels of a tensor are to lie last."""
+    return x.dim() == 4 and x.device.type == "cpu"
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """An image in the layout channels last, whose gradient will have it too; any other tensor as it is.
+    """An image on the CPU in the layout channels last, whose gradient will have it too; any other tensor as it is.
 
     Without this a gradient that begins as a mean over pixels, say, stays in another layout through all of a cell.
     """
-    if x.dim() != 4:
-        return x
-    return _laid(x)
+    return _laid(x) if is_last(x) else x
 
 
 class _Laid(Differentiable):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nas.mixed import MixedOperation
 from nas.planner.layers import Wide, run_chains, shared_norm
+from nas.planner.layout import is_last
 from nas.planner.structure import Chain, chain, is_shared, is_zero, key
 
 Place = tuple[int, int]
@@ -107,11 +108,11 @@ class SourcePlan:
         edges = sorted({edge for _, places in columns for edge in places})
         places = tuple((e, places[e]) if e in places else None for e in edges for _, places in columns)
         matrix = self._weights(flat, places).view(len(edges), len(columns))
-        images = columns[0][0].dim() == 4  # which lie channels last: permuted, they are stacked as they lie
-        stacked = torch.stack([x.permute(0, 2, 3, 1) if images else x for x, _ in columns])
+        last = is_last(columns[0][0])  # permuted, images are stacked as they lie
+        stacked = torch.stack([x.permute(0, 2, 3, 1) if last else x for x, _ in columns])
         mixed = (matrix @ stacked.flatten(1)).view(len(edges), *stacked.shape[1:])
         for edge, out in zip(edges, mixed.unbind(), strict=True):
-            outputs.add(edge, out.permute(0, 3, 1, 2) if images else out)
+            outputs.add(edge, out.permute(0, 3, 1, 2) if last else out)
 
     def _weights(self, flat: Tensor, places: tuple[Place | None, ...], times: int = 1) -> Tensor:
         """The mixing weights of candidates, each so many times over, and zero for None; `flat` holds those of all."""

@@ -8,6 +8,8 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from nas.planner.layout import channels_last, laid_out
+from nas.supernet import Supernet
+from search_spaces.darts import darts
 
 
 def test_images_and_their_gradients_lie_channels_last() -> None:
@@ -37,3 +39,14 @@ def test_only_weights_of_two_dimensions_move() -> None:
     channels_last(network)
     assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert all(map(torch.equal, before, network.parameters()))
+
+
+def test_on_other_devices_the_layout_is_that_of_torch() -> None:
+    supernet = Supernet(darts, channels=4, cells=3, nodes=1)
+    stem = supernet.network.stem[0]
+    assert stem.weight.is_contiguous(memory_format=torch.channels_last)
+    supernet.to("meta")
+    assert stem.weight.is_contiguous()
+    x = torch.zeros(1, 3, 8, 8, device="meta")
+    assert supernet(x).device.type == "meta"
+    assert laid_out(x) is x
