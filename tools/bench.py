@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -34,9 +33,7 @@ from search_spaces.darts import darts
 from search_spaces.nas_bench_201 import nas_bench_201
 
 KERNEL = "planned, with the C++ kernel"
-"""On a CPU, where it has been built, by `python -m nas.planner`."""
-BFLOAT16 = "planned, precision: bfloat16"
-"""On other devices."""
+"""Where it has been built, by `python -m nas.planner`."""
 
 WORKS: dict[str, dict[str, Make]] = {
     "DARTS, first order": {
@@ -47,21 +44,21 @@ WORKS: dict[str, dict[str, Make]] = {
         "planned, memory: checkpoint": partial(by_levels, memory="checkpoint"),
         "planned, relaxation: gumbel": partial(by_levels, relaxation="gumbel"),
         KERNEL: partial(by_levels, kernel=True),
-        BFLOAT16: partial(by_levels, precision="bfloat16"),
     },
     "DARTS, unrolled (exact)": {
         "plain": partial(by_levels, response="unrolled", evaluation="plain"),
         "planned": partial(by_levels, response="unrolled"),
         KERNEL: partial(by_levels, response="unrolled", kernel=True),
-        BFLOAT16: partial(by_levels, response="unrolled", precision="bfloat16"),
     },
     "NAS-Bench-201, first order": {
         "plain": partial(plainly, space=nas_bench_201),
         "planned": partial(by_levels, space=nas_bench_201),
-        BFLOAT16: partial(by_levels, space=nas_bench_201, precision="bfloat16"),
     },
 }
 """What is timed: options by name, the first of which the others are held against."""
+if not native.is_loaded():
+    for options in WORKS.values():
+        options.pop(KERNEL, None)
 
 GROWTH: dict[str, list[dict[str, Any]]] = {
     "channels": [{"channels": c} for c in (8, 16, 32)],
@@ -73,34 +70,20 @@ SMALL: dict[str, Any] = {"cells": 4, "size": 8}
 """The supernet whose growth is measured, where nothing else is said."""
 
 
-def options(work: str, where: Where) -> list[str]:
-    """The options of a work that there are on a device."""
-    there = {KERNEL: where.device == "cpu" and native.is_loaded(), BFLOAT16: where.device != "cpu"}
-    return [option for option in WORKS[work] if there.get(option, True)]
-
-
 # In a process of their own
 
 
-def times_of(work: str, rounds: int, where: Sequence[Any]) -> dict[str, list[float]]:
-    place = Where(*where)
-
-    def clock() -> float:
-        if place.device != "cpu":
-            torch.accelerator.synchronize()
-            return time.perf_counter()
-        return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
-
-    return timed({name: WORKS[work][name](place) for name in options(work, place)}, rounds, clock)
+def times_of(work: str, rounds: int) -> dict[str, list[float]]:
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    return timed({name: make(Where()) for name, make in WORKS[work].items()}, rounds, clock)
 
 
-def peak_of(work: str, option: str, where: Sequence[Any]) -> float:
-    """MiB at the peak of two steps: of the device's memory, or of the process."""
-    place = Where(*where)
-    run = WORKS[work][option](place)
+def peak_of(work: str, option: str) -> float:
+    """MiB at the peak of two steps."""
+    run = WORKS[work][option](Where())
     run()
     run()
-    return high_water() if place.device == "cpu" else torch.cuda.max_memory_allocated() / 2**20
+    return high_water()
 
 
 def calls_of() -> list[dict[str, int]]:
@@ -167,23 +150,23 @@ def show(title: str, *columns: str, rows: list[list[str]]) -> None:
     Console(width=118).print(table)
 
 
-def show_work(work: str, rounds: int, threads: list[int], where: Where) -> None:
+def show_work(work: str, rounds: int, threads: list[int]) -> None:
     def gain(count: int, option: str) -> str:
         ratios = gains(times[count], option)
         return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
-    times = {count: child("times_of", work, rounds, where, threads=count) for count in threads}
-    names = options(work, where)
-    peaks = {option: child("peak_of", work, option, where) for option in names}
+    times = {count: child("times_of", work, rounds, threads=count) for count in threads}
+    options = list(WORKS[work])
+    peaks = {option: child("peak_of", work, option) for option in options}
     rows = [
         [
             option,
             f"{statistics.median(times[threads[0]][option]):.3g} s",
             *(gain(count, option) for count in threads),
             f"{peaks[option]:.0f}",
-            f"{peaks[option] / peaks[names[0]]:.2f}",
+            f"{peaks[option] / peaks[options[0]]:.2f}",
         ]
-        for option in names
+        for option in options
     ]
     columns = [f"gain, {count} thread{'s' * (count > 1)}" for count in threads]
     show(f"{work}: a step", "option", "time", *columns, "peak MiB", "of plain", rows=rows)
@@ -218,8 +201,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU time at 1, wall time at more (1 2)")
-    parser.add_argument("--device", default="cpu", help="another, such as cuda: works alone, by wall time (cpu)")
-    parser.add_argument("--batch", type=int, default=Where().size, help="images at once (default %(default)s)")
     parser.add_argument("--only", choices=[*WORKS, "growth", "engine"], help="print this table alone")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -227,14 +208,10 @@ def main() -> None:
         function, *rest = json.loads(arguments.child)
         print(json.dumps(globals()[function](*rest)))
         return
-    where = Where(arguments.device, arguments.batch)
-    name = f"{os.cpu_count()} cores" if where.device == "cpu" else torch.cuda.get_device_name(where.device)
-    print(f"channels 16, 32x32, batch {where.size}; torch {torch.__version__}; {name}")
+    print(f"channels 16, 32x32, batch {Where().size}; torch {torch.__version__}; {os.cpu_count()} cores")
     for work in WORKS:
         if arguments.only in (None, work):
-            show_work(work, arguments.rounds, arguments.threads if where.device == "cpu" else [1], where)
-    if where.device != "cpu":
-        return
+            show_work(work, arguments.rounds, arguments.threads)
     if arguments.only in (None, "engine"):
         hand, plain = child("calls_of")
         same = "the same" if hand == plain else f"not {hand}"
