@@ -104,6 +104,10 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             if not valid:
                 raise ValueError(f"'{field}' is {expected}, found {getattr(self, field)}")
 
+    def minimises_as(self, other: Level) -> bool:
+        """Whether another level minimises the same, on whatever data."""
+        return all(getattr(self, field) == getattr(other, field) for field in ("loss", "mode", "regularizers"))
+
     def start(self, total: int) -> int:
         """The first search step after the warm-up, of `total`."""
         return math.ceil(round(self.warmup * total, 6))  # 0.07 * 100 is a little more than 7

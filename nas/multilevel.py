@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_map_only
 
 from nas.errors import ConfigError, DivergedError
 from nas.hypergradient import Loss, Parameters, Response, response
@@ -23,6 +22,7 @@ from nas.objective import TaskLoss, Terms, objective
 from nas.probing import copied, in_mode, replayed
 from nas.reach import depends_on, require_reached
 from nas.regularize import ramp
+from nas.task import placed
 
 Taken = dict[str, Parameters]
 """By level, the gradient that the step it has just taken descended."""
@@ -270,7 +270,10 @@ class Multilevel:
         with self._random_kept():
             for name, level in self.levels.items():
                 inputs = self.batch(level.split, 0), 1.0
-                seen[name] = depends_on(self._evaluate(name, values, inputs, probing=True)[0], values)
+                if like := [each for each in seen if level.minimises_as(self.levels[each])]:
+                    seen[name] = seen[like[0]]
+                else:
+                    seen[name] = depends_on(self._evaluate(name, values, inputs, probing=True)[0], values)
         require_reached(self.levels, self.owned, seen)
 
     def _random_kept(self) -> AbstractContextManager[None]:
@@ -293,8 +296,3 @@ def _first_names(named: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor
     """The name in `first` of each tensor, by each of its names: tied weights have several."""
     names = {id(tensor): name for name, tensor in first.items()}
     return {alias: names[id(tensor)] for alias, tensor in named if id(tensor) in names}
-
-
-def placed(value: Any, device: torch.device) -> Any:
-    """A batch, or anything that holds tensors in containers, on a device."""
-    return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), value)

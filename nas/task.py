@@ -8,7 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from nas.errors import ConfigError, UnknownNameError
 
@@ -97,3 +99,8 @@ def find_task(name: str) -> Any:
 
 def _origin(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def placed(value: Any, device: torch.device) -> Any:
+    """A batch, or anything that holds tensors in containers, on a device."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device, non_blocking=True), value)

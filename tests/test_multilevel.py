@@ -19,11 +19,12 @@ from nas.errors import ConfigError, DivergedError, UnknownNameError
 from nas.files import convert
 from nas.hypergradient import RESPONSES
 from nas.levels import Level
-from nas.multilevel import Moved, Multilevel, placed
+from nas.multilevel import Moved, Multilevel
 from nas.primitives import DropPath
 from nas.regularize import entropy, expected_cost
 from nas.space import search_space
 from nas.supernet import Supernet
+from nas.task import placed
 
 PATIENCE = 10
 
@@ -875,6 +876,23 @@ def test_levels_without_influence(changes: dict[str, Any], message: str) -> None
     }
     with pytest.raises(ConfigError, match=message):
         build(three(**changes), losses=losses)
+
+
+def test_levels_that_minimise_the_same_are_looked_at_once() -> None:
+    seen = []
+
+    def counted(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+        seen.append(net.training)
+        return upper(net, batch)
+
+    for mode, modes in (("train", [True]), ("eval", [True, False])):
+        seen.clear()
+        levels = {
+            "lower": three(lower={"parameters": ["!arch", "*"], "loss": "same"})["lower"],
+            "upper": three(upper={"loss": "same", "mode": mode, "hypergradient": {}})["upper"],
+        }
+        Multilevel(Net().double(), levels, {"same": counted}, batch, 10)
+        assert seen == modes
 
 
 def test_a_level_reaches_the_upper_loss_through_one_between() -> None:

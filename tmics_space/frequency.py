@@ -15,6 +15,8 @@ from tmics_space.blocks import Attention, ChannelGate, conv, depthwise_enhanceme
 
 EPSILONS = (1e-3, 1e-4)
 """Both regularisations are used at every radius."""
+TOGETHER = 32
+"""Channels that are filtered together on the CPU: so many stay in its cache from one pass over them to the next."""
 
 
 class BoxFilter:
@@ -118,7 +120,15 @@ class FrequencyDecomposition(nn.Module):
 def decompose(p: Tensor, radii: Sequence[int]) -> Tensor:
     """The low frequencies of `p` `(batch, channels, height, width)` at each radius and epsilon, stacked in channels."""
     guide = (p.amax(1) - p.amin(1)).unsqueeze(1)  # not `keepdim`: one channel laid out channels last is slow
-    return torch.cat([low for radius in radii for low in guided_filters(guide, p, radius, EPSILONS)], 1)
+    parts = [_as_laid(part, p) for part in torch.split(p, TOGETHER, 1)] if p.device.type == "cpu" else [p]
+    bands = [[low for radius in radii for low in guided_filters(guide, part, radius, EPSILONS)] for part in parts]
+    return torch.cat([low for band in zip(*bands, strict=True) for low in band], 1)
+
+
+def _as_laid(part: Tensor, whole: Tensor) -> Tensor:
+    """Some channels of an image, in one piece and in its layout."""
+    last = whole.is_contiguous(memory_format=torch.channels_last)
+    return part.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _band(inputs: int, channels: int) -> nn.Sequential:

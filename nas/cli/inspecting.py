@@ -198,8 +198,8 @@ def latency(config: str, /, *overrides: str, repeats: int = 20) -> None:
     from nas.config import load_config
     from nas.files import dump_yaml
     from nas.latency import measure_latency
-    from nas.multilevel import placed
     from nas.search import build_supernet
+    from nas.task import placed
 
     if repeats < 1:
         raise ConfigError(f"--repeats is a number of passes, at least 1, found {repeats}")

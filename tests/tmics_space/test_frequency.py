@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nas.errors import ConfigError
 from tmics_space.frequency import (
     EPSILONS,
+    TOGETHER,
     BoxFilter,
     FrequencyDecomposition,
     decompose,
@@ -169,3 +170,12 @@ def test_autocast_leaves_the_statistics_in_single_precision() -> None:
 def test_it_has_a_shape_on_the_meta_device() -> None:
     cell = FrequencyDecomposition(4, (2,)).to("meta")
     assert cell(torch.rand(1, 4, 9, 9, device="meta")).shape == (1, 4, 9, 9)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["channels first", "last"])
+def test_many_channels_are_filtered_some_at_a_time(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    p = torch.randn(2, 2 * TOGETHER + 3, 16, 15, dtype=torch.double).contiguous(memory_format=layout)
+    guide = p.amax(1, keepdim=True) - p.amin(1, keepdim=True)
+    expected = [low for radius in (4, 6) for low in guided_filters(guide, p, radius, EPSILONS)]
+    torch.testing.assert_close(decompose(p, (4, 6)), torch.cat(expected, 1), rtol=0, atol=1e-12)
