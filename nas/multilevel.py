@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from nas.hypergradient.protocol import constants, differentiate, leaves
 from nas.hypergradient.step import virtual_step
 from nas.levels import Level, Precision, assign
 from nas.objective import TaskLoss, Terms, objective
-from nas.probing import copied, in_mode, replayed
+from nas.probing import Places, copied, in_mode, replayed, unmoved
 from nas.reach import depends_on, require_reached
 from nas.regularize import ramp
 from nas.task import placed
@@ -78,9 +78,8 @@ class Multilevel:
         self._modules = list(model.modules())
         self._devices = sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
         self._aliases = _first_names(model.named_parameters(remove_duplicate=False), self._named)
-        buffers = dict(model.named_buffers())
-        self._buffer_aliases = _first_names(model.named_buffers(remove_duplicate=False), buffers)
-        self._buffer_places = {b: (model.get_submodule(b.rpartition(".")[0]), b.rpartition(".")[2]) for b in buffers}
+        aliases = _first_names(model.named_buffers(remove_duplicate=False), dict(model.named_buffers()))
+        self._buffer_places: Places = [(name, *_place(model, alias)) for alias, name in aliases.items()]
         self.owned = assign(self.levels, list(self._named))
         self._objectives = {name: objective(model, name, levels[name], losses, arguments or {}) for name in levels}
         self._responses = {
@@ -251,17 +250,15 @@ class Multilevel:
         """A level's loss at the given parameters, and its terms; the model's buffers move unless `probing`."""
         # What the model has already need not be put in its place, one by one.
         state = {f"model.{a}": values[p] for a, p in self._aliases.items() if values[p] is not self._named[p]}
-        if probing:
-            clones = copied(self._buffers())
-            state |= {f"model.{alias}": clones[b] for alias, b in self._buffer_aliases.items()}
+        kept = unmoved(self._buffer_places) if probing else nullcontext()
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-        with in_mode(self.model, self.levels[name].mode, self._modules), autocast:
+        with in_mode(self.model, self.levels[name].mode, self._modules), kept, autocast:
             evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs, tie_weights=False)
         return evaluated
 
     def _buffers(self) -> Parameters:
         """The buffers that the model has now, by name."""
-        return {b: getattr(module, key) for b, (module, key) in self._buffer_places.items()}
+        return {name: table[key] for name, table, key in self._buffer_places}
 
     def _require_reached(self) -> None:
         """Raise `ConfigError` for a level whose loss does not depend on it, or that no loss above depends on."""
@@ -290,6 +287,11 @@ def _response(level: str, below: str, arguments: Mapping[str, Any]) -> Response:
         return response(**arguments)
     except TypeError as error:
         raise ConfigError(f"level '{level}': hypergradient.{below}: {error}") from error
+
+
+def _place(model: nn.Module, buffer: str) -> tuple[dict[str, Any], str]:
+    module, _, key = buffer.rpartition(".")
+    return model.get_submodule(module)._buffers, key
 
 
 def _first_names(named: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor]) -> dict[str, str]:

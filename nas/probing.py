@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,24 @@ def replayed(devices: Sequence[torch.device]) -> Callable[[], AbstractContextMan
             yield
 
     return replay
+
+
+Places = Sequence[tuple[str, dict[str, Any], str]]
+"""Where each buffer lies: its own name, a module's table of buffers, and its name there; tied buffers have several."""
+
+
+@contextmanager
+def unmoved(places: Places) -> Iterator[None]:
+    """In this context modules have copies of their buffers."""
+    before = [table[key] for _, table, key in places]
+    copies = copied({name: buffer for (name, *_), buffer in zip(places, before, strict=True)})
+    try:
+        for name, table, key in places:
+            table[key] = copies[name]
+        yield
+    finally:
+        for (_, table, key), buffer in zip(places, before, strict=True):
+            table[key] = buffer
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

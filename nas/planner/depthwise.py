@@ -7,7 +7,6 @@ result, the two gradients and all theirs are one bilinear form, hence two functi
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -93,15 +92,15 @@ class _Correlation(Differentiable):
 
 def _by_taps(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
     """The gradient of the kernel, by one product and sum of images for each of its numbers."""
-    images, gradients = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
     rows, columns = (
         [_overlap(tap * dilation[axis] - padding[axis], x.shape[2 + axis], gradient.shape[2 + axis]) for tap in taps]
         for axis, taps in enumerate(map(range, shape[2:]))
     )
     sums = []
-    for (top, above, height), (left, beside, width) in itertools.product(rows, columns):
-        part = images.narrow(1, top, height).narrow(2, left, width)  # not `[...]`, which `vmap` may not know
-        sums.append((part * gradients.narrow(1, above, height).narrow(2, beside, width)).sum((0, 1, 2)))
+    for top, above, height in rows:  # not `[...]`, which `vmap` may not know
+        image, gradients = x.narrow(2, top, height), gradient.narrow(2, above, height)
+        for left, beside, width in columns:
+            sums.append((image.narrow(3, left, width) * gradients.narrow(3, beside, width)).sum((0, 2, 3)))
     return torch.stack(sums, 1).view(shape)
 
 
