@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.planner.function import Differentiable, asked
+from nas.planner.function import asked, call
 
 SLOPE = 0.25
 """The slope with which a PReLU begins."""
@@ -27,13 +27,15 @@ class PReLU(nn.PReLU):
     def forward(self, input: Tensor) -> Tensor:
         # Under autocast the gradient has another type than what was saved.
         if input.device.type == "cpu" and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-            out: Tensor = _PReLU.apply(input, self.weight)
+            out: Tensor = call(_PReLU, input, self.weight)
             return out
         return super().forward(input)
 
 
-class _PReLU(Differentiable):
+class _PReLU(torch.autograd.Function):
     """Its derivatives are made of differentiable operations, so they can be differentiated again."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, slope: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import msgspec
 import torch
-from measured import gains, high_water, timed
+from measured import KINDS, OUTSIDE, gains, high_water, shares, timed
 from tmics_plain import PlainLevels, decompose, plain
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -202,6 +202,25 @@ def speeds(crop: int, size: int, rounds: int) -> Iterator[tuple[str, ...]]:
         yield from compare(title, prediction(name, channels, size), rounds)
 
 
+def parts(crop: int, size: int) -> Iterator[tuple[str, ...]]:
+    """The share of each kind of operator in what was timed."""
+    heavy = derived("heavy", 96)
+    light = prediction("light", 32, size)
+    works: dict[str, Options] = {
+        f"three-level step, crop {crop}": {
+            PLAIN: search_step(crop, "first order", PLAIN),
+            "all": search_step(crop, "first order"),
+        },
+        "heavy network, 96 channels": {PLAIN: passes(plain(heavy), 128), "all": passes(folded(heavy), 128)},
+        "predict, light, 32 channels": {option: light[option] for option in (PLAIN, "derain")},
+    }
+    for work, options in works.items():
+        for option, run in options.items():
+            run()
+            found = shares(run)
+            yield ("" if option != PLAIN else work, option, *(f"{100 * share:.1f} %" for share in found.values()))
+
+
 def memories(crop: int) -> Iterator[tuple[str, ...]]:
     base = peak_memory(crop, "first order", "fast", 0)
     options = {PLAIN: ("first order", PLAIN), **{response: (response, "fast") for response in RESPONSES}}
@@ -254,6 +273,7 @@ def main() -> None:
     print(f"TMICS, supernet {SPACE}, batch 1, {torch.get_num_threads()} threads, torch {torch.__version__}")
     columns = ("work", "option", "CPU s", "gain", "smallest to largest")
     show("Speed", columns, speeds(crop, size, rounds))
+    show("Where the time of a profiled call goes", ("work", "option", *KINDS.values(), OUTSIDE), parts(crop, size))
     show("Peak memory of a three-level step", ("option", "MiB over building", "ratio"), memories(crop))
     show("bfloat16", ("network", "mean change, of 255", "PSNR against float32, dB"), agreement(size))
     columns = ("network", "channels", "kMAC a pixel", "shared by windows", "Mpixel a second", "with bfloat16")

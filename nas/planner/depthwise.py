@@ -7,14 +7,14 @@ result, the two gradients and all theirs are one bilinear form, hence two functi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
 from nas.planner import native
-from nas.planner.function import Differentiable, asked
+from nas.planner.function import asked, call
 
 native.load()
 
@@ -26,10 +26,13 @@ def depthwise(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tenso
 
     `padding` is at most `dilation * (kernel - 1)` in each direction.
     """
-    return _convolution(x, weight, padding, dilation)
+    out: Tensor = call(_Convolution, x, weight, padding, dilation)
+    return out
 
 
-class _Convolution(Differentiable):
+class _Convolution(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tensor:
         return torch.conv2d(x, weight, None, 1, padding, dilation, len(weight))
@@ -54,8 +57,10 @@ class _Convolution(Differentiable):
         return depthwise(along_x, weight, *ctx.geometry) + depthwise(x, along_weight, *ctx.geometry)
 
 
-class _Correlation(Differentiable):
+class _Correlation(Function):
     """The gradient of the kernel, given the input and the gradient of the output."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
@@ -111,8 +116,9 @@ def _overlap(shift: int, image: int, gradient: int) -> tuple[int, int, int]:
     return (start + shift, start, length) if length else (0, 0, 0)
 
 
-_convolution: Callable[..., Tensor] = _Convolution.apply
-_correlation: Callable[..., Tensor] = _Correlation.apply
+def _correlation(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
+    found: Tensor = call(_Correlation, x, gradient, shape, padding, dilation)
+    return found
 
 
 def _transposed(gradient: Tensor, weight: Tensor, padding: Pair, dilation: Pair) -> Tensor:

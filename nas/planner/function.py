@@ -8,21 +8,16 @@ import torch
 from torch.autograd import Function, forward_ad
 
 
-class Differentiable(Function):
-    """A `torch.autograd.Function` that is called in a fraction of the time, with positional arguments alone.
+def call(function: type[Function], *arguments: Any) -> Any:
+    """`function.apply(*arguments)`, in a fraction of the time.
 
     torch binds them to the signature of `forward` at every call, which takes longer than to compute a small image.
     """
-
-    generate_vmap_rule = True
-
-    @classmethod
-    def apply(cls, *arguments: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            return super().apply(*arguments)  # type: ignore[no-untyped-call]  # torch has no types here
-        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-            return super(Function, cls).apply(*arguments)  # type: ignore[misc]  # of torch's base in C++
-        return cls.forward(*arguments)
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return function.apply(*arguments)  # type: ignore[no-untyped-call]  # torch has no types here
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        return super(Function, function).apply(*arguments)  # type: ignore[misc]  # of torch's base in C++
+    return function.forward(*arguments)
 
 
 def asked(ctx: Any, count: int) -> list[bool]:

@@ -6,13 +6,13 @@ channels lie last (torch 2.11).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
-from nas.planner.function import Differentiable
+from nas.planner.function import call
 
 
 def channels_last(network: nn.Module) -> None:
@@ -39,7 +39,9 @@ def laid_out(x: Tensor) -> Tensor:
     return _laid(x) if is_last(x) else x
 
 
-class _Laid(Differentiable):
+class _Laid(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor) -> Tensor:
         # Not `contiguous(memory_format=...)`, which `vmap` does not know.
@@ -58,4 +60,6 @@ class _Laid(Differentiable):
         return _laid(along)
 
 
-_laid: Callable[[Tensor], Tensor] = _Laid.apply
+def _laid(x: Tensor) -> Tensor:
+    out: Tensor = call(_Laid, x)
+    return out

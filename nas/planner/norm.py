@@ -6,14 +6,14 @@ over pixels, for each channel, and two linear combinations of images.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn import functional as F
 
-from nas.planner.function import Differentiable
+from nas.planner.function import call
 
 PIXELS = (0, 2, 3)
 
@@ -33,11 +33,14 @@ def batch_norm(
     """
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or x.numel() == x.shape[1]:
         return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
-    return _norm(x, weight, bias, running_mean, running_var, momentum, eps)[0]
+    found: tuple[Tensor, Tensor, Tensor] = call(_Norm, x, weight, bias, running_mean, running_var, momentum, eps)
+    return found[0]
 
 
-class _Norm(Differentiable):
+class _Norm(Function):
     """weight u + bias, with u = (x - mean) inverse; the mean and inverse = 1 / sqrt(variance + eps), too."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -78,8 +81,10 @@ class _Norm(Differentiable):
         return change, None, None
 
 
-class _Gradient(Differentiable):
+class _Gradient(Function):
     """Of g . y to x, weight and bias: weight inverse (g - E g - u E gu), sum gu, sum g; E is the mean over pixels."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -154,5 +159,7 @@ def _image(channels: Tensor) -> Tensor:
     return channels.view(-1, 1, 1)
 
 
-_norm: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Norm.apply
-_gradient: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Gradient.apply
+def _gradient(gradient: Tensor, x: Tensor, weight: Tensor | None, *saved: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """`saved`: the mean, the inverse, and eps."""
+    found: tuple[Tensor, Tensor, Tensor] = call(_Gradient, gradient, x, weight, *saved)
+    return found

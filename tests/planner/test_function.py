@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
 
-from nas.planner.function import Differentiable, asked
+from nas.planner.function import asked, call
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own
 
 seen: list[list[bool]] = []
 
 
-class _Product(Differentiable):
+class _Product(Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, y: Tensor, sign: float) -> Tensor:
         return sign * x * y
@@ -41,7 +44,7 @@ class _Product(Differentiable):
         return result
 
 
-product: Callable[..., Tensor] = _Product.apply
+product: Callable[..., Tensor] = partial(call, _Product)
 
 
 @pytest.fixture(autouse=True)
@@ -89,3 +92,10 @@ def test_without_a_gradient_nothing_is_recorded() -> None:
     x = torch.ones(2, requires_grad=True)
     with torch.no_grad():
         assert not product(x, x, 1.0).requires_grad
+
+
+def test_what_is_compiled_around_it_computes_the_same() -> None:
+    x = torch.ones(2, requires_grad=True)
+    compiled = torch.compile(lambda x: product(x + 1, x, 1.0).sum(), backend="eager")
+    (gradient,) = torch.autograd.grad(compiled(x), x)
+    assert gradient.tolist() == [3, 3]
