@@ -94,6 +94,7 @@ def test_without_a_gradient_nothing_is_recorded() -> None:
         assert not product(x, x, 1.0).requires_grad
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own, where it traces functions
 def test_what_is_compiled_around_it_computes_the_same() -> None:
     x = torch.ones(2, requires_grad=True)
     compiled = torch.compile(lambda x: product(x + 1, x, 1.0).sum(), backend="eager")
