@@ -65,8 +65,9 @@ GROWTH: dict[str, list[dict[str, Any]]] = {
     "cells": [{"cells": n} for n in (4, 8, 16)],
     "candidates": [{"operations": DARTS.only(*list(DARTS)[-n:])} for n in (2, 4, 6)],
     "batch": [{"size": n} for n in (8, 16, 32)],
+    "side": [{"side": n} for n in (16, 32, 64)],
 }
-SMALL: dict[str, Any] = {"cells": 4, "size": 8}
+SMALL: dict[str, Any] = {"cells": 4, "size": 8, "side": 32}
 """The supernet whose growth is measured, where nothing else is said."""
 
 
@@ -126,7 +127,8 @@ def start_up() -> list[float]:
 def growth_of(along: str, number: int) -> list[float]:
     """Seconds and MiB of a step of a small supernet."""
     setting = SMALL | GROWTH[along][number]
-    run = by_levels(Where(size=setting.pop("size")), **setting)
+    where = Where(size=setting.pop("size"), side=setting.pop("side"))
+    run = by_levels(where, **setting)
     run()
     times = timed({"": run}, 3, time.process_time)[""]
     return [min(times), high_water()]

@@ -22,19 +22,20 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Where(NamedTuple):
-    """On what device, and how many images at once."""
+    """On what device, how many images at once, and their height and width."""
 
     device: str = "cpu"
     size: int = 16
+    side: int = 32
 
 
 Make = Callable[[Where], Run]
 
 
 def images(split: str, index: int, where: Where) -> Batch:
-    """`(size, 3, 32, 32)` and labels."""
+    """`(size, 3, side, side)` and labels."""
     generator = torch.Generator().manual_seed(2 * index + (split == "val"))
-    pictures = torch.randn(where.size, 3, 32, 32, generator=generator)
+    pictures = torch.randn(where.size, 3, where.side, where.side, generator=generator)
     return pictures.to(where.device), torch.randint(0, 10, (where.size,), generator=generator).to(where.device)
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 TOOLS = Path(__file__).parents[2] / "tools"
 pytestmark = pytest.mark.slow
@@ -57,3 +58,15 @@ def test_the_costs_of_hypergradients() -> None:
     rows = {cells[1].strip(): cells for line in printed.splitlines() if len(cells := line.split("│")) > 3}
     forwards = {name: int(cells[2]) for name, cells in rows.items()}
     assert forwards == {"first_order": 2, "gauss_newton": 3, "gauss_newton, reuse": 2}
+
+
+def test_the_gain_of_the_plan() -> None:
+    printed = run("bench.py", "--only", "NAS-Bench-201, first order", "--rounds", 1, "--threads", 1)
+    rows = {cells[1].strip(): cells for line in printed.splitlines() if len(cells := line.split("│")) > 3}
+    assert float(rows["planned"][3].split()[0]) > float(rows["plain"][3].split()[0]) == 1
+    assert float(rows["planned"][5]) < float(rows["plain"][5]) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_cuda_device_it_is_said() -> None:
+    assert "there is no CUDA device here" in run("bench_cuda.py", code=1)
