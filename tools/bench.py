@@ -203,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU time at 1, wall time at more (1 2)")
-    parser.add_argument("--only", choices=[*WORKS, "growth", "engine"], help="print this table alone")
+    parser.add_argument("--only", choices=[*WORKS, "engine", "start", "growth"], help="print this table alone")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
@@ -219,6 +219,7 @@ def main() -> None:
         same = "the same" if hand == plain else f"not {hand}"
         print(f"aten calls of the plain evaluation, {sum(plain.values())}, and of the loop by hand: {same}")
         show_shares()
+    if arguments.only in (None, "start"):
         begun, ended = child("start_up")
         print(f"CPU time from the start of Python to the first step {begun:.1f} s, to its end {ended:.1f} s")
     if arguments.only in (None, "growth"):
