@@ -86,6 +86,19 @@ def test_steps_are_those_of_the_cpu(space: SearchSpace, response: str, arguments
         torch.testing.assert_close(states[1][name], value, rtol=1e-6, atol=1e-9)
 
 
+def test_weights_lie_there_as_torch_has_them_and_average_pooling_is_right() -> None:
+    supernet = Supernet(nas_bench_201, **SPACES[nas_bench_201]).cuda()
+    assert all(weight.is_contiguous() for weight in supernet.parameters())
+    images = torch.randn(2, 3, 8, 8, dtype=torch.double)
+    gradients = []
+    for device in ("cpu", "cuda"):
+        x = images.to(device).requires_grad_()
+        F.avg_pool2d(x, 3, 1, 1, count_include_pad=False).square().sum().backward()
+        assert x.grad is not None
+        gradients.append(x.grad.cpu())
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 def test_gumbel_draws_on_the_device_what_it_draws_on_the_cpu(space: SearchSpace) -> None:
     states = []
