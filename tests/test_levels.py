@@ -24,6 +24,12 @@ def level(**fields: Any) -> Level:
     )
 
 
+def test_levels_minimise_the_same_by_loss_mode_and_regularizers() -> None:
+    assert level().minimises_as(level(split="t", optimizer={"name": "adam", "lr": 2}, parameters=["a"]))
+    for other in ({"loss": "m"}, {"mode": "eval"}, {"regularizers": [{"name": "entropy", "weight": 1}]}):
+        assert not level().minimises_as(level(**other))
+
+
 # --- when a level moves, and how fast ---
 
 

@@ -76,10 +76,13 @@ class SourcePlan:
         self._begin = [0, *accumulate(len(list(edge.children())) for edge in edges)]
         """Where the mixing weights of an edge begin, among those of all edges."""
         self._positions: dict[Hashable, Tensor] = {}
+        """Where some weights lie among those of all, by what `_weights` was asked for."""
 
     def __call__(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor | None]:
         """The output of each edge, given its mixing weights; None for an edge without a connection."""
-        flat = torch.cat([*weights, weights[0].new_zeros(1)]) if weights else x
+        if not weights:
+            return []
+        flat = torch.cat([*weights, weights[0].new_zeros(1)])
         outputs = _Sums(len(self.edges))
         shared: list[Shared] = []
         self._walk(self.root, x, flat, outputs, shared)

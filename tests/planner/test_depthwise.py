@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+import nas.planner.depthwise as depthwise_module
 from nas.planner.depthwise import depthwise
 
 GEOMETRIES = [
@@ -49,3 +52,15 @@ def test_derivatives(kernel: tuple[int, int], padding: tuple[int, int], dilation
     x, weight = inputs
     assert gradgradcheck(lambda x: convolve(x, weight.detach()), (x,), check_fwd_over_rev=True)
     assert gradgradcheck(lambda w: convolve(x.detach(), w), (weight,), check_fwd_over_rev=True)
+
+
+def test_no_gradient_of_the_kernel_is_computed_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[Any] = []
+    real = depthwise_module._correlation
+    monkeypatch.setattr(depthwise_module, "_correlation", lambda *given: computed.append(1) or real(*given))
+    x, weight = torch.randn(1, 2, 6, 6, requires_grad=True), torch.randn(2, 1, 5, 5, requires_grad=True)
+    out = depthwise(x, weight, (2, 2), (1, 1)).sum()
+    torch.autograd.grad(out, x, retain_graph=True)
+    assert not computed
+    torch.autograd.grad(out, weight)
+    assert computed == [1]
