@@ -118,25 +118,25 @@ def costs(description: Description, unit: Unit = "parameters", inputs: Sequence[
 
     Raises `ConfigError` where FLOPs are asked for without inputs, or of a network that cannot run on the meta device.
     """
-    whole = _Whole()
-    network = _built(description, whole)
+    decisions, counted = description.decisions, _known(unit) == "parameters"
+    network = description.network if counted else _built(description, _Whole())  # what is described does not run
     places: dict[nn.Module, Place] = {}
     for place, module in sorted(_walk(network), key=lambda pair: len(pair[0])):
         places.setdefault(module, place)
-    spent = _parameters(places) if _known(unit) == "parameters" else _flops(network, inputs, places)
+    spent = _parameters(places) if counted else _flops(network, inputs, places)
     terms: dict[tuple[Place, str], tuple[float, ...]] = {}
     widths: dict[str, Place] = {}
     for module, place in places.items():
         if isinstance(module, ChosenWidth):
             widths.setdefault(module.label, place)
         elif isinstance(module, Decided):
-            terms[place, module.label] = _own(whole.decisions[module.label], place, spent)
+            terms[place, module.label] = _own(decisions[module.label], place, spent)
     for label, place in widths.items():
-        sizes = _sizes(whole.decisions[label])
+        sizes = _sizes(decisions[label])
         fillings = [_Filled({**dict(place), label: size}) for size in sizes]
         measured = [measure(_built(description, filled), unit, inputs) for filled in fillings]
         terms[place, label] = tuple(cost - measured[sizes.index(max(sizes))] for cost in measured)
-    return Cost(whole.decisions, spent[()], terms)
+    return Cost(decisions, spent[()], terms)
 
 
 def measure(network: nn.Module | Genotype, unit: Unit = "parameters", inputs: Sequence[Any] | None = None) -> float:

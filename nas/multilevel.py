@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nas.errors import ConfigError, DivergedError
 from nas.hypergradient import Loss, Parameters, Response, response
@@ -19,7 +18,7 @@ from nas.hypergradient.protocol import constants, differentiate, leaves
 from nas.hypergradient.step import virtual_step
 from nas.levels import Level, Precision, assign
 from nas.objective import TaskLoss, Terms, objective
-from nas.probing import Places, copied, in_mode, replayed, unmoved
+from nas.probing import copied, in_mode, places, replaced, replayed, unmoved
 from nas.reach import depends_on, require_reached
 from nas.regularize import ramp
 from nas.task import placed
@@ -77,9 +76,8 @@ class Multilevel:
         # Found once, since to walk through all modules of a supernet takes as long as some of its operations.
         self._modules = list(model.modules())
         self._devices = sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
-        self._aliases = _first_names(model.named_parameters(remove_duplicate=False), self._named)
-        aliases = _first_names(model.named_buffers(remove_duplicate=False), dict(model.named_buffers()))
-        self._buffer_places: Places = [(name, *_place(model, alias)) for alias, name in aliases.items()]
+        self._places = places(self._named, self._modules)
+        self._buffer_places = places(dict(model.named_buffers()), self._modules)
         self.owned = assign(self.levels, list(self._named))
         self._objectives = {name: objective(model, name, levels[name], losses, arguments or {}) for name in levels}
         self._responses = {
@@ -248,13 +246,11 @@ class Multilevel:
         self, name: str, values: Parameters, inputs: tuple[Any, float], *, probing: bool
     ) -> tuple[Tensor, Terms]:
         """A level's loss at the given parameters, and its terms; the model's buffers move unless `probing`."""
-        # What the model has already need not be put in its place, one by one.
-        state = {f"model.{a}": values[p] for a, p in self._aliases.items() if values[p] is not self._named[p]}
         kept = unmoved(self._buffer_places) if probing else nullcontext()
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-        with in_mode(self.model, self.levels[name].mode, self._modules), kept, autocast:
-            evaluated: tuple[Tensor, Terms] = functional_call(self._objectives[name], state, inputs, tie_weights=False)
-        return evaluated
+        in_place = replaced(self._places, values)
+        with in_mode(self.model, self.levels[name].mode, self._modules), in_place, kept, autocast:
+            return self._objectives[name](*inputs)
 
     def _buffers(self) -> Parameters:
         """The buffers that the model has now, by name."""
@@ -287,14 +283,3 @@ def _response(level: str, below: str, arguments: Mapping[str, Any]) -> Response:
         return response(**arguments)
     except TypeError as error:
         raise ConfigError(f"level '{level}': hypergradient.{below}: {error}") from error
-
-
-def _place(model: nn.Module, buffer: str) -> tuple[dict[str, Any], str]:
-    module, _, key = buffer.rpartition(".")
-    return model.get_submodule(module)._buffers, key
-
-
-def _first_names(named: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor]) -> dict[str, str]:
-    """The name in `first` of each tensor, by each of its names: tied weights have several."""
-    names = {id(tensor): name for name, tensor in first.items()}
-    return {alias: names[id(tensor)] for alias, tensor in named if id(tensor) in names}

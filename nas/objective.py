@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,16 +20,15 @@ Terms = dict[str, Tensor]
 """What each regularizer adds to a loss, by name."""
 
 
-class Objective(nn.Module):
-    """What a level minimises as one module around the model, so that `functional_call` can replace its parameters."""
+@dataclass(frozen=True)
+class Objective:
+    """A loss with its regularizers, of (batch, how far the regularizers have ramped up)."""
 
-    def __init__(self, model: nn.Module, loss: TaskLoss, terms: Mapping[Term, Regularizer]) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = loss
-        self.terms = terms
+    model: nn.Module
+    loss: TaskLoss
+    terms: Mapping[Term, Regularizer]
 
-    def forward(self, batch: Any, ramped: float) -> tuple[Tensor, Terms]:
+    def __call__(self, batch: Any, ramped: float) -> tuple[Tensor, Terms]:
         model: Any = self.model
         terms = {term.name: penalty(model, {term: value}, ramped) for term, value in self.terms.items()}
         return sum(terms.values(), start=self.loss(model, batch)), terms

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -43,22 +44,57 @@ def replayed(devices: Sequence[torch.device]) -> Callable[[], AbstractContextMan
     return replay
 
 
+_discarded: ContextVar[bool] = ContextVar("discarded", default=False)
+
+
+@contextmanager
+def discarding() -> Iterator[None]:
+    """In this context no one reads what becomes of buffers, so that they need not move."""
+    token = _discarded.set(True)
+    try:
+        yield
+    finally:
+        _discarded.reset(token)
+
+
+def buffers_move() -> bool:
+    """Whether what an evaluation makes of its buffers is kept."""
+    return not _discarded.get()
+
+
 Places = Sequence[tuple[str, dict[str, Any], str]]
-"""Where each buffer lies: its own name, a module's table of buffers, and its name there; tied buffers have several."""
+"""Where tensors lie: the name of each, a module's table of parameters or buffers, and its name there; a tied tensor
+lies at several."""
+
+
+def places(tensors: Mapping[str, Tensor], modules: Iterable[nn.Module]) -> Places:
+    """Where in these modules the parameters and buffers of these names lie."""
+    names = {id(tensor): name for name, tensor in tensors.items()}
+    tables = (table for module in modules for table in (module._parameters, module._buffers))
+    return [(names[id(t)], table, key) for table in tables for key, t in table.items() if id(t) in names]
+
+
+@contextmanager
+def replaced(places: Places, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """In this context the values, by name, lie at these places.
+
+    What `torch.func.functional_call` does, without looking for every place at every call.
+    """
+    before = [table[key] for _, table, key in places]
+    try:
+        for name, table, key in places:
+            table[key] = values[name]
+        yield
+    finally:
+        for (_, table, key), tensor in zip(places, before, strict=True):
+            table[key] = tensor
 
 
 @contextmanager
 def unmoved(places: Places) -> Iterator[None]:
-    """In this context modules have copies of their buffers."""
-    before = [table[key] for _, table, key in places]
-    copies = copied({name: buffer for (name, *_), buffer in zip(places, before, strict=True)})
-    try:
-        for name, table, key in places:
-            table[key] = copies[name]
+    """In this context modules have copies of the buffers at these places, which are thrown away."""
+    with replaced(places, copied({name: table[key] for name, table, key in places})), discarding():
         yield
-    finally:
-        for (_, table, key), buffer in zip(places, before, strict=True):
-            table[key] = buffer
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

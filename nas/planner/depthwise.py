@@ -64,7 +64,7 @@ class _Correlation(Function):
 
     @staticmethod
     def forward(x: Tensor, gradient: Tensor, shape: torch.Size, padding: Pair, dilation: Pair) -> Tensor:
-        if x.device.type == "cpu" and (max(shape[2:]) > 3 or max(dilation) > 1):  # where torch is slow
+        if x.is_cpu and (max(shape[2:]) > 3 or max(dilation) > 1):  # where torch is slow
             if native.suits(x):
                 return native.kernel_gradient(x, gradient, shape[2:], padding, dilation)
             return _by_taps(x, gradient, shape, padding, dilation)

@@ -13,6 +13,7 @@ from nas.planner.depthwise import depthwise
 from nas.planner.norm import batch_norm
 from nas.planner.structure import Chain, branches, is_channelwise, uses_batch
 from nas.primitives import Parallel
+from nas.probing import buffers_move
 
 
 class Wide:
@@ -64,10 +65,10 @@ def run_chains(chains: Sequence[Chain], x: Wide, scale: Scale | None = None) -> 
 def shared_norm(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
     """What each of these norms, without affine terms and by the statistics of the batch, makes of the same input.
 
-    All of them move their buffers.
+    All of them move their buffers, where anyone reads them.
     """
     first = norms[0]
-    moving = [norm for norm in norms if norm.training and norm.running_mean is not None]
+    moving = [norm for norm in norms if _moves(norm)]
     mean, var = (torch.zeros_like(_buffer(moving[0].running_mean)) for _ in range(2)) if moving else (None, None)
     out = batch_norm(x, mean, var, None, None, 1.0, first.eps)
     if mean is not None and var is not None:
@@ -101,7 +102,7 @@ def _convolve(layers: Sequence[Any], x: Tensor, times: int, scale: Scale | None)
         factor = scale(first.out_channels)
         weight = weight * factor.view(-1, 1, 1, 1)
         bias = None if bias is None else bias * factor
-    if _is_depthwise(first) and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    if _is_depthwise(first) and x.is_cpu and not torch.is_autocast_enabled("cpu"):
         x = _depthwise(first, x, weight)
         return x if bias is None else x + bias.view(-1, 1, 1)
     return F.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, times * first.groups)
@@ -131,16 +132,16 @@ def _normalize(norms: Sequence[nn.BatchNorm2d], x: Tensor, scale: Scale | None) 
         factor = scale(channels)
         weight = factor if weight is None else weight * factor
         bias = None if bias is None else bias * factor
-    tracked = first.running_mean is not None
-    if tracked:
+    moving = _moves(first)
+    if moving or not uses_batch(first):
         means, vars = [_buffer(norm.running_mean) for norm in norms], [_buffer(norm.running_var) for norm in norms]
         mean, var = _joined(means), _joined(vars)
     if uses_batch(first):
         out = batch_norm(x, mean, var, weight, bias, cast(float, first.momentum), first.eps)
     else:
         out = F.batch_norm(x, mean, var, weight, bias, False, 0.0, first.eps)
-    if first.training and mean is not None and var is not None:
-        if len(norms) > 1:
+    if moving:
+        if mean is not None and var is not None and len(norms) > 1:
             torch._foreach_copy_(means, mean.chunk(len(norms)))
             torch._foreach_copy_(vars, var.chunk(len(norms)))
         _count(norms)
@@ -162,6 +163,11 @@ def _scaled(x: Tensor, count: int, scale: Scale) -> Tensor:
 
 def _joined(tensors: list[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
+def _moves(norm: nn.BatchNorm2d) -> bool:
+    """Whether a pass moves the buffers of a norm."""
+    return norm.training and norm.running_mean is not None and buffers_move()
 
 
 def _buffer(buffer: Tensor | None) -> Tensor:

@@ -28,7 +28,7 @@ def channels_last(network: nn.Module) -> None:
 
 def is_last(x: Tensor) -> bool:
     """Whether the channels of a tensor are to lie last."""
-    return x.dim() == 4 and x.device.type == "cpu"
+    return x.dim() == 4 and x.is_cpu
 
 
 def laid_out(x: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nas.cell import Cell
 from nas.mixed import MixedOperation, Node
+from nas.probing import discarding
 
 Hold = Callable[[], Callable[[], AbstractContextManager[None]]]
 """Keeps what is outside of a part, the mixing weights, as it is now; what it returns gives that back for a while."""
@@ -66,7 +67,7 @@ class Checkpointed:
 
         def again(*inputs: Any) -> Any:
             current: Mapping[str, Tensor] = {name: buffer.clone() for name, buffer in buffers.items()}
-            with held(), _restored(state):
+            with held(), _restored(state), discarding():
                 return functional_call(whole, {**parameters, **current}, inputs)
 
         return again

@@ -31,7 +31,7 @@ def batch_norm(
 
     Raises `ValueError`, as it does, for an image of one pixel.
     """
-    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or x.numel() == x.shape[1]:
+    if not x.is_cpu or torch.is_autocast_enabled("cpu") or x.numel() == x.shape[1]:
         return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
     found: tuple[Tensor, Tensor, Tensor] = call(_Norm, x, weight, bias, running_mean, running_var, momentum, eps)
     return found[0]

@@ -11,7 +11,7 @@ from nas.cell import Cell
 from nas.mixed import MixedOperation, Node, Sampled, mixing_of
 from nas.planner.layers import Wide, run_chains
 from nas.planner.layout import laid_out
-from nas.planner.source import SourcePlan
+from nas.planner.source import SourcePlan, Total
 from nas.planner.structure import Chain, chain, is_zero, watched
 
 Edge = tuple[int, nn.Module]
@@ -64,10 +64,9 @@ class _Survey:
         states = [laid_out(x) for x in inputs]
         for node in self.nodes:
             edges = [(states[int(s)], edge) for s, edge in node.named_children() if int(s) in node.kept]
-            terms = [self._output(edge, x, weights.get(edge)) for x, edge in edges]
-            if all(term is None for term in terms):  # zeros of the right shape
-                terms = [edge(x) for x, edge in edges[:1]]
-            states.append(laid_out(sum_of(terms)))
+            outs = [self._output(edge, x, weights.get(edge)) for x, edge in edges]
+            terms = [out for out in outs if out is not None] or [edge(x) for x, edge in edges[:1]]  # zeros, of a shape
+            states.append(laid_out(Total(terms).sum()))
         return states
 
     def _output(self, edge: nn.Module, x: Tensor, weight: Tensor | Sampled | None) -> Tensor | None:
@@ -104,20 +103,12 @@ class _Plan:
 
     def run(self, inputs: Sequence[Tensor], weights: dict[nn.Module, Tensor]) -> list[Tensor]:
         states = [laid_out(x) for x in inputs]
-        terms: list[list[Tensor | None]] = [[] for _ in range(self.size)]
+        totals = [Total() for _ in range(self.size)]
         for number in range(self.inputs + self.size):
             if number >= self.inputs:
-                states.append(laid_out(sum_of(terms[number - self.inputs])))
-            plan = self.sources[number]
-            outs = plan(states[number], [weights[edge] for edge in plan.edges])
-            for target, out in zip(self.targets[number], outs, strict=True):
-                terms[target].append(out)
+                states.append(laid_out(totals[number - self.inputs].sum()))
+            plan, targets = self.sources[number], self.targets[number]
+            plan(states[number], [weights[edge] for edge in plan.edges], [totals[target] for target in targets])
             for target, edge in self.single[number]:
-                terms[target].append(edge(states[number]))
+                totals[target].add(edge(states[number]))
         return states
-
-
-def sum_of(terms: Sequence[Tensor | None]) -> Tensor:
-    """The sum of those terms that there are."""
-    first, *rest = (term for term in terms if term is not None)
-    return sum(rest, start=first)

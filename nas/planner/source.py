@@ -18,8 +18,32 @@ from nas.planner.structure import Chain, chain, is_shared, is_zero, key
 
 Place = tuple[int, int]
 """A candidate: the number of its edge, and its own in it."""
-Shared = tuple[Tensor, list[Place]]
-"""A tensor, and the candidates whose output it is."""
+Column = dict[int, int]
+"""Candidates of equal output, at most one of each edge: their own numbers by those of their edges."""
+
+
+class Total:
+    """The sum of tensors of one shape, made in one place where that changes nothing."""
+
+    def __init__(self, terms: Iterable[Tensor] = ()) -> None:
+        self._sum: Tensor | None = None
+        self._own = False
+        for term in terms:
+            self.add(term)
+
+    def add(self, term: Tensor) -> None:
+        if self._sum is None:
+            self._sum = term
+        elif self._own and self._sum.dtype == term.dtype and not torch._C._are_functorch_transforms_active():
+            self._sum += term
+        else:
+            self._sum, self._own = self._sum + term, True
+
+    def sum(self) -> Tensor:
+        """Raises `ValueError` for a sum of nothing."""
+        if self._sum is None:
+            raise ValueError("a sum of no tensors has no shape")
+        return self._sum
 
 
 @dataclass
@@ -41,8 +65,13 @@ class Branch:
     layers: list[nn.Module] = field(default_factory=list)
     branches: list[Branch] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
-    ends: list[Place] = field(default_factory=list)
+    ends: list[Column] = field(default_factory=list)
     """Candidates that have ended here."""
+
+    @property
+    def columns(self) -> list[Column]:
+        """All that end here or further on, in the order in which they do."""
+        return [*self.ends, *(column for inner in self.branches for column in inner.columns)]
 
     def run(self, x: Tensor) -> Tensor:
         if not self.layers:
@@ -73,49 +102,58 @@ class SourcePlan:
                 else:
                     members.append(((i, j), layers))
         self.root = _branch([], members)
+        columns = self.root.columns
+        self.mixed = sorted({edge for column in columns for edge in column})
+        """The edges that have a candidate in some column."""
+        self._mixture = tuple((e, column[e]) if e in column else None for e in self.mixed for column in columns)
         self._begin = [0, *accumulate(len(list(edge.children())) for edge in edges)]
         """Where the mixing weights of an edge begin, among those of all edges."""
         self._positions: dict[Hashable, Tensor] = {}
         """Where some weights lie among those of all, by what `_weights` was asked for."""
 
-    def __call__(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor | None]:
-        """The output of each edge, given its mixing weights; None for an edge without a connection."""
+    def __call__(self, x: Tensor, weights: Sequence[Tensor], totals: Sequence[Total]) -> None:
+        """Add each edge's output, given its mixing weights, to the total of the node that it leads to."""
         if not weights:
-            return []
+            return
         flat = torch.cat([*weights, weights[0].new_zeros(1)])
-        outputs = _Sums(len(self.edges))
-        shared: list[Shared] = []
-        self._walk(self.root, x, flat, outputs, shared)
+        wide: dict[tuple[int, ...], Total] = defaultdict(Total)
+        shared: list[Tensor] = []
+        self._walk(self.root, x, flat, wide, shared)
+        for edges, outs in wide.items():
+            for edge, out in zip(edges, outs.sum().chunk(len(edges), 1), strict=True):
+                totals[edge].add(out)
         if shared:
-            self._mix(shared, flat, outputs)
+            for edge, out in zip(self.mixed, self._mix(shared, flat), strict=True):
+                totals[edge].add(out)
         for i, j in self.alone:
             candidate = list(self.edges[i].children())[j]
-            outputs.add(i, weights[i][j] * candidate(x))
-        return outputs.finished()
+            totals[i].add(weights[i][j] * candidate(x))
 
-    def _walk(self, branch: Branch, x: Tensor, flat: Tensor, outputs: _Sums, shared: list[Shared]) -> None:
-        """Add what runs together to `outputs`, and what edges share to `shared`."""
+    def _walk(
+        self,
+        branch: Branch,
+        x: Tensor,
+        flat: Tensor,
+        wide: dict[tuple[int, ...], Total],
+        shared: list[Tensor],
+    ) -> None:
+        """Add to `wide`, by their edges, outputs that stand side by side, and to `shared` those of the columns."""
         x = branch.run(x)
-        if branch.ends:
-            shared.append((x, branch.ends))
-        wide = Wide(x)
+        shared += [x] * len(branch.ends)
+        narrow = Wide(x)
         for group in branch.groups:
             scale = partial(self._weights, flat, tuple(group.places))
-            outputs.add_wide(group.edges, run_chains(group.chains, wide, scale))
+            wide[group.edges].add(run_chains(group.chains, narrow, scale))
         for inner in branch.branches:
-            self._walk(inner, x, flat, outputs, shared)
+            self._walk(inner, x, flat, wide, shared)
 
-    def _mix(self, shared: list[Shared], flat: Tensor, outputs: _Sums) -> None:
-        """Add to each edge the mixture of what the edges share: one matrix product for all."""
-        columns = [(x, dict(places)) for x, ends in shared for places in _apart(ends)]
-        edges = sorted({edge for _, places in columns for edge in places})
-        places = tuple((e, places[e]) if e in places else None for e in edges for _, places in columns)
-        matrix = self._weights(flat, places).view(len(edges), len(columns))
-        last = is_last(columns[0][0])  # permuted, images are stacked as they lie
-        stacked = torch.stack([x.permute(0, 2, 3, 1) if last else x for x, _ in columns])
-        mixed = (matrix @ stacked.flatten(1)).view(len(edges), *stacked.shape[1:])
-        for edge, out in zip(edges, mixed.unbind(), strict=True):
-            outputs.add(edge, out.permute(0, 3, 1, 2) if last else out)
+    def _mix(self, shared: list[Tensor], flat: Tensor) -> list[Tensor]:
+        """For each of the edges `mixed` the mixture of what edges share: one matrix product for all."""
+        matrix = self._weights(flat, self._mixture).view(len(self.mixed), len(shared))
+        last = is_last(shared[0])  # permuted, images are stacked as they lie
+        stacked = torch.stack([x.permute(0, 2, 3, 1) if last else x for x in shared])
+        outs = (matrix @ stacked.flatten(1)).view(len(self.mixed), *stacked.shape[1:]).unbind()
+        return [out.permute(0, 3, 1, 2) if last else out for out in outs]
 
     def _weights(self, flat: Tensor, places: tuple[Place | None, ...], times: int = 1) -> Tensor:
         """The mixing weights of candidates, each so many times over, and zero for None; `flat` holds those of all."""
@@ -129,31 +167,9 @@ class SourcePlan:
         return flat.index_select(0, self._positions[known])
 
 
-class _Sums:
-    """The outputs of edges as sums of what comes in one by one, or for several edges side by side."""
-
-    def __init__(self, edges: int) -> None:
-        self.totals: list[Tensor | None] = [None] * edges
-        self.wide: dict[tuple[int, ...], Tensor] = {}
-
-    def add(self, edge: int, term: Tensor) -> None:
-        total = self.totals[edge]
-        self.totals[edge] = term if total is None else total + term
-
-    def add_wide(self, edges: tuple[int, ...], term: Tensor) -> None:
-        total = self.wide.get(edges)
-        self.wide[edges] = term if total is None else total + term
-
-    def finished(self) -> list[Tensor | None]:
-        for edges, total in self.wide.items():
-            for edge, part in zip(edges, total.chunk(len(edges), 1), strict=True):
-                self.add(edge, part)
-        return self.totals
-
-
 def _branch(layers: list[nn.Module], members: Sequence[tuple[Place, Chain]]) -> Branch:
     """The plan of candidates that have these layers behind them, and each its chain of layers before it."""
-    branch = Branch(layers, ends=[place for place, rest in members if not rest])
+    branch = Branch(layers, ends=list(map(dict, _apart(place for place, rest in members if not rest))))
     begun: dict[Hashable, list[tuple[Place, Chain]]] = defaultdict(list)
     alike: dict[Hashable, list[tuple[Place, Chain]]] = defaultdict(list)
     for place, rest in members:

@@ -24,6 +24,7 @@ from nas.mixed import MixedOperation
 from nas.multilevel import Multilevel
 from nas.planner.planned import Planned
 from nas.primitives import DARTS, NAS_BENCH_201, Parallel, conv_bn_relu
+from nas.probing import discarding
 from nas.space import SearchSpace
 from nas.supernet import Supernet
 
@@ -244,6 +245,19 @@ def test_a_functional_call_uses_the_parameters_and_buffers_it_is_given() -> None
             allow_unused=True,
             materialize_grads=True,
         )
+    assert_close(*found)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_buffers_that_are_thrown_away_do_not_move(affine: bool) -> None:
+    found = []
+    for supernet in supernets({**DARTS_LIKE, "affine": affine}):
+        cells = supernet.network.cells
+        before = {name: buffer.clone() for name, buffer in cells.named_buffers()}
+        with discarding():
+            found.append([supernet(*images())])
+        still = [torch.equal(buffer, before[name]) for name, buffer in cells.named_buffers()]
+        assert all(still) == (supernet.evaluation == "planned")
     assert_close(*found)
 
 
