@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.allocator import memory_kept
 from nas.errors import ConfigError
 from nas.footprint import footprint
 from tmics_space.data.frames import iterate_frames
@@ -61,7 +62,7 @@ def derain(
     """Derain a clip of frames (3, height, width) uint8, as they come; only a window of them is held at a time.
 
     Batch norms are folded into convolutions; a frame goes to the device once, and so is computed what its
-    windows share of it.
+    windows share of it. The memory of one frame is kept for the next.
 
     Args:
         network: returns `tmics_space.network.Restored`; in eval mode.
@@ -149,10 +150,11 @@ def _derained(
         with narrow:
             return Seen(pixels, describe(pixels[None, None]) if describe is not None else [])
 
-    for size, window in _windows(clip, frames, see):
-        with narrow:
-            derained = _derain_window(network, window, size, tile)
-        yield derained
+    with memory_kept():
+        for size, window in _windows(clip, frames, see):
+            with narrow:
+                derained = _derain_window(network, window, size, tile)
+            yield derained
 
 
 def _windows(

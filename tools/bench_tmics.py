@@ -131,8 +131,8 @@ def window_by_window(network: nn.Module, clip: Tensor) -> list[Tensor]:
     return outputs
 
 
-def prediction(name: str, channels: int, size: int) -> Options:
-    network, clip = derived(name, channels), moving_texture(6, size, size)
+def prediction(name: str, channels: int, frames: int, height: int, width: int) -> Options:
+    network, clip = derived(name, channels), moving_texture(frames, height, width)
     reference = plain(network)
     return {
         PLAIN: lambda: window_by_window(reference, clip),
@@ -197,15 +197,18 @@ def speeds(crop: int, size: int, rounds: int) -> Iterator[tuple[str, ...]]:
     forward: Options = {PLAIN: passes(plain(heavy), 128), "all but folding": passes(heavy, 128)}
     forward["all"] = passes(folded(heavy), 128)
     yield from compare("heavy network, 96 channels, 128x128", forward, rounds)
-    for name, channels in (("heavy", 32), ("light", 32), ("light", 16)):
-        title = f"predict, {name}, {channels} channels, 6 frames of {size}x{size}"
-        yield from compare(title, prediction(name, channels, size), rounds)
+    small, large = (6, size, size), (1, 480, 640)
+    clips = (("heavy", 32, small), ("light", 32, small), ("light", 16, small), ("light", 32, large))
+    for name, channels, clip in clips:
+        frames, height, width = clip
+        title = f"predict, {name}, {channels} channels, {frames} frame{'s' * (frames > 1)} of {width}x{height}"
+        yield from compare(title, prediction(name, channels, *clip), rounds)
 
 
 def parts(crop: int, size: int) -> Iterator[tuple[str, ...]]:
     """The share of each kind of operator in what was timed."""
     heavy = derived("heavy", 96)
-    light = prediction("light", 32, size)
+    light = prediction("light", 32, 6, size, size)
     works: dict[str, Options] = {
         f"three-level step, crop {crop}": {
             PLAIN: search_step(crop, "first order", PLAIN),
