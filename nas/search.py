@@ -114,11 +114,10 @@ def build_levels(
 ) -> Multilevel:
     """The levels of a search over its supernet; `batch` where it is not the task's own. Raises `ConfigError` where they
     cannot work."""
-    description = _describe(config)
     prices: dict[str, Callable[[], Cost]] = {
-        "expected_cost": lambda: costs(description),
-        "expected_flops": lambda: costs(description, "flops", task.example()),
-        "expected_latency": lambda: tabulated(description.decisions, config.search.latency),
+        "expected_cost": lambda: costs(_describe(config)),
+        "expected_flops": lambda: costs(_describe(config), "flops", task.example()),
+        "expected_latency": lambda: tabulated(supernet.decisions, config.search.latency),
     }
     used = {term.name for level in config.search.levels.values() for term in level.regularizers}
     terms = {name: {"cost": price()} for name, price in prices.items() if name in used}
