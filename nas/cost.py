@@ -118,12 +118,12 @@ def costs(description: Description, unit: Unit = "parameters", inputs: Sequence[
 
     Raises `ConfigError` where FLOPs are asked for without inputs, or of a network that cannot run on the meta device.
     """
-    decisions, counted = description.decisions, _known(unit) == "parameters"
-    network = description.network if counted else _built(description, _Whole())  # what is described does not run
+    decisions, of_parameters = description.decisions, _known(unit) == "parameters"
+    network = description.network if of_parameters else _built(description, _Whole())  # what is described does not run
     places: dict[nn.Module, Place] = {}
     for place, module in sorted(_walk(network), key=lambda pair: len(pair[0])):
         places.setdefault(module, place)
-    spent = _parameters(places) if counted else _flops(network, inputs, places)
+    spent = _parameters(places) if of_parameters else _flops(network, inputs, places)
     terms: dict[tuple[Place, str], tuple[float, ...]] = {}
     widths: dict[str, Place] = {}
     for module, place in places.items():

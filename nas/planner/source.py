@@ -23,7 +23,7 @@ Column = dict[int, int]
 
 
 class Total:
-    """The sum of tensors of one shape, made in one place where that changes nothing."""
+    """The sum of tensors of one shape, made in one place where that changes nothing: it takes less memory."""
 
     def __init__(self, terms: Iterable[Tensor] = ()) -> None:
         self._sum: Tensor | None = None

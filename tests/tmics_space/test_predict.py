@@ -4,6 +4,7 @@ import gc
 import math
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,21 @@ def test_frames_come_as_soon_as_their_window_is_there() -> None:
     out = derain(Stub(), film())
     next(out)
     assert taken == [0, 1, 2]
+
+
+def test_memory_is_kept_from_the_first_frame_to_the_last(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def kept() -> Iterator[None]:
+        told.append("kept")
+        yield
+        told.append("given back")
+
+    monkeypatch.setattr(predict, "memory_kept", kept)
+    for _ in derain(network, moving_texture(2, 32, 32)):
+        told.append("frame")
+    assert told == ["kept", "frame", "frame", "given back"]
 
 
 def test_no_graph_is_kept_and_outputs_are_clamped() -> None:
