@@ -1,15 +1,17 @@
-"""Genotypes from the texts of other projects: a registry of importers, and the choices of cells they describe.
+"""Genotypes in the texts of other projects, read and written, and the choices of cells that such texts describe.
 
 An importer is a function of a text, and of options of the space that it knows, that returns a `Genotype`. It raises
-`NASError` that names the token which cannot be, and evaluates nothing. It is registered by the decorator `importer`, or
-by an entry point of the group `nas.importers` that has the name of the format.
+`NASError` that names the token which cannot be, and evaluates nothing. An exporter is a function of a genotype that
+returns its text, and raises `ConfigError` for a genotype that the format cannot state. They are registered by the
+decorators `importer` and `exporter`, or by an entry point of the groups `nas.importers` and `nas.exporters` that has
+the name of the format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -21,37 +23,91 @@ from nas.space import find_space
 Importer = Callable[..., Genotype]
 """(text, **options of the space) to a genotype. One whose texts may define several takes `name`, which of them."""
 
+Exporter = Callable[[Genotype], str]
+"""A genotype to its text."""
+
 InEdge = tuple[Token, Token]
 """An in-edge of a node of a cell, as found: its source and its operation."""
 
-F = TypeVar("F", bound=Importer)
-_importers: dict[str, Importer] = {}
+F = TypeVar("F", Importer, Exporter)
+R = TypeVar("R", bound=Importer)
+W = TypeVar("W", bound=Exporter)
 
 
-def importer(format: str) -> Callable[[F], F]:
-    """Decorator: register the importer of a format; raises `ConfigError` where another one has the name."""
+class _Formats(Generic[F]):
+    """Functions by the name of a format: registered by a decorator, or installed with a plugin."""
 
-    def register(function: F) -> F:
-        if _importers.setdefault(format, function) is not function:
-            raise ConfigError(f"the importer '{format}' is registered twice")
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.registered: dict[str, F] = {}
+
+    def names(self) -> list[str]:
+        return sorted({*self.registered, *(point.name for point in metadata.entry_points(group=f"nas.{self.role}s"))})
+
+    def register(self, format: str, function: F) -> None:
+        if self.registered.setdefault(format, function) is not function:
+            raise ConfigError(f"the {self.role} '{format}' is registered twice")
+
+    def find(self, format: str) -> F:
+        for point in metadata.entry_points(group=f"nas.{self.role}s", name=format):
+            found: F = point.load()
+            return found
+        if format not in self.registered:
+            hint = f"register it with @nas.importing.{self.role}"
+            raise UnknownNameError("genotype format", format, self.names(), hint)
+        return self.registered[format]
+
+
+_importers: _Formats[Importer] = _Formats("importer")
+_exporters: _Formats[Exporter] = _Formats("exporter")
+
+
+def importer(format: str) -> Callable[[R], R]:
+    """Decorator: register the importer of a format; raises `ConfigError` if another one has the name."""
+
+    def register(function: R) -> R:
+        _importers.register(format, function)
+        return function
+
+    return register
+
+
+def exporter(format: str) -> Callable[[W], W]:
+    """Decorator: register the exporter of a format; raises `ConfigError` if another one has the name."""
+
+    def register(function: W) -> W:
+        _exporters.register(format, function)
         return function
 
     return register
 
 
 def importers() -> list[str]:
-    """The names of all known formats; installed plugins are not imported for it."""
-    return sorted({*_importers, *(point.name for point in metadata.entry_points(group="nas.importers"))})
+    """The names of all formats that can be read; installed plugins are not imported for it."""
+    return _importers.names()
+
+
+def exporters() -> list[str]:
+    """The names of all formats that can be written; installed plugins are not imported for it."""
+    return _exporters.names()
 
 
 def find_importer(format: str) -> Importer:
     """The importer of a format; raises `UnknownNameError` with the nearest."""
-    for point in metadata.entry_points(group="nas.importers", name=format):
-        found: Importer = point.load()
-        return found
-    if format not in _importers:
-        raise UnknownNameError("genotype format", format, importers(), "register it with @nas.importing.importer")
-    return _importers[format]
+    return _importers.find(format)
+
+
+def find_exporter(format: str) -> Exporter:
+    """The exporter of a format; raises `UnknownNameError` with the nearest."""
+    return _exporters.find(format)
+
+
+def export_genotype(format: str, genotype: Genotype) -> str:
+    """The text of a genotype in the format of another project, which states its choices alone, not its options.
+
+    Raises `UnknownNameError` for an unknown format, and `ConfigError` for a genotype that the format cannot state.
+    """
+    return find_exporter(format)(genotype)
 
 
 def import_genotype(format: str, text: str, where: str = "text", **options: Any) -> Genotype:
@@ -62,7 +118,7 @@ def import_genotype(format: str, text: str, where: str = "text", **options: Any)
     """
     read = find_importer(format)
     try:
-        genotype = read(text.strip(), **options)
+        genotype = read(text.removeprefix("\ufeff").strip(), **options)  # a byte order mark is no part of it
         space = find_space(genotype.space)
         genotype = Genotype(
             space=space.name,
@@ -95,7 +151,9 @@ def cell_choices(
         for source, operation in edges:
             number = source.below(node)
             if number in found:
-                raise source.refused(f"another source than that of the other in-edge of node {node}")
+                raise source.refused(
+                    f"another source: two edges from one source ({number}) to one node ({node}) are not supported"
+                )
             found[number] = operations[operation.one_of(operations)]
         choices[f"{label}/{node}"] = tuple(sorted(found))
         choices |= {f"{label}/{node}<-{number}": found[number] for number in sorted(found)}

@@ -97,6 +97,6 @@ def genotype_of(arch: str, **options: Any) -> Genotype:
 def arch_of(genotype: Genotype) -> str:
     """The benchmark's notation of a genotype's cell; raises `ConfigError` for a genotype of another space."""
     if genotype.space != "nas-bench-201":
-        raise ConfigError(f"the genotype is of space '{genotype.space}', expected 'nas-bench-201'")
+        raise ConfigError(f"the genotype must be of space 'nas-bench-201', got '{genotype.space}'")
     edges = (f"cell/{node}<-{source}" for node in NODES for source in range(node))
     return NOTATION.format(*(genotype.choices[edge] for edge in edges))

@@ -17,7 +17,7 @@ from nas.literals import Token
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """An importer for texts such as `conv tanh`."""
-    monkeypatch.setattr(importing, "_importers", {})
+    monkeypatch.setattr(importing._importers, "registered", {})
 
     @importer("toy-words")
     def read(text: str, **options: Any) -> Genotype:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from nas.errors import ConfigError
-from nas.literals import find_calls, items, pick, token
+from nas.literals import items, pick, token
 
 FIELDS = ("first", "second")
 
 
 def values(source: str, field: str = "first", name: str | None = None) -> list[object]:
-    return [token(item).value for item in pick(find_calls(source, "Made", FIELDS), "Made", name).items(field)]
+    return [token(item).value for item in pick(source, "Made", FIELDS, name).items(field)]
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,11 @@ def values(source: str, field: str = "first", name: str | None = None) -> list[o
         ("x = other.Made([], first=range(2, 5))", None),  # `second` is positional first
         ("x = Made(first=range(2, 5), second=range(2))", [2, 3, 4]),
         ("def main():\n  if True:\n    x = Made(first=[3], second=[])", [3]),
+        ("x = Made(first=list(range(2, 4)), second=tuple([]), third=None)", [2, 3]),
+        ("{'first': [5], 'second': []}", [5]),
+        ('{"other": 1}\nx = {"first": [6], "second": [], "third": null}', [6]),
+        ("12:00 (a] x = Made(first=[7], second=[]) don't [", [7]),
+        ("12:00\nit's: {'first': [8], 'second': []}, {", [8]),
         ("Made = namedtuple('Made', 'first second')\nx = Made(first=[4], second=[])\ny = x", [4]),
     ],
 )
@@ -40,6 +47,26 @@ def test_one_is_picked_by_name_and_the_later_counts() -> None:
         values(source)
     with pytest.raises(ConfigError, match="defines no 'd'; found: b, a, c"):
         values(source, name="d")
+
+
+def test_of_two_without_a_name_none_is_taken() -> None:
+    for source in ("Made([1], [])\nMade([2], [])", "log: Made([1], [])\nlog! Made([2], [])"):
+        with pytest.raises(ConfigError, match="defines several: those without a name, in line 1 and 2; give"):
+            values(source.replace("log: ", "").replace("log! ", "; "))
+    assert values("Made([1], [])\nx = Made([2], [])", name="x") == [2]
+
+
+def test_lines_count_from_the_start_of_a_log() -> None:
+    with pytest.raises(ConfigError, match="line 3: 'second' is missing"):
+        values("1: {\n2: (\n3: Made(first=[])")
+
+
+@pytest.mark.parametrize("source", ["(" * 100_000, "Made(" * 20_000, "[Made([], [])] {" * 5_000, "x" * 1_000_000 + "("])
+def test_long_texts_end_soon(source: str) -> None:
+    started = time.process_time()
+    with pytest.raises(ConfigError):
+        values(source)
+    assert time.process_time() - started < 5
 
 
 def test_nothing_is_evaluated(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,14 +95,14 @@ def test_errors_name_the_line(source: str, message: str) -> None:
 
 
 def test_items_of_a_length() -> None:
-    (pair,) = pick(find_calls("Made([(1, 2, 3)], [])", "Made", FIELDS), "Made", None).items("first")
+    (pair,) = pick("Made([(1, 2, 3)], [])", "Made", FIELDS).items("first")
     assert len(items(pair, "first", 3)) == 3
     with pytest.raises(ConfigError, match=r"line 1: 'first' is \(1, 2, 3\), expected 2 items"):
         items(pair, "first", 2)
 
 
 def test_tokens_say_what_they_must_be() -> None:
-    (number, text) = map(token, pick(find_calls("Made([7,\n'skp'], [])", "Made", FIELDS), "Made", None).items("first"))
+    (number, text) = map(token, pick("Made([7,\n'skp'], [])", "Made", FIELDS).items("first"))
     assert number.below(8) == 7
     assert text.one_of(["skp"]) == "skp"
     with pytest.raises(ConfigError, match="line 1: found 7, expected a number from 0 to 6"):

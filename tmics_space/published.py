@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nas.errors import ConfigError
+from nas.errors import ConfigError, UnknownNameError
 from nas.genotype import Choice, Genotype
-from nas.literals import Token, find_calls, items, pick, token
+from nas.literals import Token, items, pick, token
 from tmics_space.operations import AUTHORS_NAMES
 
 FIELDS = ("normal_1", "normal_1_concat", "normal_2", "normal_2_concat", "normal_3", "normal_3_concat")
@@ -23,7 +23,7 @@ def read(text: str, *, name: str | None = None, **options: Any) -> Genotype:
     the input of its dominant network, and never calls the filters that its tuple names. Raises `ConfigError` that names
     the line and the token.
     """
-    call = pick(find_calls(text, "Genotype", FIELDS), "Genotype", name)
+    call = pick(text, "Genotype", FIELDS, name)
     alignment, cell, frequency = (
         [token(items(pair, field, 2)[0]) for pair in call.items(field)]
         for field in ("normal_1", "normal_2", "normal_3")
@@ -36,6 +36,37 @@ def read(text: str, *, name: str | None = None, **options: Any) -> Genotype:
     choices |= {f"cell/{i}": OPERATIONS[operation.one_of(OPERATIONS)] for i, operation in enumerate(cell, 1)}
     published = {"layers": len(cell), "dna_input": "concat" if flow else "sum"}
     return Genotype(space="tmics", choices=choices, options={**published, **options})
+
+
+def write(genotype: Genotype) -> str:
+    """The text that `read` takes for a genotype of the space `tmics`.
+
+    Raises `ConfigError` for what the authors' code cannot build: cells that are not tied, frequency cells other than
+    `gf2` behind temporal groups and `none` behind optical flow, and operations that it does not have.
+    """
+    if genotype.space != "tmics":
+        raise ConfigError(f"the genotype must be of space 'tmics', got '{genotype.space}'")
+    choices = dict(genotype.choices)
+    alignment, frequency = choices.pop("alignment"), choices.pop("frequency")
+    expected = "none" if alignment == "ofm" else "gf2"
+    if frequency != expected:
+        raise ConfigError(
+            f"with alignment '{alignment}' the authors' frequency cell is '{expected}', got '{frequency}'"
+        )
+    cell = [choices[label] for label in sorted(choices, key=lambda label: int(label.rpartition("/")[2]))]
+    if not all(label.startswith("cell/") for label in choices):
+        raise ConfigError(f"both networks of the authors' have one cell (tied=true), got {', '.join(choices)}")
+    for operation in cell:
+        if operation not in AUTHORS_NAMES:
+            raise UnknownNameError("operation of the authors", operation, AUTHORS_NAMES)
+    theirs = {ours: name for name, ours in ALIGNMENTS.items()}[str(alignment)]
+    parts = [(theirs,), tuple(AUTHORS_NAMES[str(operation)] for operation in cell), tuple(FILTERS)]
+    fields = (
+        f"normal_{number}={[(name, i) for i, name in enumerate(names)]},"
+        f" normal_{number}_concat={list(range(1, len(names) + 1))}"
+        for number, names in enumerate(parts, 1)
+    )
+    return f"Genotype({', '.join(fields)})"
 
 
 def _only(tokens: list[Token], field: str) -> Token:

@@ -1,4 +1,4 @@
-"""Commands on genotype files: lint, diff, canon, import, upgrade."""
+"""Commands on genotype files: lint, diff, canon, import, export, upgrade."""
 
 from __future__ import annotations
 
@@ -111,6 +111,31 @@ def import_command(
         print(found.dump(), end="")
     else:
         found.save(out)
+
+
+@genotype.command(name="export")
+def export_command(
+    target: str,
+    /,
+    *,
+    format: Annotated[str, Parameter(name=["--format", "-f"])],
+    out: Path | None = None,
+) -> None:
+    """Write a genotype as another project does. The text states the choices alone, not the options of the space.
+
+    Args:
+        target: A genotype file, a shipped name, or the folder of a run.
+        format: How to write it: darts, nas-bench-201, tmics (the authors' tuple), or the format of a plugin.
+        out: The file to write; the terminal where absent.
+    """
+    from nas.files import write_text
+    from nas.importing import export_genotype
+
+    text = export_genotype(format, genotype_of(target))
+    if out is None:
+        print(text)
+    else:
+        write_text(out, f"{text}\n")
 
 
 @genotype.command

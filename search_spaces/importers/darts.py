@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from nas import Genotype
 from nas.errors import ConfigError
 from nas.genotype import Choice
 from nas.importing import InEdge, cell_choices
-from nas.literals import Call, find_calls, items, pick, token
+from nas.literals import Call, items, pick, token
 from nas.primitives import DARTS
 
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
+REFUSED = {"recurrent": "cells of recurrent networks are not supported, expected those of convolutional ones"}
 CELLS = ("normal", "reduce")
 INPUTS = 2
 
@@ -25,11 +28,28 @@ OPERATIONS = {name: name for name in DARTS}
 def read(text: str, *, name: str | None = None, **options: Any) -> Genotype:
     """The genotype in Python source with `NAME = Genotype(normal=..., normal_concat=..., reduce=..., ...)`.
 
-    Each cell is a list of (operation, source) pairs, two for each node. The options are those of the published
-    networks, unless given otherwise. Raises `ConfigError` that names the line and the token.
+    Each cell is a list of (operation, source) pairs, two for each node, or of one such list for each node; a third
+    item of a pair, its weight, has no effect. The text may be a line of a log, a dictionary or JSON. The options are
+    those of the published networks, unless given otherwise. Raises `ConfigError` that names the line and the token.
     """
-    call = pick(find_calls(text, "Genotype", FIELDS), "Genotype", name)
+    call = pick(text, "Genotype", FIELDS, name, REFUSED)
     return genotype({cell: _nodes(call, cell) for cell in CELLS}, OPERATIONS, options)
+
+
+def write(genotype: Genotype) -> str:
+    """The text that `read` takes for a genotype of the space `darts`; raises `ConfigError` for one of another space."""
+    if genotype.space != "darts":
+        raise ConfigError(f"the genotype must be of space 'darts', got '{genotype.space}'")
+    fields = []
+    for cell in CELLS:
+        nodes = {label: sources for label, sources in genotype.choices.items() if re.fullmatch(rf"{cell}/\d+", label)}
+        edges = [
+            (genotype.choices[f"{node}<-{source}"], source)
+            for node in sorted(nodes, key=lambda label: int(label.rpartition("/")[2]))
+            for source in cast(tuple[int, ...], nodes[node])
+        ]
+        fields.append(f"{cell}={edges}, {cell}_concat=range({INPUTS}, {INPUTS + len(nodes)})")
+    return f"Genotype({', '.join(fields)})"
 
 
 def genotype(
@@ -48,16 +68,34 @@ def genotype(
 
 
 def _nodes(call: Call, cell: str) -> list[list[InEdge]]:
-    pairs = [items(pair, cell, 2) for pair in call.items(cell)]
-    if len(pairs) % 2:
-        raise ConfigError(f"{call.where}: '{cell}' has {len(pairs)} in-edges, expected two for each node")
-    edges = [(token(source), token(operation)) for operation, source in pairs]
-    nodes = [edges[i : i + 2] for i in range(0, len(edges), 2)]
+    entries = call.items(cell)
+    if any(isinstance(_first(entry, cell), ast.Tuple | ast.List) for entry in entries):
+        nodes = [[_edge(edge, cell) for edge in items(entry, cell)] for entry in entries]
+    else:
+        edges = [_edge(entry, cell) for entry in entries]
+        nodes = [edges[i : i + 2] for i in range(0, len(edges), 2)]
+    for number, node in enumerate(nodes, INPUTS):
+        if len(node) != 2:
+            raise ConfigError(f"{call.where}: node {number} of '{cell}' must have 2 in-edges, got {len(node)}")
     states = list(range(INPUTS, INPUTS + len(nodes)))
     concatenated = [token(state) for state in call.items(f"{cell}_concat")]
-    if [state.value for state in concatenated] != states:
+    if sorted(state.below(INPUTS + len(nodes)) for state in concatenated) != states:
         found = ", ".join(str(state.value) for state in concatenated)
         raise ConfigError(
-            f"{call.where}: '{cell}_concat' is {found}, expected all nodes: {', '.join(map(str, states))}"
+            f"{call.where}: '{cell}_concat' must be all nodes, {', '.join(map(str, states))}, got {found}: a cell of"
+            " this space returns all its nodes"
         )
     return nodes
+
+
+def _edge(node: ast.expr, cell: str) -> InEdge:
+    """An in-edge: its source and its operation, of a pair or, with its weight, a triple."""
+    operation, source, *weight = items(node, cell, 3 if len(items(node, cell)) == 3 else 2)
+    for number in map(token, weight):
+        if not isinstance(number.value, int | float):
+            raise number.refused("the weight of an edge, a number")
+    return token(source), token(operation)
+
+
+def _first(node: ast.expr, cell: str) -> ast.expr | None:
+    return next(iter(items(node, cell)), None)

@@ -79,6 +79,15 @@ def test_import(nas: Nas) -> None:
 
 
 @pytest.mark.usefixtures("files")
+def test_export(nas: Nas) -> None:
+    shown = nas("genotype", "export", "darts-v2", "--format", "darts").out
+    assert shown.startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ")
+    assert nas("genotype", "export", "tmics-heavy", "-f", "tmics", "--out", "h.py").out == ""
+    assert nas("genotype", "import", "h.py", "-f", "tmics", "--out", "h.yaml").code == 0
+    assert Genotype.load("h.yaml").choices == Genotype.load("tmics-heavy").choices
+
+
+@pytest.mark.usefixtures("files")
 def test_upgrade(nas: Nas) -> None:
     before = Path("a.yaml").read_text()
     assert (
@@ -104,6 +113,8 @@ def test_upgrade(nas: Nas) -> None:
         (["import", "tuple.py", "-f", "tmics", "channels"], "'channels' is not an option: expected name=value"),
         (["import", "a.yaml", "-f", "tmics"], "a.yaml: line 3: not Python"),
         (["import", "no.py", "-f", "tmics"], "no.py: cannot be read"),
+        (["export", "a.yaml", "-f", "darts"], "the genotype must be of space 'darts', got 'toy'"),
+        (["export", "a.yaml", "-f", "drats"], "unknown genotype format 'drats' (did you mean 'darts'?)"),
         (["upgrade", "tuple.py"], "tuple.py: expected a mapping"),
     ],
 )

@@ -119,7 +119,7 @@ def test_other_texts_are_errors(arch: str, message: str) -> None:
 
 
 def test_a_genotype_of_another_space_has_no_notation() -> None:
-    with pytest.raises(ConfigError, match="of space 'darts', expected 'nas-bench-201'"):
+    with pytest.raises(ConfigError, match="must be of space 'nas-bench-201', got 'darts'"):
         arch_of(msgspec.structs.replace(genotype_of(ARCH), space="darts"))
 
 

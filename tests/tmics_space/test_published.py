@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from nas.errors import ConfigError
+from nas.errors import ConfigError, NASError
 from nas.genotype import Genotype
 from nas.importing import import_genotype
-from tmics_space.published import read
+from tmics_space.published import read, write
 
 HEAVY = """
 from collections import namedtuple
@@ -42,6 +43,29 @@ def test_one_of_several_and_other_options() -> None:
     assert read(text, name="video").choices["alignment"] == "tgm"
     with pytest.raises(ConfigError, match="defines several: video, video_light"):
         read(text)
+
+
+def test_what_is_written_reads_the_same() -> None:
+    for name in ("tmics-heavy", "tmics-light"):
+        shipped = Genotype.load(name)
+        assert read(write(shipped)).choices == shipped.choices
+        assert write(shipped).startswith("Genotype(normal_1=[('")
+    assert "normal_2=[('Residualblocks_5_1', 0), ('SPAattention_3', 1), " in write(Genotype.load("tmics-heavy"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frequency": "gf3"}, "with alignment 'tgm' the authors' frequency cell is 'gf2', got 'gf3'"),
+        ({"alignment": "ofm"}, "with alignment 'ofm' the authors' frequency cell is 'none', got 'gf2'"),
+        ({"cell/2": "residual_7x7"}, "'residual_7x7' .did you mean 'residual_5x5'"),
+        ({"dna/1": "residual_3x3"}, "tied=true"),
+    ],
+)
+def test_what_the_authors_cannot_build_is_not_written(change: dict[str, str], message: str) -> None:
+    heavy = Genotype.load("tmics-heavy")
+    with pytest.raises(NASError, match=message):
+        write(msgspec.structs.replace(heavy, choices={**heavy.choices, **change}))
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
 
 from nas.errors import NASError
 from nas.genotype import Choice, Genotype
-from nas.importing import find_importer, import_genotype
-from nas.space import spaces
+from nas.importing import export_genotype, find_importer, import_genotype
+from nas.space import find_space, spaces
 
 # Liu et al., ICLR 2019, in their published code; the last two as their followers add them.
 DARTS = """
@@ -95,6 +96,73 @@ def test_one_genotype_in_every_format(format: str, text: str, options: dict[str,
     assert read(format, text, **options, channels=16).options == {**published, "channels": 16}
 
 
+def pairs(cell: str, *, weights: bool = False) -> list[tuple[object, ...]]:
+    return [(op, source, 0.25) if weights else (op, source) for c, _, _, op, source in ORDER if c == cell]
+
+
+def fields(entries: dict[str, Any]) -> dict[str, Any]:
+    concatenated = {f"{cell}_concat": [2, 3, 4, 5] for cell in entries}
+    return {"normal": None, "normal_concat": None, "reduce": None, "reduce_concat": None} | entries | concatenated
+
+
+FLAT = fields({cell: pairs(cell) for cell in CELLS})
+NESTED = fields({c: [tuple(pairs(c, weights=True)[i : i + 2]) for i in range(0, 8, 2)] for c in CELLS})
+CALL = "Genotype(" + ", ".join(f"{field}={value}" for field, value in FLAT.items()) + ")"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CALL.replace("[2, 3, 4, 5]", "list(range(2, 6))"),
+        "Genotype(" + ", ".join(f"{field}={value}" for field, value in NESTED.items()) + ", connectN=None)",
+        str(FLAT),
+        f"cells = {NESTED}",
+        json.dumps({**NESTED, "connects": None}, indent=1),
+        f"2019-10-04 16:08:33,120 (epoch 49) genotype = {CALL}\n2019-10-04 it's [done",
+        f"INFO:root:found genotypes.{CALL} at {{epoch}} 3",
+        f"10:08:33 best: {FLAT}",
+    ],
+    ids=["range", "nested triples", "dict", "named dict", "JSON", "log line", "log call", "log dict"],
+)
+def test_one_genotype_as_others_print_it(text: str) -> None:
+    assert read("darts", text).choices == V2
+    assert import_genotype("darts", f"\ufeff{text}\n").choices == V2
+
+
+NODES = [(("nor_conv_3x3", 0),), (("none", 1), ("skip_connect", 0)),
+         (("nor_conv_1x1", 0), ("avg_pool_3x3", 1), ("skip_connect", 2))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [ARCH, f"Structure(4 nodes with {ARCH})", f"[12:03] best {ARCH} 93.2 of\n {ARCH}", str(NODES), json.dumps(NODES),
+     f"arch = {NODES}"],
+)  # fmt: skip
+def test_one_cell_of_nas_bench_201_as_others_print_it(text: str) -> None:
+    assert read("nas-bench-201", text) == read("nas-bench-201", ARCH)
+    assert read("nas-bench-201", text).choices["cell/2<-0"] == "skip_connect"
+
+
+@pytest.mark.parametrize("name", ["darts", "nas-bench-201"])
+def test_what_is_written_reads_the_same(name: str) -> None:
+    for number in range(20):
+        genotype = random_genotype(name, number)
+        assert read(name, export_genotype(name, genotype)).choices == genotype.choices
+    with pytest.raises(NASError, match=f"of space '{name}'"):
+        export_genotype(name, Genotype(space="other", choices={}))
+
+
+def random_genotype(space: str, seed: int) -> Genotype:
+    generator, choices = random.Random(seed), dict[str, Choice]()
+    described = find_space(space).describe()
+    for decision in described.decisions.values():
+        if decision.kind == "inputs":
+            choices[decision.label] = tuple(sorted(generator.sample(decision.candidates, decision.keep)))
+        elif decision.active(choices):
+            choices[decision.label] = generator.choice(decision.candidates)
+    return Genotype(space=space, choices=choices, options=described.options)
+
+
 PDARTS = """PDARTS = Genotype(normal=[('skip_connect', 0), ('dil_conv_3x3', 1), ('skip_connect', 0),('sep_conv_3x3', 1),
 ('sep_conv_3x3', 1), ('sep_conv_3x3', 3), ('sep_conv_3x3',0), ('dil_conv_5x5', 4)], normal_concat=range(2, 6),
 reduce=[('avg_pool_3x3', 0), ('sep_conv_5x5', 1), ('sep_conv_3x3', 0), ('dil_conv_5x5', 2), ('max_pool_3x3', 0),
@@ -176,12 +244,27 @@ def hub(**changes: Any) -> str:
         ("darts", DARTS.partition("DARTS_V2")[0].replace("('skip_connect', 2)]", "('skip_connect', 5)]", 1),
          "line 9: found 5, expected a number from 0 to 4"),
         ("darts", DARTS.partition("DARTS_V2")[0].replace("('sep_conv_3x3', 1), ('sep", "('sep_conv_3x3', 0), ('sep", 1),
-         "line 8: found 0, expected another source than that of the other in-edge of node 2"),
+         "line 8: found 0, expected another source: two edges from one source .* to one node .2."),
         ("darts", DARTS.partition("DARTS_V2")[0].replace("[2, 3, 4, 5]", "[4, 5]", 1),
-         "line 8: 'normal_concat' is 4, 5, expected all nodes: 2, 3, 4, 5"),
-        ("darts", "Genotype([('none', 0)], [2], [], [])", "line 1: 'normal' has 1 in-edges, expected two"),
+         "line 8: 'normal_concat' must be all nodes, 2, 3, 4, 5, got 4, 5"),
+        ("darts", "Genotype([('none', 0)], [2], [], [])", "line 1: node 2 of 'normal' must have 2 in-edges, got 1"),
         ("darts", "Genotype([], [], [], [])", "a normal cell of 0 nodes"),
         ("darts", "import os; os.system('true')", r"no Genotype\(\.\.\.\) in this text"),
+        ("darts", "Genotype(recurrent=[('tanh', 0)], concat=range(1, 9))", "line 1: 'recurrent': cells of"),
+        ("darts", "{'recurrent': [], 'concat': []}", "line 1: 'recurrent': cells of"),
+        ("darts", f"{CALL}\n\n{CALL}",
+         r"several: those without a name, in line 1 and 3; .*'NAME = Genotype\(\.\.\.\)'"),
+        ("darts", f"a = {CALL}\n{CALL}", "several: a, those without a name, in line 2; give the name"),
+        ("darts", CALL.replace("2)", "2, 'much')", 1), "line 1: found 'much', expected the weight of an edge"),
+        ("darts", str(NESTED).replace(", 0.25), (", ", 0.25), ('none', 0), (", 1),
+         "node 2 of 'normal' must have 2 in-edges, got 3"),
+        ("nas-bench-201", f"{ARCH}, {ARCH.replace('none', 'skip_connect')}", "must be one cell in the text, got 2"),
+        ("nas-bench-201", "['none', 'skip_connect', 'none', 'none', 'none', 'none']", "does not say which edge"),
+        ("nas-bench-201", "[4, 0, 3, 1, 4, 3]", "does not say which edge"),
+        ("nas-bench-201", str(NODES[:2]), "line 1: 'cell' is .*, expected 3 items"),
+        ("nas-bench-201", str(NODES).replace("('none', 1)", "('none', 0)"),
+         "two edges from one source .0. to one node .2."),
+        ("nas-bench-201", "nothing", "'nothing' is no cell of NAS-Bench-201"),
         ("nni", hub(normal_op_2_0="sep_conv_9x9"), "normal/op_2_0: found 'sep_conv_9x9', expected one of"),
         ("nni", hub(normal_input_3_1=[0, 1]), r"normal/input_3_1: found \[0, 1\], expected a number from 0 to 2"),
         ("nni", hub(reduce_op_5_1=None), "'reduce/op_5_1' is missing"),
