@@ -41,6 +41,10 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     latency: dict[str, dict[str, Annotated[float, msgspec.Meta(ge=0)]]] = {}
     """Milliseconds by label and candidate, for `expected_latency`; `nas latency` measures them."""
 
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with this step, counted from 1."""
+        return _ends_epoch(step, self.steps, self.epochs)
+
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One stage of retraining: one level for a number of steps."""
@@ -61,6 +65,15 @@ class RetrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Options of the space in which the retrained network differs from its genotype: more channels, more cells."""
     task: dict[str, Any] = {}
     """Fields of the task in which retraining, and what follows it, differs from the search: another batch size."""
+
+    @property
+    def steps(self) -> int:
+        """The steps of all stages."""
+        return sum(stage.steps for stage in self.stages.values())
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with this step over all stages, counted from 1."""
+        return _ends_epoch(step, self.steps, self.epochs)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,6 +173,11 @@ def shipped_configs() -> dict[str, Path]:
         folder = Path(inspect.getfile(find_space(name).function)).parent / "configs"
         found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
     return found
+
+
+def _ends_epoch(step: int, steps: int, epochs: int) -> bool:
+    """Whether `step` of `steps` is the last one of an epoch: of `epochs`, as equal as can be, none of them empty."""
+    return step * epochs // steps > (step - 1) * epochs // steps
 
 
 def _override(data: dict[str, Any], override: str) -> None:

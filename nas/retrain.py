@@ -17,7 +17,7 @@ from nas.planner.layout import channels_last
 from nas.probing import in_mode
 from nas.run import GENOTYPE, Run
 from nas.space import find_space
-from nas.task import Preview, Task
+from nas.task import TEST, Preview, Task, of_split
 
 WEIGHTS = "weights.safetensors"
 
@@ -27,7 +27,13 @@ what the step did)."""
 
 
 def retrain(
-    config: Config, genotype: Genotype, run: Run, on_step: OnStep | None = None, *, initial: nn.Module | None = None
+    config: Config,
+    genotype: Genotype,
+    run: Run,
+    on_step: OnStep | None = None,
+    *,
+    initial: nn.Module | None = None,
+    scored: str = TEST,
 ) -> nn.Module:
     """Train the network that `genotype` derives, with `retrain.options`, through the configured stages; goes on from
     the run's last checkpoint.
@@ -35,15 +41,15 @@ def retrain(
     The network starts from the initial weights of the configured seed, or is `initial`, such as one that inherits a
     supernet's weights. A stage changes the parameters of its level alone; with `mode: eval` no buffers either. The run
     folder receives metrics, checkpoints, the genotype, and `weights.safetensors`. Before anything is recorded, raises
-    `ConfigError` where the configuration does not fit, and what the task's `check` does; `DivergedError`, once the last
-    state is saved, where the losses stop being finite.
+    `ConfigError` where the configuration does not fit, and what the task's `check` of the split that is to be `scored`
+    does; `DivergedError`, once the last state is saved, where the losses stop being finite.
     """
     if config.space != genotype.space:
         raise ConfigError(f"the configuration is for space '{config.space}', the genotype of '{genotype.space}'")
     genotype = config.retrained(genotype)
     task = config.build_task(retraining=True)
     if hasattr(task, "check"):
-        task.check()
+        of_split(task.check, scored)()
     network = (build_network(config, genotype) if initial is None else initial).to(config.torch_device())
     channels_last(network)
     precision = config.retrain.precision
@@ -53,8 +59,6 @@ def retrain(
     }
     if not stages:
         raise ConfigError("retrain.stages is empty: nothing would be trained")
-    total = sum(stage.steps for stage in stages.values())
-    every = max(total // config.retrain.epochs, 1)
 
     def save(step: int, stage: Multilevel) -> None:
         state = {"step": step, "network": network.state_dict(), "level": stage.state_dict()}
@@ -88,7 +92,7 @@ def retrain(
                     run.record("train", step, level=name, loss=move.loss, gradient=move.gradient)
                 if on_step is not None:
                     on_step(step, name, moved.get(name))
-                if step % every == 0 or step == total:
+                if config.retrain.ends_epoch(step):
                     save(step, stage)
             done += stage.steps
     checkpoint.save_weights(run.path / WEIGHTS, network.state_dict())
@@ -117,10 +121,10 @@ def load_network(run: str | Path) -> nn.Module:
     return network.eval()
 
 
-def evaluate(network: nn.Module, task: Task) -> dict[str, float]:
-    """The task's metrics of a network, in eval mode and without gradients."""
+def evaluate(network: nn.Module, task: Task, split: str = TEST) -> dict[str, float]:
+    """The task's metrics of a network on a split, in eval mode and without gradients."""
     with in_mode(network, "eval"), torch.no_grad():
-        return task.evaluate(network)
+        return of_split(task.evaluate, split)(network)
 
 
 def previews(network: nn.Module, task: Task) -> list[Preview]:

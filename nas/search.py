@@ -46,7 +46,6 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
     supernet = build_supernet(config)
     steps = config.search.steps
     levels = build_levels(config, supernet, task)
-    every = max(steps // config.search.epochs, 1)
     observe = _observer(config, task, description, cost, levels)
 
     def export(step: int | None = None) -> Genotype:
@@ -83,7 +82,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
                 run.record("train", k + 1, level=name, loss=move.loss, gradient=move.gradient, **move.terms)
             if on_step is not None:
                 on_step(k + 1, moved, supernet)
-            if (k + 1) % every == 0 or k + 1 == steps:
+            if config.search.ends_epoch(k + 1):
                 _record_weights(run, k + 1, supernet)
                 run.record(INDICATORS, k + 1, **observe(supernet, export(k + 1)))
                 save(k + 1)

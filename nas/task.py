@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from nas.errors import ConfigError, UnknownNameError
+
+TEST = "test"
+"""The split that `Task.evaluate` scores by default."""
 
 
 class Preview(NamedTuple):
@@ -43,19 +48,24 @@ class Task(Protocol):
     def example(self) -> tuple[Tensor, ...]:
         """The inputs of one forward pass of batch size 1."""
 
-    def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Metrics on data that neither search nor retraining sees. The network is in eval mode, without gradients.
+    def evaluate(self, network: nn.Module, split: str = TEST) -> dict[str, float]:
+        """Metrics on `test`, data that neither search nor retraining sees, or on another split, not augmented.
+
+        The network is in eval mode, without gradients. A task that takes no `split` cannot be tuned.
 
         A task may have besides: `statement`, the text, shown below the metrics, that says how they are taken; `parts`,
         the metrics that the last call took of each part of the data, by its name; a method `previews(network)`, called
-        in the same way, that returns a few `Preview`s for reports; and a method `check()` that raises, before a
-        training begins, where this one could not work at its end.
+        in the same way, that returns a few `Preview`s for reports; a method `check(split)` that raises, before a
+        training begins, if `evaluate` could not work at its end; a method `members(split)` that returns what a split
+        consists of (a collection of names or numbers), so that splits that overlap are found; and a method
+        `measure(network, batch)`, called as `evaluate`, that returns the metrics of one batch, among them the score.
         """
 
     def predict(self, network: nn.Module, source: Path, sink: Path, **options: Any) -> dict[str, float]:
         """Apply the network to what a user has (`source`), write the result to `sink`, return facts worth telling."""
 
 
+R = TypeVar("R")
 T = TypeVar("T", bound=type)
 _tasks: dict[str, Any] = {}
 
@@ -95,6 +105,16 @@ def find_task(name: str) -> Any:
         return found
     hint = "register it with @nas.task.task, and load its module with --import MODULE"
     raise UnknownNameError("task", name, sorted({*_tasks, *(point.name for point in points)}), hint)
+
+
+def of_split(method: Callable[..., R], split: str) -> Callable[..., R]:
+    """A task's method `evaluate` or `check`, for a split; raises `ConfigError` if it takes none."""
+    if "split" in inspect.signature(method).parameters:
+        return functools.partial(method, split=split)
+    if split == TEST:
+        return method
+    where = getattr(method, "__qualname__", repr(method))
+    raise ConfigError(f"{where} must take the argument 'split' to score split '{split}'; add it to the task's method")
 
 
 def _origin(cls: type) -> str:

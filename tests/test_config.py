@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,20 @@ def test_a_file_becomes_typed_data(path: Path) -> None:
     assert config.search.levels["upper"].optimizer == Adam(lr=3e-4, betas=(0.5, 0.999))
     assert config.search.levels["upper"].hypergradient == {"lower": {"name": "unrolled", "steps": 2}}
     assert (config.seed, config.search.relaxation, config.search.epochs) == (0, "softmax", 10)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 19, 20, 60, 12345])
+@pytest.mark.parametrize("epochs", [1, 3, 7, 10, 60])
+def test_there_are_as_many_epochs_as_asked_and_the_last_ends_with_the_last_step(steps: int, epochs: int) -> None:
+    stages = f"{{a: {{steps: {steps}, level: LEVEL}}}}".replace("LEVEL", "{parameters: ['*'], loss: l1, split: all, "
+                                                                "optimizer: {name: sgd, lr: 1}}")  # fmt: skip
+    config = parse(f"search.steps={steps}", f"search.epochs={epochs}", f"retrain.stages={stages}",
+                   f"retrain.epochs={epochs}")  # fmt: skip
+    for section in (config.search, config.retrain):
+        ends = [step for step in range(1, steps + 1) if section.ends_epoch(step)]
+        assert (len(ends), ends[-1]) == (min(epochs, steps), steps)
+        lengths = {b - a for a, b in itertools.pairwise([0, *ends])}
+        assert max(lengths) - min(lengths) <= 1
 
 
 def test_the_dump_has_every_default_and_reads_back(tmp_path: Path, path: Path) -> None:

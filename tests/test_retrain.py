@@ -129,8 +129,12 @@ def test_a_finished_run_resumed_stays_what_it_is(whole: Path, tmp_path: Path) ->
     assert_equal_runs(whole, tmp_path / "run")
 
 
-def test_the_last_step_is_saved_however_epochs_divide_the_steps(tmp_path: Path) -> None:
-    run_retrain(tmp_path / "run", toy.config(*SHORT, "retrain.epochs=2"))  # after 4, 8 and 9 steps
+def test_it_is_saved_as_often_as_asked_and_after_the_last_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    save = Run.save_checkpoint
+    monkeypatch.setattr(Run, "save_checkpoint", lambda run, state: (saved.append(state["step"]), save(run, state)))
+    run_retrain(tmp_path / "run", toy.config(*SHORT, "retrain.epochs=5"))
+    assert saved == [0, 2, 4, 6, 8, 9]
     assert last(tmp_path / "run")["step"] == 9
 
 

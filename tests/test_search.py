@@ -164,11 +164,14 @@ def test_what_a_run_holds(whole: Path) -> None:
 CANDIDATES = {"first": ["conv", "depthwise", "scale"], "second": ["linear", "tanh"]}
 
 
-def test_the_last_step_is_saved_however_epochs_divide_the_steps(tmp_path: Path) -> None:
-    run_search(tmp_path / "run", toy.config("search.steps=5", "search.epochs=2"))
+def test_epochs_are_as_many_as_asked_whether_or_not_they_divide_the_steps(tmp_path: Path) -> None:
+    run_search(tmp_path / "run", toy.config("search.steps=19", "search.epochs=10"))
+    steps = [2, 4, 6, 8, 10, 12, 14, 16, 18, 19]
     names = [path.stem for path in sorted((tmp_path / "run" / "genotypes").glob("*.yaml"))]
-    assert names == ["step-000002", "step-000004", "step-000005"]
-    assert last(tmp_path / "run")["step"] == 5
+    assert names == [f"step-{step:06d}" for step in steps]
+    records = read_records(tmp_path / "run")
+    assert [record["step"] for record in records if record["kind"] == "indicators"] == steps
+    assert last(tmp_path / "run")["step"] == 19
 
 
 def test_the_caller_hears_of_the_beginning_and_of_every_step(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
-from nas.task import Preview, task
+from nas.task import TEST, Preview, task
 from tmics_space.data.clips import Batch, Clip, sample
 from tmics_space.data.shots import split_clips
 from tmics_space.data.sources import Films, Pairs
 from tmics_space.flow import DenseInverseSearch
 from tmics_space.losses import ARC_LOSSES, arc_loss, companion_loss, fidelity, temporal_loss
+from tmics_space.metrics.image import luminance, psnr
 from tmics_space.metrics.protocol import bootstrap, evaluate_clip, protocol
 from tmics_space.metrics.temporal import TOF, WARPING_ERROR, tof, warping_error
 from tmics_space.network import Restored
@@ -107,9 +108,7 @@ class DerainTask:
     def batch(self, split: str, index: int) -> Batch:
         """Windows of random crops: `rainy` and `window`, (batch, frames, 3, crop, crop) in [0, 1]; with `steadiness` of
         one frame more, the first."""
-        if split not in SPLITS:
-            raise UnknownNameError("split", split, SPLITS)
-        clips = self._clips if split == "all" else self._splits[split]
+        clips = self._of(split)
         seed = zlib.crc32(f"{self.seed}/{split}".encode())
         config = self.config
         before = config.steadiness > 0
@@ -119,21 +118,34 @@ class DerainTask:
         """One window, (1, frames, 3, crop, crop)."""
         return (torch.zeros(1, self.config.frames, 3, self.config.crop, self.config.crop),)
 
-    def check(self) -> None:
-        """Load the test clips; raises what that does, and `ConfigError` where one is too short to be scored."""
+    def check(self, split: str = TEST) -> None:
+        """Load the clips of a split; raises what that does, and `ConfigError` where one is too short to be scored."""
         least = 2 * protocol(self.config.protocol).drop + 1
-        for clip in self.test_clips:
+        for clip in self._scored(split):
             if len(clip.frames) < least:
                 found = f"protocol '{self.config.protocol}' scores {least} frames or more, found {len(clip.frames)}"
-                raise ConfigError(f"task.test: clip '{clip.name}': {found}")
+                raise ConfigError(f"task.{TEST if split == TEST else 'train'}: clip '{clip.name}': {found}")
 
-    def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Means over the test clips: PSNR in dB and SSIM, those of the rainy input (`rainy_psnr`, ...), and the weight
-        of the dominant branch; with `temporal` also the warping error, that of the truth (`true_...`), and tOF. Of
-        several clips also the ends of the 95 % bootstrap interval of the mean PSNR (`psnr_low`, `psnr_high`)."""
+    def members(self, split: str) -> list[str]:
+        """The names of the training clips of a split."""
+        return [clip.name for clip in self._of(split)]
+
+    def measure(self, network: nn.Module, batch: Batch) -> dict[str, float]:
+        """Mean PSNR in dB over the windows of a batch, on the channels of the protocol."""
+        restored: Restored = network(batch.rainy[:, -self.config.frames :])
+        how = protocol(self.config.protocol)
+        images = restored.output.double().clamp(0, 1), batch.clean.double()
+        output, clean = map(luminance, images) if how.channels == "y" else images
+        return {"psnr": psnr(output, clean, rounded=how.rounded).mean().item()}
+
+    def evaluate(self, network: nn.Module, split: str = TEST) -> dict[str, float]:
+        """Means over the test clips, or those of another split: PSNR in dB and SSIM, those of the rainy input
+        (`rainy_psnr`, ...), and the weight of the dominant branch; with `temporal` also the warping error, that of the
+        truth (`true_...`), and tOF. Of several clips also the ends of the 95 % bootstrap interval of the mean PSNR
+        (`psnr_low`, `psnr_high`)."""
         self.parts = {
             clip.name + f" #{version}" * (len(clip.rainy) > 1): self._score(network, clip.frames[:], rainy[:])
-            for clip in self.test_clips
+            for clip in self._scored(split)
             for version, rainy in enumerate(clip.rainy, 1)
         }
         rows = list(self.parts.values())
@@ -159,6 +171,15 @@ class DerainTask:
     ) -> dict[str, float]:
         """Derain a film: a video file or a folder of frames, to either (see `tmics_space.predict.derain_file`)."""
         return derain_file(network, source, sink, tile=tile, bfloat16=bfloat16, progress=progress)
+
+    def _scored(self, split: str) -> list[Clip]:
+        return self.test_clips if split == TEST else self._of(split)
+
+    def _of(self, split: str) -> list[Clip]:
+        """The training clips of a split; raises `UnknownNameError`."""
+        if split not in SPLITS:
+            raise UnknownNameError("split", split, SPLITS)
+        return self._clips if split == "all" else self._splits[split]
 
     @functools.cached_property
     def test_clips(self) -> list[Clip]:

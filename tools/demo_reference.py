@@ -89,7 +89,7 @@ def compare(out: Path, seed: int) -> tuple[str, ...]:
             break
     values = [psnr["rainy"], psnr["temporal median"], psnr[OURS], plain]
     macs = f"{target / 2 / pixels / 1000:.1f} / {cost(network, task) / 2 / pixels / 1000:.1f}"
-    ours_steps = sum(stage.steps for stage in load_config(run / "config.yaml").retrain.stages.values())
+    ours_steps = load_config(run / "config.yaml").retrain.steps
     return (
         str(seed),
         *(f"{value:.2f}" for value in values),

@@ -60,7 +60,7 @@ def compare(config: Config, count: int) -> bool:
         (f"random {i}", int(measure(cell)), 100 * each)
         for i, (cell, each) in enumerate(zip(cells, others, strict=True), 1)
     ]
-    print(f"test accuracy after {sum(stage.steps for stage in config.retrain.stages.values())} steps of training")
+    print(f"test accuracy after {config.retrain.steps} steps of training")
     table(f"Seed {config.seed}", ("cell", "parameters", "%"), rows)
     mean = statistics.fmean(others)
     better = sum(each > ours for each in others)

@@ -29,6 +29,8 @@ def tune(
     storage: str | None = None,
     study: str | None = None,
     genotype: str | None = None,
+    train: str = "train",
+    score: str = "val",
     no_pruning: bool = False,
     quiet: Quiet = False,
 ) -> None:
@@ -38,7 +40,8 @@ def tune(
     `int(low, high)`, `choice(a, b, ...)`; or it has one in the configuration's section `tune`. The same command again
     goes on, also where it was killed; several at once, with one --storage and --out, share the trials.
 
-    Trials are ranked by the task's score on the test data of the configuration: give it validation data there.
+    Every trial trains its network on one split of the task, and is ranked by the task's score on another one. The test
+    data stay unread.
 
     Args:
         config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
@@ -47,11 +50,13 @@ def tune(
         storage: journal:FILE, or the URL of a database, such as sqlite:///FILE; by default journal:OUT/study.log.
         study: Name of the study in the storage; by default that of the folder.
         genotype: A genotype to retrain in every trial, in place of a search: a file, a shipped name, a run's folder.
+        train: The split on which all stages of a trial's retraining train.
+        score: The split that ranks the trials; it must not overlap the other one.
         no_pruning: Finish every trial, also one whose intermediate scores are below the median.
     """
     from nas.report.live import retrain_view, search_view
     from nas.report.tables import table
-    from nas.tune import Views, dashboard
+    from nas.tune import Splits, Views, dashboard
     from nas.tune import tune as run_tuning
 
     url = storage or f"journal:{out / 'study.log'}"
@@ -63,6 +68,7 @@ def tune(
         out=out,
         study=study,
         genotype=None if genotype is None else genotype_of(genotype),
+        splits=Splits(train, score),
         prune=not no_pruning,
         views=Views(partial(search_view, quiet=quiet), partial(retrain_view, quiet=quiet)),
         on_trial=_show,

@@ -39,7 +39,7 @@ def search_view(config: Config, *, quiet: bool = False) -> Iterator[tuple[OnStep
 @contextmanager
 def retrain_view(config: Config, *, quiet: bool = False) -> Iterator[Callable[[int, str, Moved | None], None]]:
     """Show a retraining: yields the function to call where a stage begins or goes on, and after each of its steps."""
-    total = sum(stage.steps for stage in config.retrain.stages.values())
+    total = config.retrain.steps
     with _view("retrain", quiet) as (update, _):
 
         def on_step(step: int, stage: str, moved: Moved | None) -> None:

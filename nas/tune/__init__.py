@@ -18,9 +18,12 @@ from nas.genotype import Genotype
 from nas.run import CONFIG, GENOTYPE, require_equal
 from nas.tune.distributions import KINDS, Distribution, split
 from nas.tune.study import SharedStudy, dashboard
-from nas.tune.trial import Views, run_trial
+from nas.tune.trial import Splits, Views, run_trial
 
-__all__ = ["KINDS", "Distribution", "Trial", "Tuning", "Views", "dashboard", "tune"]
+__all__ = ["KINDS", "Distribution", "Splits", "Trial", "Tuning", "Views", "dashboard", "tune"]
+
+
+SPLITS = Splits()
 
 
 class Trial(NamedTuple):
@@ -53,6 +56,7 @@ def tune(
     out: Path,
     study: str | None = None,
     genotype: Genotype | None = None,
+    splits: Splits = SPLITS,
     prune: bool = True,
     views: Views | None = None,
     on_trial: Callable[[Trial], None] | None = None,
@@ -60,9 +64,10 @@ def tune(
     """Run trials until the study has `trials` of them: each a search and a retraining of what it found.
 
     Several processes may tune one study at once, on one storage and one folder: each trial is run by one of them, and a
-    trial whose process was killed is gone on with. A trial's score is the task's `score` of the network that it trains;
-    with `prune` a retraining whose score is below the median of the others' after as many steps is ended. A trial that
-    diverges fails; any other error ends the tuning, and leaves the trial to be gone on with.
+    trial whose process was killed is gone on with. A trial retrains on one split and is scored, by the task's `score`,
+    on another one that is held out: the test data are never read. With `prune` a retraining whose score is below the
+    median of the others' after as many steps is ended. A trial that diverges fails; any other error ends the tuning,
+    and leaves the trial to be gone on with.
 
     Args:
         source: a configuration, a file or a name; its section `tune` may hold distributions by key.
@@ -71,24 +76,28 @@ def tune(
         out: the folder of the trials' runs.
         study: the name of the study in the storage, by default that of the folder.
         genotype: a genotype to retrain in every trial, in place of a search.
+        splits: on what trials retrain, and on what they are scored.
         on_trial: called after each trial of this process.
 
-    Raises `ConfigError` where nothing is to be tuned, a distribution fits nowhere, or the study was started otherwise.
+    Raises `ConfigError` where nothing is to be tuned, a distribution fits nowhere, the splits overlap, or the study was
+    started otherwise.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plain, distributions = split(overrides, load_config(source).tune)
-    base = _checked(source, plain, distributions)
+    base = splits.of(_checked(source, plain, distributions))
+    splits.check(base)
     out.mkdir(parents=True, exist_ok=True)
     shared = SharedStudy(storage, study or out.resolve().name, out, seed=base.seed, prune=prune)
     with shared.locked():
         _keep(out, base, distributions, genotype)
+        shared.require_equal("split that scores trials", splits.score)
     while True:
         with shared.claim(trials, distributions) as claimed:
             if claimed is None:
                 break
             trial, settings = claimed
             config = load_config(source, [*plain, *(f"{key}={value}" for key, value in settings.items())])
-            _run(shared, trial, msgspec.structs.replace(config, tune={}), genotype, views or Views())
+            _run(shared, trial, msgspec.structs.replace(config, tune={}), genotype, views or Views(), splits)
             if on_trial is not None:
                 on_trial(_read(shared)[trial.number])
     found = _read(shared)
@@ -103,7 +112,14 @@ def _read(shared: SharedStudy) -> list[Trial]:
     ]
 
 
-def _run(shared: SharedStudy, trial: optuna.Trial, config: Config, genotype: Genotype | None, views: Views) -> None:
+def _run(
+    shared: SharedStudy,
+    trial: optuna.Trial,
+    config: Config,
+    genotype: Genotype | None,
+    views: Views,
+    splits: Splits,
+) -> None:
     reported = shared.study.get_trials(deepcopy=False)[trial.number].intermediate_values
 
     def report(step: int, score: float) -> None:
@@ -114,7 +130,7 @@ def _run(shared: SharedStudy, trial: optuna.Trial, config: Config, genotype: Gen
 
     folder = shared.path(trial.number)
     try:
-        scores = run_trial(config, genotype, folder, report, views)
+        scores = run_trial(config, genotype, folder, report, views, splits)
         score = scores[config.task_class().score]
     except optuna.TrialPruned:
         shared.study.tell(trial, state=TrialState.PRUNED)

@@ -52,6 +52,13 @@ class SharedStudy:
                 )
             self.study.set_user_attr(_FOLDER, mine)
 
+    def require_equal(self, what: str, value: str) -> None:
+        """Record a setting of the study; raises `ConfigError` if another value of it is recorded."""
+        recorded = self.study.user_attrs.get(what, value)
+        if recorded != value:
+            raise ConfigError(f"{self.folder}: {what} was '{recorded}', got '{value}'; use it, or another folder")
+        self.study.set_user_attr(what, value)
+
     def path(self, number: int) -> Path:
         """The folder of a trial."""
         return self.folder / f"trial-{number:04d}"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
-from nas.task import task
+from nas.task import TEST, task
 from search_spaces.classification.augment import Augmentation
 from search_spaces.classification.cifar import CIFAR10, CIFAR100
 from search_spaces.classification.folders import Folders
@@ -74,10 +74,8 @@ class Classification:
 
     def batch(self, split: str, index: int) -> Batch:
         """Images of a split, augmented, and their labels."""
-        if split not in SPLITS:
-            raise UnknownNameError("split", split, SPLITS)
         size = self.config.batch
-        rounds, places = np.divmod(np.arange(index * size, (index + 1) * size), len(self._members[split]))
+        rounds, places = np.divmod(np.arange(index * size, (index + 1) * size), len(self._numbers(split)))
         chosen = torch.cat([self._order(split, int(n))[places[rounds == n]] for n in np.unique(rounds)])
         rng = self._rng(split, "augment", index)
         images = self.normalize(self.config.augment.move(self.train.pixels[chosen], rng))
@@ -87,15 +85,28 @@ class Classification:
         """One image, (1, channels, height, width)."""
         return (torch.zeros(1, *self.train.pixels.shape[1:]),)
 
-    def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Accuracy in [0, 1] and mean cross-entropy on the test images."""
+    def evaluate(self, network: nn.Module, split: str = TEST) -> dict[str, float]:
+        """Accuracy in [0, 1] and mean cross-entropy on the test images, or on the images of another split."""
+        images = self.test if split == TEST else self.train
+        members = torch.arange(len(images.labels)) if split == TEST else self._numbers(split)
         right, loss = 0, 0.0
-        for start in range(0, len(self.test.labels), CHUNK):
-            pixels, labels = (part[start : start + CHUNK] for part in (self.test.pixels, self.test.labels))
-            scores = self._classify(network, pixels)
+        for chunk in torch.split(members, CHUNK):
+            labels = images.labels[chunk]
+            scores = self._classify(network, images.pixels[chunk])
             right += int((scores.argmax(1) == labels).sum())
             loss += F.cross_entropy(scores, labels, reduction="sum").item()
-        return {"accuracy": right / len(self.test.labels), "loss": loss / len(self.test.labels)}
+        return {"accuracy": right / len(members), "loss": loss / len(members)}
+
+    def measure(self, network: nn.Module, batch: Batch) -> dict[str, float]:
+        """Accuracy and mean cross-entropy on a batch."""
+        scores = self._scores(network, batch.images)[0]
+        right = (scores.argmax(1) == batch.labels).double().mean().item()
+        return {"accuracy": right, "loss": F.cross_entropy(scores, batch.labels).item()}
+
+    def members(self, split: str) -> list[int]:
+        """The numbers of the training images of a split."""
+        numbers: list[int] = self._numbers(split).tolist()
+        return numbers
 
     def predict(
         self,
@@ -138,6 +149,12 @@ class Classification:
     @functools.cached_property
     def _data(self) -> tuple[Images, Images]:
         return self.config.data.load()
+
+    def _numbers(self, split: str) -> Tensor:
+        """As `members`, (images,) int64."""
+        if split not in SPLITS:
+            raise UnknownNameError("split", split, SPLITS)
+        return self._members[split]
 
     @functools.cached_property
     def _members(self) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from nas.config import Config, load_config
 from nas.errors import UnknownNameError
 from nas.genotype import Choice
 from nas.space import search_space
-from nas.task import Preview, task
+from nas.task import TEST, Preview, task
 
 CONFIG = Path(__file__).parent / "configs" / "toy.yaml"
 CHEAPEST: dict[str, Choice] = {"first": "scale", "second": "tanh"}
@@ -114,10 +114,19 @@ class ToyTask:
     def example(self) -> tuple[Tensor, ...]:
         return (torch.zeros(1, 2, 5, 5),)
 
-    def evaluate(self, network: nn.Module) -> dict[str, float]:
+    def evaluate(self, network: nn.Module, split: str = TEST) -> dict[str, float]:
         assert not network.training
         assert not torch.is_grad_enabled()
-        return {"score": -_fused(network, self.batch("val", 0)).item()}
+        return self.measure(network, self.batch("val" if split == TEST else split, 0))
+
+    def measure(self, network: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
+        assert not network.training
+        assert not torch.is_grad_enabled()
+        return {"score": -_fused(network, batch).item()}
+
+    def members(self, split: str) -> list[str]:
+        """`all` has the pictures of every other split."""
+        return [*SPLITS[:-1]] if split == "all" else [split]
 
     def previews(self, network: nn.Module) -> list[Preview]:
         """The pictures as grey frames, before and after."""

@@ -22,7 +22,7 @@ from nas.search import search
 from nas.tune import Tuning, tune
 
 SMALL = ["search.steps=8", "search.epochs=2", "retrain.stages.backbone.steps=6", "retrain.stages.averaging.steps=4",
-         "retrain.epochs=5"]  # fmt: skip
+         "retrain.epochs=4"]  # fmt: skip
 LR = "search.levels.upper.optimizer.lr"
 RATE = "retrain.stages.backbone.level.optimizer.lr"
 TUNED = [f"{LR}=log(1e-3, 1e-1)", f"{RATE}=log(1e-3, 1e-1)"]
@@ -41,7 +41,8 @@ def test_a_trial_is_what_the_plain_commands_do(tmp_path: Path) -> None:
     trial = result.trials[1]
     assert 1e-3 <= float(trial.settings[LR]) <= 1e-1
     assert trial.settings != result.trials[0].settings
-    config = load_config(toy.CONFIG, [*SMALL, *(f"{key}={value}" for key, value in trial.settings.items())])
+    held_out = [f"retrain.stages.{stage}.level.split=train" for stage in ("backbone", "averaging")]
+    config = load_config(toy.CONFIG, [*SMALL, *held_out, *(f"{k}={value}" for k, value in trial.settings.items())])
     with Run.create(tmp_path / "search", config.dump(), 0) as searched:
         genotype = search(config, searched)
     with Run.create(tmp_path / "retrain", config.dump(), 0) as retrained:
@@ -50,9 +51,9 @@ def test_a_trial_is_what_the_plain_commands_do(tmp_path: Path) -> None:
     assert Genotype.load(folder / "search" / "genotype.yaml") == genotype
     for a, b in zip(network.state_dict().values(), load_network(folder / "retrain").state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert trial.score == evaluate(network, config.build_task())["score"]
+    assert trial.score == evaluate(network, config.build_task(), "val")["score"]
     evaluations = [r for r in read_records(folder / "retrain") if r["kind"] == "evaluate"]
-    assert [r["step"] for r in evaluations] == [2, 4, 6, 8, 10]
+    assert [r["step"] for r in evaluations] == [3, 5, 8, 10]
     assert evaluations[-1]["score"] == trial.score
 
 
