@@ -47,8 +47,11 @@ class Chooser(Protocol):
         The module takes the list of states and returns the node's state.
         """
 
-    def width(self, label: str, sizes: Sequence[int]) -> ChosenWidth:
-        """A number of channels. Use `.channels` to build the layer before, and call the module on its output."""
+    def width(self, label: str, sizes: Sequence[int], dim: int = 1) -> ChosenWidth:
+        """A number of channels. Use `.channels` to build the layer before, and call the module on its output.
+
+        `dim` is the dimension of the channels: 1 in `(batch, channels, ...)`, -1 in `(batch, tokens, channels)`.
+        """
 
     def depth(self, label: str, counts: Sequence[int], block: Callable[[int], nn.Module]) -> nn.Module:
         """A chain of blocks `block(0), block(1), ...` of which the first `count` are used."""
@@ -90,9 +93,9 @@ class Building(abc.ABC):
         with self._declared(Decision(label, "inputs", tuple(edges), kept, pruned=keep is not None)) as decision:
             return self._inputs(decision, edges)
 
-    def width(self, label: str, sizes: Sequence[int]) -> ChosenWidth:
+    def width(self, label: str, sizes: Sequence[int], dim: int = 1) -> ChosenWidth:
         with self._declared(Decision(label, "width", tuple(sizes))) as decision:
-            return self._width(decision)
+            return self._width(decision, dim)
 
     def depth(self, label: str, counts: Sequence[int], block: Callable[[int], nn.Module]) -> nn.Module:
         with self._declared(Decision(label, "depth", tuple(counts))) as decision:
@@ -105,7 +108,7 @@ class Building(abc.ABC):
     def _inputs(self, decision: Decision, edges: Mapping[int, Factory]) -> nn.Module: ...
 
     @abc.abstractmethod
-    def _width(self, decision: Decision) -> ChosenWidth: ...
+    def _width(self, decision: Decision, dim: int) -> ChosenWidth: ...
 
     @abc.abstractmethod
     def _depth(self, decision: Decision, block: Callable[[int], nn.Module]) -> nn.Module: ...
@@ -176,8 +179,8 @@ class Relaxed(Building):
     def _inputs(self, decision: Decision, edges: Mapping[int, Factory]) -> nn.Module:
         return Node(decision.label, {k: self._make(decision, k, factory) for k, factory in edges.items()})
 
-    def _width(self, decision: Decision) -> ChosenWidth:
-        return MixedWidth(decision.label, _integers(decision), self._mixing)
+    def _width(self, decision: Decision, dim: int) -> ChosenWidth:
+        return MixedWidth(decision.label, _integers(decision), self._mixing, dim)
 
     def _depth(self, decision: Decision, block: Callable[[int], nn.Module]) -> nn.Module:
         counts = _integers(decision)
@@ -239,8 +242,8 @@ class Derived(Building):
         assert isinstance(chosen, tuple)  # `accepts` has checked it
         return Node(decision.label, {k: self._make(decision, k, edges[k]) for k in edges if k in chosen})
 
-    def _width(self, decision: Decision) -> ChosenWidth:
-        return ChosenWidth(decision.label, int(self._choice(decision)))  # type: ignore[arg-type]
+    def _width(self, decision: Decision, dim: int) -> ChosenWidth:
+        return ChosenWidth(decision.label, int(self._choice(decision)), dim)  # type: ignore[arg-type]
 
     def _depth(self, decision: Decision, block: Callable[[int], nn.Module]) -> nn.Module:
         count = int(self._choice(decision))  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from nas.genotype import NONE, Choice, Decision
+from nas.genotype import NONE, Choice, Condition, Decision
 
 
 def choose_strongest(
@@ -65,6 +65,45 @@ def choose_randomly(decisions: Mapping[str, Decision], generator: torch.Generato
         else:
             choices[label] = decision.candidates[order[0]]
     return choices
+
+
+def choose_each(decisions: Mapping[str, Decision]) -> Iterator[dict[str, Choice]]:
+    """A few choices that together take every candidate of an operation and every in-edge that can be taken.
+
+    Widths are the smallest, depths the largest.
+    """
+    allowed = _allowed(decisions)
+    options = {label: [decision.candidates[i] for i in allowed[label]] for label, decision in decisions.items()}
+    for label, decision in decisions.items():
+        if decision.kind in ("width", "depth"):
+            options[label] = [(min if decision.kind == "width" else max)(_numbers(decision))]
+    waiting = {(label, candidate): None for label, candidates in options.items() for candidate in candidates}
+    while waiting:
+        target = next(iter(waiting))
+        wanted = {target, *_leading(decisions, target[0])}
+        choices: dict[str, Choice] = {}
+        for label, decision in _existing(decisions, choices):
+            pairs = [(label, candidate) for candidate in options[label] or decision.candidates]
+            order = [c for _, c in sorted(pairs, key=lambda pair: (pair not in wanted, pair not in waiting))]
+            choices[label] = tuple(sorted(map(int, order[: decision.keep]))) if decision.kind == "inputs" else order[0]
+        taken = [
+            (label, c) for label, chosen in choices.items() for c in (chosen if isinstance(chosen, tuple) else [chosen])
+        ]
+        for pair in (target, *taken):  # the target too: what is inside `none` on a pruned edge can never be reached
+            waiting.pop(pair, None)
+        yield choices
+
+
+def _leading(decisions: Mapping[str, Decision], label: str) -> Iterator[Condition]:
+    """What must be chosen for a decision to exist, from the inside out; the first of several ways."""
+    while decisions[label].conditions:
+        condition = decisions[label].conditions[0]
+        yield condition
+        label = condition[0]
+
+
+def _numbers(decision: Decision) -> list[int]:
+    return [int(candidate) for candidate in decision.candidates]
 
 
 def _existing(decisions: Mapping[str, Decision], choices: Mapping[str, Choice]) -> Iterator[tuple[str, Decision]]:

@@ -104,18 +104,30 @@ class Node(Decided):
 
 
 class ChosenWidth(Decided):
-    """A chosen number of channels of `(batch, channels, ...)`; the layer before has it, so this is the identity."""
+    """A chosen number of channels, along one dimension of a tensor. The layer before has it: this is the identity.
 
-    def __init__(self, label: str, channels: int) -> None:
+    Raises `SpaceError` for anything but a tensor with that number of channels.
+    """
+
+    def __init__(self, label: str, channels: int, dim: int = 1) -> None:
         super().__init__(label, {})
         self.channels = channels
         """The channels to build the neighbouring layers with: all of them in a supernet."""
+        self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
+        shape = tuple(x.shape) if isinstance(x, Tensor) else ()
+        if not -len(shape) <= self.dim < len(shape) or shape[self.dim] != self.channels:
+            found = f"one of shape {shape}" if shape else type(x).__name__
+            raise SpaceError(
+                f"the width '{self.label}' must get a tensor with {self.channels} channels in dimension {self.dim}, got"
+                f" {found}. Build the layer before it with `.channels`,"
+                " or name the dimension of the channels: `choose.width(label, sizes, dim=...)`"
+            )
         return x
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, channels={self.channels}"
+        return f"{super().extra_repr()}, channels={self.channels}, dim={self.dim}"
 
 
 class MixedWidth(ChosenWidth):
@@ -123,16 +135,17 @@ class MixedWidth(ChosenWidth):
 
     covers: Tensor
 
-    def __init__(self, label: str, sizes: Sequence[int], mixing: Mixing) -> None:
-        super().__init__(label, max(sizes))
+    def __init__(self, label: str, sizes: Sequence[int], mixing: Mixing, dim: int = 1) -> None:
+        super().__init__(label, max(sizes), dim)
         self.sizes = tuple(sizes)
         covers = [[float(channel < size) for channel in range(self.channels)] for size in sizes]
         self.register_buffer("covers", torch.tensor(covers), persistent=False)
         _refer(self, mixing)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
         mask = _dense(mixing_of(self)) @ self.covers.to(x)
-        return x * mask.view(-1, *(1,) * (x.dim() - 2))
+        return x * mask.view(-1, *(1,) * (x.dim() - 1 - self.dim % x.dim()))
 
 
 class ChosenDepth(Decided):

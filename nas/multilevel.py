@@ -19,7 +19,7 @@ from nas.hypergradient.step import virtual_step
 from nas.levels import Level, Precision, assign
 from nas.objective import TaskLoss, Terms, objective
 from nas.probing import copied, in_mode, places, replaced, replayed, unmoved
-from nas.reach import depends_on, require_reached
+from nas.reach import depends_on, require_decided, require_reached
 from nas.regularize import ramp
 from nas.task import placed
 
@@ -257,17 +257,22 @@ class Multilevel:
         return {name: table[key] for name, table, key in self._buffer_places}
 
     def _require_reached(self) -> None:
-        """Raise `ConfigError` for a level whose loss does not depend on it, or that no loss above depends on."""
+        """Raise `ConfigError` for a level whose loss does not depend on it, or that no loss above depends on, and for a
+        decision that its loss does not depend on."""
         seen: dict[str, set[str]] = {}
+        by_loss: dict[str, set[str]] = {}
         values = leaves(self._named)
         with self._random_kept():
             for name, level in self.levels.items():
                 inputs = self.batch(level.split, 0), 1.0
                 if like := [each for each in seen if level.minimises_as(self.levels[each])]:
-                    seen[name] = seen[like[0]]
+                    seen[name], by_loss[name] = seen[like[0]], by_loss[like[0]]
                 else:
-                    seen[name] = depends_on(self._evaluate(name, values, inputs, probing=True)[0], values)
+                    loss, terms = self._evaluate(name, values, inputs, probing=True)
+                    seen[name] = depends_on(loss, values)
+                    by_loss[name] = depends_on(loss, values, terms.values())
         require_reached(self.levels, self.owned, seen)
+        require_decided(self.model, self.levels, self.owned, by_loss)
 
     def _random_kept(self) -> AbstractContextManager[None]:
         """Leave torch's random state on the model's devices as it was."""

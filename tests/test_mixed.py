@@ -102,13 +102,34 @@ def test_a_mixed_width_mixes_masks(sizes: list[int]) -> None:
     assert torch.allclose(width(X), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(2, 4), (2, 4, 3), (2, 4, 3, 5), (2, 4, 3, 5, 6)])
-def test_a_width_is_that_of_the_second_dimension(shape: tuple[int, ...]) -> None:
-    width = MixedWidth("w", (1, 2, 4), lambda label: weights(0.0, 1.0, 0.0))
+@pytest.mark.parametrize(
+    ("shape", "dim"),
+    [((2, 4), 1), ((2, 4, 3), 1), ((2, 4, 3, 5), 1), ((2, 4, 4, 4, 6), -4), ((2, 3, 4), 2), ((2, 4, 4), -1)],
+)
+def test_a_width_is_that_of_one_dimension(shape: tuple[int, ...], dim: int) -> None:
+    width = MixedWidth("w", (1, 2, 4), lambda label: weights(0.0, 1.0, 0.0), dim)
     x = torch.ones(shape, dtype=torch.double)
-    assert torch.equal(width(x)[:, :2], x[:, :2])
-    assert width(x)[:, 2:].abs().sum() == 0
-    assert torch.equal(ChosenWidth("w", 2)(x), x)
+    assert torch.equal(width(x).narrow(dim, 0, 2), x.narrow(dim, 0, 2))
+    assert width(x).narrow(dim, 2, 2).abs().sum() == 0
+    narrow = x.narrow(dim, 0, 2)
+    assert ChosenWidth("w", 2, dim)(narrow) is narrow
+
+
+@pytest.mark.parametrize(
+    ("x", "dim", "found"),
+    [
+        (torch.ones(2, 4, 3), -1, r"4 channels in dimension -1, got one of shape \(2, 4, 3\)"),
+        (torch.ones(2, 3, 4), 1, r"4 channels in dimension 1, got one of shape \(2, 3, 4\)"),
+        (torch.ones(2, 1, 5), 1, r"got one of shape \(2, 1, 5\)"),  # which would broadcast
+        (torch.ones(4), 1, r"got one of shape \(4,\)"),
+        ((torch.ones(2, 4),), 1, "got tuple"),
+        (torch.tensor(1.0), -1, "got Tensor"),
+    ],
+)
+def test_a_width_refuses_other_tensors(x: object, dim: int, found: str) -> None:
+    for width in (MixedWidth("w", (2, 4), lambda label: weights(0.5, 0.5), dim), ChosenWidth("w", 4, dim)):
+        with pytest.raises(SpaceError, match=f"width 'w' must get a tensor with .*{found}.*dim="):
+            width(x)  # type: ignore[arg-type]
 
 
 def test_a_width_follows_dtype_and_leaves_no_state() -> None:
