@@ -40,6 +40,9 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hessian-vector products spent at each epoch on the sharpness of the validation loss (see `nas.observe`)."""
     latency: dict[str, dict[str, Annotated[float, msgspec.Meta(ge=0)]]] = {}
     """Milliseconds by label and candidate, for `expected_latency`; `nas latency` measures them."""
+    check: Literal["error", "warn"] = "error"
+    """Whether a search stops, before its first step, where derived networks of narrow widths do not compute what the
+    supernet does (see `nas.inheritance`), or warns."""
 
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch ends with this step, counted from 1."""

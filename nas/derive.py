@@ -72,38 +72,40 @@ def choose_each(decisions: Mapping[str, Decision]) -> Iterator[dict[str, Choice]
 
     Widths are the smallest, depths the largest.
     """
-    allowed = _allowed(decisions)
-    options = {label: [decision.candidates[i] for i in allowed[label]] for label, decision in decisions.items()}
-    for label, decision in decisions.items():
-        if decision.kind in ("width", "depth"):
-            options[label] = [(min if decision.kind == "width" else max)(_numbers(decision))]
-    waiting = {(label, candidate): None for label, candidates in options.items() for candidate in candidates}
+    options: dict[str, list[str | int]] = {}
+    for label, allowed in _allowed(decisions).items():
+        decision = decisions[label]
+        extreme = {"width": min, "depth": max}.get(decision.kind)
+        numbers = [decision.candidates[i] for i in allowed] or list(decision.candidates)
+        options[label] = numbers if extreme is None else [extreme(map(int, numbers))]
+    ways = {label: _way(decisions, options, label) for label in decisions}
+    waiting = {
+        (label, candidate): None for label, way in ways.items() if way is not None for candidate in options[label]
+    }
     while waiting:
-        target = next(iter(waiting))
-        wanted = {target, *_leading(decisions, target[0])}
+        first = next(iter(waiting))
+        wanted = {first, *(ways[first[0]] or ())}
         choices: dict[str, Choice] = {}
         for label, decision in _existing(decisions, choices):
-            pairs = [(label, candidate) for candidate in options[label] or decision.candidates]
-            order = [c for _, c in sorted(pairs, key=lambda pair: (pair not in wanted, pair not in waiting))]
-            choices[label] = tuple(sorted(map(int, order[: decision.keep]))) if decision.kind == "inputs" else order[0]
-        taken = [
-            (label, c) for label, chosen in choices.items() for c in (chosen if isinstance(chosen, tuple) else [chosen])
-        ]
-        for pair in (target, *taken):  # the target too: what is inside `none` on a pruned edge can never be reached
-            waiting.pop(pair, None)
+            pairs = [(label, candidate) for candidate in options[label]]
+            pairs.sort(key=lambda pair: (pair not in wanted, pair not in waiting))
+            kept = pairs[: decision.keep]
+            choices[label] = tuple(sorted(int(c) for _, c in kept)) if decision.kind == "inputs" else kept[0][1]
+            for pair in kept:
+                waiting.pop(pair, None)
         yield choices
 
 
-def _leading(decisions: Mapping[str, Decision], label: str) -> Iterator[Condition]:
-    """What must be chosen for a decision to exist, from the inside out; the first of several ways."""
-    while decisions[label].conditions:
-        condition = decisions[label].conditions[0]
-        yield condition
-        label = condition[0]
-
-
-def _numbers(decision: Decision) -> list[int]:
-    return [int(candidate) for candidate in decision.candidates]
+def _way(
+    decisions: Mapping[str, Decision], options: Mapping[str, Sequence[str | int]], label: str
+) -> list[Condition] | None:
+    """What must be chosen for a decision to exist, the first of several ways; None where it cannot."""
+    for condition in decisions[label].conditions:
+        parent, candidate = condition
+        outer = _way(decisions, options, parent) if candidate in options[parent] else None
+        if outer is not None:
+            return [condition, *outer]
+    return None if decisions[label].conditions else []
 
 
 def _existing(decisions: Mapping[str, Decision], choices: Mapping[str, Choice]) -> Iterator[tuple[str, Decision]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from nas import checkpoint
 from nas.config import Config, load_config
 from nas.cost import Cost, costs
 from nas.draw import save as save_picture
-from nas.errors import ConfigError, DivergedError, InvalidFileError
+from nas.errors import ConfigError, DivergedError, InvalidFileError, SpaceError
 from nas.genotype import Genotype, Provenance
+from nas.inheritance import check_inheritance
 from nas.latency import tabulated
 from nas.multilevel import Moved, Multilevel
 from nas.observe import INDICATORS, Observer, advice
@@ -36,8 +38,9 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
 
     Equal configurations give equal genotypes, and a run that was killed and resumed equals the uninterrupted one, bit
     for bit on one machine. The run folder receives metrics, checkpoints, the genotype and picture of each epoch, and
-    `genotype.yaml`. Raises `ConfigError` before anything is recorded, where the configuration cannot work, and
-    `DivergedError`, once the last state is saved, where the losses stop being finite.
+    `genotype.yaml`. Before anything is recorded raises `ConfigError` where the configuration cannot work, and
+    `SpaceError` where derived networks could not inherit the weights of narrow widths; then `DivergedError`, once the
+    last state is saved, where the losses stop being finite.
     """
     task = config.build_task()
     description = _describe(config)
@@ -63,6 +66,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
         state = run.resume()
         start = 0 if state is None else int(state["step"])
         if state is None:
+            _check(config, description, task)
             candidates = {label: list(supernet.decisions[label].candidates) for label in supernet.arch}
             run.record("decisions", 0, decisions=candidates)
             _record_weights(run, 0, supernet)
@@ -175,6 +179,16 @@ def _observer(config: Config, task: Task, description: Description, cost: Cost, 
     loss = task.losses[level.loss]
     products = config.search.hessian_products
     return Observer(description, cost.candidates, lambda model: loss(model, levels.batch(level.split, 0)), products)
+
+
+def _check(config: Config, description: Description, task: Task) -> None:
+    """What can be known of the space before the first step, from an example of the task alone."""
+    try:
+        check_inheritance(description, task.example())
+    except SpaceError as error:
+        if config.search.check == "error":
+            raise SpaceError(f"{error}. With search.check=warn the search starts all the same") from error
+        warnings.warn(str(error), stacklevel=3)
 
 
 def _provenance(config: Config) -> Provenance:

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from nas.derive import choose_randomly
 from nas.genotype import Genotype
+from nas.inheritance import check_inheritance
 from nas.space import SearchSpace
 from nas.supernet import Evaluation, Supernet
 
@@ -129,6 +130,9 @@ class SearchSpaceTests:
                     f"supernet and derived network differ by up to {(a - b).abs().max():.3g}: the network computes with"
                     f" more than what was chosen{_with(genotype)}"
                 )
+
+    def test_narrow_networks_inherit_what_the_supernet_computes(self) -> None:
+        check_inheritance(self.space.describe(**self.options), self._inputs())
 
     def test_the_seed_gives_the_initial_weights(self) -> None:
         torch.manual_seed(1)

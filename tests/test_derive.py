@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nas.derive import choose_randomly, choose_strongest
+from nas.derive import choose_each, choose_randomly, choose_strongest
 from nas.genotype import NONE, Choice, Decision
 
 OPERATIONS = ("conv", "pool", NONE)
@@ -207,3 +208,57 @@ def test_random_choices_are_a_function_of_the_generator() -> None:
     decisions = node(4, 2)
     first, second = (choose_randomly(decisions, torch.Generator().manual_seed(3)) for _ in range(2))
     assert first == second
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6))
+def test_choices_of_each_take_every_candidate(number: int) -> None:
+    """Of decisions nested at random, also where a label lies inside several candidates."""
+    draw = random.Random(number)
+    decisions: dict[str, Decision] = {}
+    for i in range(draw.randint(1, 6)):
+        parents = draw.sample(sorted(decisions), min(len(decisions), draw.randint(0, 2)))
+        conditions = tuple((p, draw.choice(decisions[p].candidates)) for p in parents if decisions[p].kind != "width")
+        kind: Any = draw.choice(["operation", "operation", "inputs", "width", "depth"])
+        candidates: Any = tuple("abc"[: draw.randint(1, 3)]) if kind == "operation" else (3, 1, 2)
+        decisions[f"d{i}"] = Decision(
+            f"d{i}", kind, candidates, keep=2 if kind == "inputs" else 1, conditions=conditions
+        )
+    found = list(choose_each(decisions))
+    taken: dict[str, set[Any]] = {label: set() for label in decisions}
+    for choices in found:
+        for label, decision in decisions.items():
+            assert (label in choices) == decision.active(choices)
+            if label in choices:
+                assert decision.accepts(choices[label])
+                taken[label].update(choices[label] if isinstance(choices[label], tuple) else [choices[label]])
+    assert len(found) <= sum(len(decision.candidates) for decision in decisions.values())
+    for label, decision in decisions.items():
+        reachable = any(label in each for each in every(decisions))
+        expected = {"width": {1}, "depth": {3}}.get(decision.kind, set(decision.candidates))
+        assert taken[label] == (expected if reachable else set()), label
+
+
+def every(decisions: dict[str, Decision]) -> Iterator[dict[str, Any]]:
+    """All choices, but that of widths and depths, by brute force."""
+    options = []
+    for decision in decisions.values():
+        fixed = {"width": [1], "depth": [3], "inputs": [*itertools.combinations((1, 2, 3), 2)]}
+        options.append(fixed.get(decision.kind, list(decision.candidates)))
+    for chosen in itertools.product(*options):
+        whole = dict(zip(decisions, chosen, strict=True))
+        choices: dict[str, Any] = {}
+        for label, decision in decisions.items():  # a parent stands before what is inside it
+            if decision.active(choices):
+                choices[label] = whole[label]
+        yield choices
+
+
+def test_choices_of_each_are_few_and_never_none_where_pruned() -> None:
+    names = (NONE, "a", "b", "c")
+    nodes = Decision("n/2", "inputs", (0, 1), keep=1, pruned=True)
+    edges = [Decision(f"n/2<-{i}", "operation", names, conditions=(("n/2", i),)) for i in (0, 1)]
+    found = list(choose_each({d.label: d for d in (nodes, *edges, operation("free", names))}))
+    assert len(found) == 6  # three operations on each of two edges
+    assert {choices["free"] for choices in found} == set(names)
+    assert all(NONE not in (choices.get("n/2<-0"), choices.get("n/2<-1")) for choices in found)

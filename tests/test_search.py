@@ -23,7 +23,7 @@ from nas import checkpoint, files
 from nas.choose import Chooser
 from nas.config import Config, parse_config
 from nas.cost import costs
-from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError
+from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError, SpaceError
 from nas.genotype import Choice, Genotype
 from nas.multilevel import Moved
 from nas.run import Run, read_records
@@ -424,3 +424,24 @@ def test_two_dimensional_weights_lie_channels_last() -> None:
     stem = build_supernet(toy.config()).get_parameter("network.stem.weight")
     assert stem.is_contiguous(memory_format=torch.channels_last)
     assert not stem.is_contiguous()
+
+
+@search_space("toy-narrow")
+def narrow(choose: Chooser, /) -> nn.Module:
+    """A convolution whose narrow forms cannot inherit its weights: its norm has groups of channels."""
+    width = choose.width("wide", (2, 4))
+    norm = nn.GroupNorm(1, width.channels)
+    return nn.Sequential(nn.Conv2d(2, width.channels, 1), width, norm, nn.Conv2d(width.channels, 2, 1))
+
+
+def test_a_width_that_cannot_be_inherited_stops_a_search_before_it_begins(tmp_path: Path) -> None:
+    config = toy.config(*SHORT, "search.levels.middle=null", f"{UPPER}.hypergradient=null", f"{UPPER}.regularizers=null")
+    data = {**msgspec.to_builtins(config), "space": "toy-narrow", "options": {}}
+    with pytest.raises(SpaceError, match=r"^space 'toy-narrow': .* 'wide' = 2 does not .* search\.check=warn"):
+        run_search(tmp_path / "run", parse_config(data))
+    assert not read_records(tmp_path / "run")
+    warned = parse_config(data, ["search.check=warn"])
+    with pytest.warns(UserWarning, match=r"^space 'toy-narrow': .* 'wide' = 2"):
+        genotype = run_search(tmp_path / "warned", warned)
+    assert set(genotype.choices) == {"wide"}
+    assert resume(tmp_path / "warned", warned) == genotype, "which says nothing: the search began before"

@@ -139,6 +139,12 @@ def returns_the_width(choose: Chooser, /) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, width.channels, 1), width)
 
 
+def norm_behind_a_width(choose: Chooser, /) -> nn.Module:
+    width = choose.width("w", (1, 3))
+    norm = nn.BatchNorm2d(width.channels)  # whose bias is 0 at first
+    return nn.Sequential(nn.Conv2d(3, width.channels, 1), width, norm, nn.Conv2d(width.channels, 3, 1))
+
+
 def unseeded_weights(choose: Chooser, /) -> nn.Module:
     def conv() -> nn.Module:
         module = nn.Conv2d(3, 3, 1)
@@ -255,6 +261,11 @@ BROKEN = [
     ("test_planned_evaluation_equals_plain_evaluation", misdescribed, "planned evaluation differs from plain"),
     ("test_a_fixed_supernet_equals_the_derived_network", counts_its_parts, "supernet and derived network differ"),
     ("test_a_fixed_supernet_equals_the_derived_network", returns_the_width, r"returns \[\(2, 3, 4, 4\)\], derived"),
+    (
+        "test_narrow_networks_inherit_what_the_supernet_computes",
+        norm_behind_a_width,
+        "with 'w' = 1 does not compute",
+    ),
     (
         "test_the_seed_gives_the_initial_weights",
         unseeded_weights,
