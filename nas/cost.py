@@ -158,8 +158,8 @@ class _Whole(Relaxed):
     def __init__(self) -> None:
         super().__init__(lambda label: torch.ones(len(self.decisions[label].candidates), device="meta"))
 
-    def _width(self, decision: Decision) -> ChosenWidth:
-        return ChosenWidth(decision.label, max(_sizes(decision)))
+    def _width(self, decision: Decision, dim: int) -> ChosenWidth:
+        return ChosenWidth(decision.label, max(_sizes(decision)), dim)
 
 
 class _Filled(Derived):

@@ -435,10 +435,12 @@ def narrow(choose: Chooser, /) -> nn.Module:
 
 
 def test_a_width_that_cannot_be_inherited_stops_a_search_before_it_begins(tmp_path: Path) -> None:
-    config = toy.config(*SHORT, "search.levels.middle=null", f"{UPPER}.hypergradient=null", f"{UPPER}.regularizers=null")
+    gone = (f"{key}=null" for key in ("search.levels.middle", f"{UPPER}.hypergradient", f"{UPPER}.regularizers"))
+    config = toy.config(*SHORT, *gone)
     data = {**msgspec.to_builtins(config), "space": "toy-narrow", "options": {}}
+    stopped = parse_config(data)
     with pytest.raises(SpaceError, match=r"^space 'toy-narrow': .* 'wide' = 2 does not .* search\.check=warn"):
-        run_search(tmp_path / "run", parse_config(data))
+        run_search(tmp_path / "run", stopped)
     assert not read_records(tmp_path / "run")
     warned = parse_config(data, ["search.check=warn"])
     with pytest.warns(UserWarning, match=r"^space 'toy-narrow': .* 'wide' = 2"):
