@@ -316,13 +316,14 @@ def test_gauss_newton_reuses_the_gradient_of_the_step_just_taken(accumulate: int
 
 
 def test_gauss_newton_computes_the_gradient_where_no_step_was_taken() -> None:
-    """Out of a step, and where the level has another gradient, since levels below answer to it."""
+    """Out of a step, and where the level has another gradient, since levels below answer to it; the upper level may see
+    these levels respond too, or hold them fixed."""
     answers = {"lower": {"name": "unrolled"}}
-    for middle_answers in ({}, answers):
+    for middle_answers, others in (({}, {}), (answers, answers), (answers, {})):
         found = []
         for reuse in (False, True):
             method = {"name": "gauss_newton", "reuse": reuse}
-            upper_answers = {**answers, "middle": method} if middle_answers else {"lower": method}
+            upper_answers = {**others, "middle": method} if middle_answers else {"lower": method}
             levels = build(three(middle={"hypergradient": middle_answers}, upper={"hypergradient": upper_answers}))
             torch.manual_seed(0)
             if middle_answers:

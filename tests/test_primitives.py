@@ -172,6 +172,17 @@ def test_drop_path_drops_whole_items_and_keeps_the_mean() -> None:
     assert torch.equal(DropPath(0.2).eval()(x), x)
 
 
+def test_the_rate_of_drop_path_grows_as_its_authors_have_it() -> None:
+    """DARTS: `model.drop_path_prob = args.drop_path_prob * epoch / args.epochs`, epochs from 0: never the whole rate."""
+    drop = DropPath(0.3)
+    assert drop.p == 0.3
+    for steps in (1, 3, 600):
+        for step in {0, 1, steps // 2, steps - 1} - {steps}:
+            drop.on_progress(step, steps)
+            assert drop.p == pytest.approx(0.3 * step / steps, abs=1e-15)
+    assert drop.p < 0.3
+
+
 def test_the_sets_of_darts_differ_in_the_norms_behind_poolings() -> None:
     assert list(DARTS) == list(DARTS_EVALUATION)
     different = [name for name in DARTS if DARTS[name] is not DARTS_EVALUATION[name]]

@@ -26,6 +26,7 @@ from nas.cost import costs
 from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError, SpaceError
 from nas.genotype import Choice, Genotype
 from nas.multilevel import Moved
+from nas.observe import sharpness
 from nas.run import Run, read_records
 from nas.search import OnStep, build_supernet, derive_from, inherit_from, search
 from nas.space import find_space, search_space
@@ -193,6 +194,20 @@ def test_the_caller_hears_of_every_epoch_what_is_advised(tmp_path: Path) -> None
         search(toy.config(*SHORT), run, on_epoch=lambda step, advice: heard.append((step, advice)))
     assert [step for step, _ in heard] == [3, 6, 9, 12]
     assert [text.partition(" (")[0] for _, advice in heard for text in advice] == ["decisions are open at the end"]
+
+
+def test_indicators_are_taken_on_the_split_of_the_arch_parameters(tmp_path: Path) -> None:
+    """The gradient is that of the upper level's loss on its own first batch, whatever the others read."""
+    found: dict[str, list[float]] = {}
+    for split in ("train", "middle", "val"):
+        overrides = (*SHORT, f"{UPPER}.split={split}", f"{UPPER}.optimizer.lr=0")
+        run_search(tmp_path / split, toy.config(*overrides))
+        found[split] = [r["gradient"] for r in read_records(tmp_path / split) if r["kind"] == "indicators"]
+        supernet, task = build_supernet(toy.config()), toy.config().build_task()
+        supernet.load_state_dict(last(tmp_path / split)["supernet"])
+        batch = task.batch(split, 0)
+        assert found[split][-1] == sharpness(supernet, lambda model: task.losses["fused"](model, batch))["gradient"]
+    assert len({values[-1] for values in found.values()}) == 3
 
 
 def test_observing_the_hessian_leaves_the_search_as_it_is(whole: Path, tmp_path: Path) -> None:

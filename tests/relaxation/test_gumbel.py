@@ -126,6 +126,20 @@ def test_a_step_draws_the_same_again_and_another_step_others() -> None:
     assert copy.deepcopy(supernet)(x).sum().item() == outputs[-1]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_the_last_step_has_the_final_temperature(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    supernet = Supernet(SearchSpace("s", space), relaxation={"name": "gumbel", "temperature": 8, "final_temperature": 2})
+    heard: set[float] = set()
+    relaxed = Gumbel.relaxed
+    monkeypatch.setattr(Gumbel, "relaxed", lambda self, a, g, share: (heard.add(share), relaxed(self, a, g, share))[1])
+    for step in range(steps):
+        supernet.on_progress(step, steps)
+        heard.clear()
+        supernet(torch.ones(1, 2))
+        assert heard == {step / (steps - 1) if steps > 1 else 0.0}
+    assert steps == 1 or heard == {1.0}
+
+
 def test_eval_mode_takes_the_strongest_and_derives_by_probability() -> None:
     supernet = Supernet(SearchSpace("s", space), relaxation="gumbel")
     for logits in supernet.arch.values():

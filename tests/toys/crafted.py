@@ -119,6 +119,14 @@ class Leaky(nn.LeakyReLU):
         return super().forward(input) + SCALE * self.shift
 
 
+class Umlauts(nn.Module):
+    """Names that an export changes stand behind characters of two, three and four bytes, in one line."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = {"größe": crafted_parts.doubled(x), "→": crafted_parts.SCALE, "🌧": crafted_parts.scaled(x)}  # äöü
+        return parts["größe"] * parts["→"] + parts["🌧"] if "ü" in "größe" else crafted_parts.doubled(x)
+
+
 class Crafted(nn.Module):
     """(batch, 3, height, width) to a picture like it, and its sum."""
 

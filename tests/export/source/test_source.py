@@ -253,6 +253,11 @@ def test_names_of_two_modules_do_not_clash() -> None:
     assert "_build" not in text
 
 
+def test_positions_behind_characters_of_several_bytes(write: Write) -> None:
+    x = torch.rand(2, 3)
+    assert torch.equal(write(crafted.Umlauts()).load()(x), crafted.Umlauts()(x))
+
+
 # What cannot be carried
 
 
