@@ -173,7 +173,7 @@ def test_drop_path_drops_whole_items_and_keeps_the_mean() -> None:
 
 
 def test_the_rate_of_drop_path_grows_as_its_authors_have_it() -> None:
-    """DARTS: `model.drop_path_prob = args.drop_path_prob * epoch / args.epochs`, epochs from 0: never the whole rate."""
+    """DARTS has `drop_path_prob * epoch / epochs`, with epochs from 0: the rate is never whole."""
     drop = DropPath(0.3)
     assert drop.p == 0.3
     for steps in (1, 3, 600):

@@ -128,7 +128,9 @@ def test_a_step_draws_the_same_again_and_another_step_others() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_the_last_step_has_the_final_temperature(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    supernet = Supernet(SearchSpace("s", space), relaxation={"name": "gumbel", "temperature": 8, "final_temperature": 2})
+    supernet = Supernet(
+        SearchSpace("s", space), relaxation={"name": "gumbel", "temperature": 8, "final_temperature": 2}
+    )
     heard: set[float] = set()
     relaxed = Gumbel.relaxed
     monkeypatch.setattr(Gumbel, "relaxed", lambda self, a, g, share: (heard.add(share), relaxed(self, a, g, share))[1])
