@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
@@ -15,34 +15,35 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nas.errors import InvalidFileError, UnknownNameError
+from nas.errors import InvalidFileError, NASError, UnknownNameError
 from nas.files import write_atomic
 
 FORMAT = 1
 
+_VALUES = (type(None), bool, int, float, complex, str, bytes)
+_TENSORS = (Tensor, nn.Parameter, torch.Size, torch.device, torch.dtype)
+_CONTAINERS = (list, tuple, set)
+_MAPPINGS = (dict, OrderedDict)
 
-def save(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write plain state (containers, numbers, texts, tensors) to `path`: a kill leaves the old file or the new.
+
+def save(path: str | Path, state: Mapping[str, Any], *, keep: Path | None = None) -> None:
+    """Write plain state (containers, numbers, texts, tensors) to `path`: a kill leaves the old file or the new. With
+    `keep` the old file stays under that path.
 
     Raises `InvalidFileError` where the file cannot be written, the old one then stands; `TypeError` for state
     that `load` would refuse.
     """
+    _require_plain(state)
     # In memory first: torch's writer turns a full disk into a RuntimeError about file positions.
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "state": dict(state)}, buffer)
-    buffer.seek(0)
-    try:
-        torch.load(buffer, map_location="meta", weights_only=True)
-    except UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        raise TypeError(f"only plain state can be saved, found {found[1] if found else error}") from error
-    write_atomic(path, lambda file: file.write(buffer.getbuffer()))
+    write_atomic(path, lambda file: file.write(buffer.getbuffer()), keep)
 
 
 def load(path: str | Path) -> dict[str, Any]:
     """The state that `save` wrote, its tensors on the CPU; no code is run from the file.
 
-    Raises `InvalidFileError` for a file that is missing, damaged or no checkpoint, and says what to use.
+    Raises `InvalidFileError` for a file that is missing, damaged or no checkpoint.
     """
     path = Path(path)
     data = io.BytesIO(_read(path))
@@ -54,13 +55,25 @@ def load(path: str | Path) -> dict[str, Any]:
         data.seek(0)
         content = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can make its parsers raise anything
-        raise InvalidFileError(f"{path}: damaged, or no checkpoint ({_reason(error)}); start the run anew") from error
+        raise InvalidFileError(f"{path}: damaged, or no checkpoint ({_reason(error)})") from error
     version = content.get("format") if isinstance(content, dict) else None
     if version != FORMAT or not isinstance(content.get("state"), dict):
         found = "no checkpoint of this package" if version is None else f"a checkpoint of format {version!r}"
-        raise InvalidFileError(f"{path}: {found}, expected format {FORMAT}; start the run anew")
+        raise InvalidFileError(f"{path}: {found}, expected format {FORMAT}")
     state: dict[str, Any] = content["state"]
     return state
+
+
+@contextmanager
+def restoring(path: str | Path) -> Iterator[None]:
+    """Inside, state that was read from `path` and does not fit what it is given to is an `InvalidFileError`."""
+    try:
+        yield
+    except NASError:
+        raise
+    except Exception as error:  # what takes the state raises whatever a missing or wrong field makes it raise
+        found = f"no field {error}" if isinstance(error, KeyError) else _reason(error)
+        raise InvalidFileError(f"{path}: altered, or of another version of the package ({found})") from error
 
 
 def random_state() -> dict[str, Any]:
@@ -123,6 +136,20 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor], path: str | Pat
     except RuntimeError as error:
         reason = " ".join(str(error).partition("\n")[2].split()).split(". ")[0].rstrip(".")
         raise InvalidFileError(f"{path}: weights of another network, or of another version of it: {reason}") from error
+
+
+def _require_plain(value: object) -> None:
+    """Raise `TypeError` for anything that `torch.load` refuses to make without running code."""
+    kind = type(value)
+    if kind in _MAPPINGS and isinstance(value, Mapping):
+        for key, each in value.items():
+            _require_plain(key)
+            _require_plain(each)
+    elif kind in _CONTAINERS and isinstance(value, Iterable):
+        for each in value:
+            _require_plain(each)
+    elif kind not in _VALUES + _TENSORS:
+        raise TypeError(f"only plain state can be saved, found {kind.__module__}.{kind.__qualname__}")
 
 
 def _read(path: Path) -> bytes:

@@ -168,9 +168,10 @@ def _fails(data: Any, kind: Any) -> bool:
     return False
 
 
-def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
     """Call `write` on a temporary file, sync it to disk, then rename it to `path`: readers see the old file or the new.
 
+    With `keep` the old file is renamed to that path just before; readers that find nothing at `path` find it there.
     Raises `InvalidFileError` where the file cannot be written; the old file then stands unchanged.
     """
     path = Path(path)
@@ -181,6 +182,8 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object]) -> None
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error

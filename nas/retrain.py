@@ -15,7 +15,7 @@ from nas.genotype import Genotype
 from nas.multilevel import Moved, Multilevel
 from nas.planner.layout import channels_last
 from nas.probing import in_mode
-from nas.run import GENOTYPE, Run
+from nas.run import GENOTYPE, LAST, Run
 from nas.space import find_space
 from nas.task import TEST, Preview, Task, of_split
 
@@ -67,18 +67,21 @@ def retrain(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         state = run.resume()
-        start = 0 if state is None else int(state["step"])
+        start = 0
         if state is None:
             run.save_genotype(genotype)
             save(0, next(iter(stages.values())))  # now, since a resumed run is not given `initial` again
         else:
             _check(run, genotype, "network" in state)
-            checkpoint.load_into(network, state["network"], run.path / "checkpoints" / "last.pt")
-            checkpoint.set_random_state(state["random"])
+            with checkpoint.restoring(run.path / LAST):
+                start = int(state["step"])
+                checkpoint.load_into(network, state["network"], run.path / LAST)
+                checkpoint.set_random_state(state["random"])
         done = 0
         for name, stage in stages.items():
             if state is not None and done < start < done + stage.steps:
-                stage.load_state_dict(state["level"])
+                with checkpoint.restoring(run.path / LAST):
+                    stage.load_state_dict(state["level"])
             steps = range(max(start, done) + 1, done + stage.steps + 1)
             if on_step is not None and steps:
                 on_step(steps[0] - 1, name, None)
@@ -92,8 +95,11 @@ def retrain(
                     run.record("train", step, level=name, loss=move.loss, gradient=move.gradient)
                 if on_step is not None:
                     on_step(step, name, moved.get(name))
-                if config.retrain.ends_epoch(step):
+                stop = run.stop()
+                if config.retrain.ends_epoch(step) or stop:
                     save(step, stage)
+                if stop:
+                    raise KeyboardInterrupt
             done += stage.steps
     checkpoint.save_weights(run.path / WEIGHTS, network.state_dict())
     return network

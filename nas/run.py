@@ -8,8 +8,10 @@ import hashlib
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,11 +25,14 @@ from nas import checkpoint
 from nas.errors import ConfigError, InvalidFileError
 from nas.files import convert, dump_yaml, parse_yaml, read_text, write_text
 from nas.genotype import Genotype
+from nas.planner import native
 
 CONFIG = "config.yaml"
 VERSIONS = "versions.yaml"
 METRICS = "metrics.jsonl"
 GENOTYPE = "genotype.yaml"
+LAST, PREVIOUS = "checkpoints/last.pt", "checkpoints/previous.pt"
+"""The last checkpoint of a run, and the one before, for when the last is damaged."""
 _LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """The names of the temporary files of `nas.files.write_atomic`."""
@@ -48,22 +53,58 @@ class Versions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Date and time, UTC."""
     config: str
     """Hash of the merged configuration (see `config_hash`)."""
+    threads: int | None = None
+    """Threads that torch computes with: another number rounds otherwise."""
+    kernel: bool | None = None
+    """Whether the compiled kernel is used (see `nas.planner.native`), which rounds otherwise too."""
+
+    @classmethod
+    def now(cls, seed: int, config: str) -> Self:
+        """Those of this process, for a run that starts."""
+        native.load()
+        return cls(
+            package=package_version(),
+            python=platform.python_version(),
+            torch=str(torch.__version__),
+            platform=platform.platform(),
+            seed=seed,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=config,
+            threads=torch.get_num_threads(),
+            kernel=native.enabled and native.is_loaded(),
+        )
+
+    def changed(self, now: Versions) -> str:
+        """What of it may change the bits of results and is another one now, in words; empty if nothing is."""
+        pairs = {name: (getattr(self, name), getattr(now, name)) for name in _ROUNDING}
+        changes = [(name, was, new) for name, (was, new) in pairs.items() if was not in (None, new)]
+        return ", ".join(f"{name} (was {was}, now {new})" for name, was, new in changes)
+
+
+_ROUNDING = ("package", "torch", "platform", "threads", "kernel")
+"""The fields of `Versions` on which rounding depends; those that an older package did not record are None."""
 
 
 class Run:
     """A run folder that this process alone writes; a kill at any moment leaves it resumable.
 
     `Run.create` and `Run.open` make one; leaving the `with` block, or the process, gives the folder free. The loop it
-    serves calls `resume` first, and `save_checkpoint` after the step's records and genotype: what was made after the
-    last checkpoint is made again.
+    serves calls `resume` first, then `save_checkpoint` before the first record, and again after the records and the
+    genotype of a step: what was made after the last checkpoint is made again. After each step it asks `stop`.
     """
+
+    stop: Callable[[], bool]
+    """Whether to save a checkpoint after the step at hand and raise `KeyboardInterrupt`; never, unless it is set."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.stop = lambda: False
         self._lock = _lock(path)
         _remove_temporary(path)
         with _writing(path / METRICS):  # unbuffered: a record reaches the system before the next step begins
             self._metrics = (path / METRICS).open("ab", buffering=0)
+        self._checksum = 0  # of the metrics
+        self._files: dict[str, str] = {}  # what a checkpoint counts on besides the metrics, by name
 
     @classmethod
     def create(cls, path: str | Path, config_text: str, seed: int) -> Self:
@@ -73,15 +114,7 @@ class Run:
         cannot be written.
         """
         path = Path(path)
-        versions = Versions(
-            package=package_version(),
-            python=platform.python_version(),
-            torch=str(torch.__version__),
-            platform=platform.platform(),
-            seed=seed,
-            started=datetime.now(UTC).isoformat(timespec="seconds"),
-            config=config_hash(config_text),
-        )
+        versions = Versions.now(seed, config_hash(config_text))
         _require_empty(path)
         run = cls(path)
         try:
@@ -115,20 +148,58 @@ class Run:
         return read_text(self.path / CONFIG)
 
     def resume(self) -> dict[str, Any] | None:
-        """The state last saved, or None where there is none; records made since are removed.
+        """The state last saved, or None if none has been yet; records made since are removed.
 
-        Raises `InvalidFileError` for a damaged checkpoint; nothing is removed then.
+        A damaged last checkpoint is replaced by the one before, a missing file by the checkpoint's copy, with a
+        warning; so is one given that this process computes otherwise than the one that started the run. Raises
+        `InvalidFileError`, and changes nothing, if the run's files are not those that its checkpoint counts on.
         """
-        path = self.path / "checkpoints" / "last.pt"
-        content: dict[str, Any] = {"metrics": 0, "state": None}
-        if path.exists():
-            content = checkpoint.load(path)
-            if not isinstance(content.get("metrics"), int) or not isinstance(content.get("state"), dict):
-                raise InvalidFileError(f"{path}: a checkpoint, but not of a run")
-        kept = (self.path / METRICS).read_bytes()[: content["metrics"]]
-        os.truncate(self.path / METRICS, kept.rfind(b"\n") + 1)
-        state: dict[str, Any] | None = content["state"]
+        found, path, problem = _read_state(self.path, self._counted)
+        if found is None:
+            if os.path.getsize(self.path / METRICS) or (self.path / "genotypes").is_dir():
+                raise InvalidFileError(
+                    f"{self.path / LAST}: missing, though the run has records; restore it, or use another folder"
+                )
+            found = {"files": {VERSIONS: read_text(self.path / VERSIONS), CONFIG: self.config_text}}
+        if problem:
+            warnings.warn(f"{problem}; resuming from {path.name}, the checkpoint before it", stacklevel=2)
+        self._restore(found.get("files", {}))
+        versions = self.versions
+        if config_hash(self.config_text) != versions.config:
+            raise InvalidFileError(f"{self.path / CONFIG}: not what the run was started with ({VERSIONS}); restore it")
+        if changed := versions.changed(Versions.now(0, "")):
+            message = f"{changed} since the run was started; the result may differ in the last bits"
+            warnings.warn(f"{self.path}: {message}", stacklevel=2)
+        if path.name != Path(LAST).name:
+            path.replace(self.path / LAST)
+        os.truncate(self.path / METRICS, found.get("metrics", 0))
+        self._checksum = zlib.crc32((self.path / METRICS).read_bytes())
+        state: dict[str, Any] | None = found.get("state")
         return state
+
+    def _counted(self, content: Mapping[str, Any]) -> None:
+        """Raise `InvalidFileError` unless the metrics begin with the records that a checkpoint counts on."""
+        path, size = self.path / METRICS, content["metrics"]
+        data = path.read_bytes()[:size]
+        if len(data) < size:
+            raise InvalidFileError(f"{path}: {len(data)} bytes, though the last checkpoint counts on {size}")
+        if "checksum" in content and zlib.crc32(data) != content["checksum"]:
+            raise InvalidFileError(f"{path}: changed since the last checkpoint was saved")
+
+    def _restore(self, files: Mapping[str, str]) -> None:
+        missing = []
+        for name, text in files.items():
+            if not (self.path / name).exists():
+                missing.append(name)
+            elif read_text(self.path / name) != text:
+                raise InvalidFileError(
+                    f"{self.path / name}: changed since the checkpoint was saved; restore it, or remove it: then it is"
+                    " written again"
+                )
+        for name in missing:
+            write_text(self.path / name, files[name])
+            warnings.warn(f"{self.path / name}: missing, written again from the checkpoint", stacklevel=3)
+        self._files = dict(files)
 
     def record(self, kind: str, /, step: int | None = None, **values: object) -> None:
         """Append a record to the metrics. Times do not belong there: a resumed run's file equals the uninterrupted's.
@@ -137,22 +208,46 @@ class Run:
         """
         head = {"kind": kind} if step is None else {"step": step, "kind": kind}
         line = msgspec.json.encode({**head, **values}) + b"\n"
+        self._require_folder()
         with _writing(self.path / METRICS):
             if self._metrics.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._checksum = zlib.crc32(line, self._checksum)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Save plain state as `checkpoints/last.pt`: `resume` goes on from here."""
+        """Save plain state as `checkpoints/last.pt`: `resume` goes on from here. The one before is kept beside it."""
+        self._require_folder()
         with _writing(self.path / METRICS):
             os.fsync(self._metrics.fileno())  # before the checkpoint that counts on these records
-        content = {"metrics": os.fstat(self._metrics.fileno()).st_size, "state": dict(state)}
-        checkpoint.save(self.path / "checkpoints" / "last.pt", content)
+        size = os.fstat(self._metrics.fileno()).st_size
+        content = {"metrics": size, "checksum": self._checksum, "files": self._files, "state": dict(state)}
+        checkpoint.save(self.path / LAST, content, keep=self.path / PREVIOUS)
 
     def save_genotype(self, genotype: Genotype, step: int | None = None) -> Path:
         """Save the final genotype (`genotype.yaml`), or the one derived at a step (`genotypes/step-000123.yaml`)."""
-        path = self.path / (GENOTYPE if step is None else f"genotypes/step-{step:06d}.yaml")
-        genotype.save(path)
-        return path
+        self._require_folder()
+        name = GENOTYPE if step is None else f"genotypes/step-{step:06d}.yaml"
+        genotype.save(self.path / name)
+        self._files[name] = genotype.dump()
+        return self.path / name
+
+    def withdraw(self) -> None:
+        """Make the folder no run again if nothing was saved or recorded in it, so that it can be used anew."""
+        with suppress(OSError):
+            if not (self.path / METRICS).stat().st_size and not (self.path / LAST).parent.exists():
+                (self.path / CONFIG).unlink()
+
+    def _require_folder(self) -> None:
+        """Writing into a folder that was removed would make another one, in which nothing can be resumed."""
+        try:
+            same = os.path.samestat(os.stat(self.path / METRICS), os.fstat(self._metrics.fileno()))
+        except OSError:
+            same = False
+        if not same:
+            raise InvalidFileError(
+                f"{self.path}: the folder was removed, moved or replaced during the run; move it back and resume it, or"
+                " start the run again"
+            )
 
     def close(self) -> None:
         """Give the folder free."""
@@ -166,6 +261,18 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def read_state(folder: str | Path) -> dict[str, Any] | None:
+    """The state that a run last saved, or the one before if the last is damaged, with a warning; None if there is none.
+
+    Raises `InvalidFileError` if both are damaged.
+    """
+    found, path, problem = _read_state(Path(folder))
+    if problem:
+        warnings.warn(f"{problem}; reading {path.name}, the checkpoint before it", stacklevel=2)
+    state: dict[str, Any] | None = None if found is None else found["state"]
+    return state
 
 
 def read_records(folder: str | Path) -> list[Record]:
@@ -202,6 +309,29 @@ def package_version() -> str:
         return f"tmics-nas {metadata.version('tmics-nas')}"
     except metadata.PackageNotFoundError:
         return "tmics-nas, not installed"
+
+
+def _read_state(
+    folder: Path, check: Callable[[Mapping[str, Any]], None] = lambda content: None
+) -> tuple[dict[str, Any] | None, Path, str]:
+    """The content of the last checkpoint that can be used, its path, and why that is not the last one.
+
+    None if there is no checkpoint. Raises `InvalidFileError` that tells of the last one if none can be used.
+    """
+    problem: InvalidFileError | None = None
+    for path in (folder / LAST, folder / PREVIOUS):
+        try:
+            content = checkpoint.load(path)
+            if type(content.get("metrics")) is not int or not isinstance(content.get("state"), dict):
+                raise InvalidFileError(f"{path}: a checkpoint, but not of a run")
+            check(content)
+        except InvalidFileError as error:
+            problem = problem or error
+        else:
+            return content, path, "" if problem is None else str(problem)
+    if problem is None or not any((folder / name).exists() for name in (LAST, PREVIOUS)):
+        return None, folder / LAST, ""
+    raise InvalidFileError(f"{problem}; restore it from a copy, or start the run again in another folder") from problem
 
 
 @contextmanager

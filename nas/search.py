@@ -21,7 +21,7 @@ from nas.inheritance import check_inheritance
 from nas.latency import tabulated
 from nas.multilevel import Moved, Multilevel
 from nas.observe import INDICATORS, Observer, advice
-from nas.run import CONFIG, Run, config_hash, package_version, read_records
+from nas.run import CONFIG, LAST, Run, config_hash, package_version, read_records, read_state
 from nas.space import Description, find_space
 from nas.supernet import Supernet
 from nas.task import Task
@@ -64,16 +64,20 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         state = run.resume()
-        start = 0 if state is None else int(state["step"])
+        start = 0
         if state is None:
             _check(config, description, task)
+            save(0)
+        else:
+            with checkpoint.restoring(run.path / LAST):
+                start = int(state["step"])
+                _load(supernet, state, run.path)
+                levels.load_state_dict(state["levels"])
+                checkpoint.set_random_state(state["random"])
+        if start == 0:
             candidates = {label: list(supernet.decisions[label].candidates) for label in supernet.arch}
             run.record("decisions", 0, decisions=candidates)
             _record_weights(run, 0, supernet)
-        else:
-            _load(supernet, state, run.path)
-            levels.load_state_dict(state["levels"])
-            checkpoint.set_random_state(state["random"])
         if on_step is not None:
             on_step(start, {}, supernet)
         for k in range(start, steps):
@@ -86,6 +90,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
                 run.record("train", k + 1, level=name, loss=move.loss, gradient=move.gradient, **move.terms)
             if on_step is not None:
                 on_step(k + 1, moved, supernet)
+            stop = run.stop()
             if config.search.ends_epoch(k + 1):
                 _record_weights(run, k + 1, supernet)
                 run.record(INDICATORS, k + 1, **observe(supernet, export(k + 1)))
@@ -93,6 +98,10 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
                 if on_epoch is not None:
                     epochs = [record for record in read_records(run.path) if record["kind"] == INDICATORS]
                     on_epoch(k + 1, advice(epochs, finished=k + 1 == steps))
+            elif stop:
+                save(k + 1)
+            if stop:
+                raise KeyboardInterrupt
     return export()
 
 
@@ -149,21 +158,21 @@ def _searched(run: Path) -> tuple[Config, Supernet]:
     """The configuration of a search, and its supernet at the last checkpoint."""
     if not (run / CONFIG).is_file():
         raise InvalidFileError(f"{run}: not the folder of a search (it has no {CONFIG})")
-    path = run / "checkpoints" / "last.pt"
-    if not path.exists():
+    state = read_state(run)
+    if state is None or ("supernet" in state and not state.get("step")):
         raise ConfigError(f"{run}: no checkpoint yet, so nothing to derive from; wait for the first epoch to end")
     config = load_config(run / CONFIG)
     supernet = build_supernet(
         msgspec.structs.replace(config, initial={}, device="cpu")
     )  # files and devices may be gone
-    _load(supernet, checkpoint.load(path).get("state"), run)
+    _load(supernet, state, run)
     return config, supernet
 
 
-def _load(supernet: Supernet, state: object, run: Path) -> None:
-    if not isinstance(state, dict) or "supernet" not in state:
+def _load(supernet: Supernet, state: dict[str, Any], run: Path) -> None:
+    if "supernet" not in state:
         raise ConfigError(f"{run}: not the folder of a search, but of a retraining")
-    checkpoint.load_into(supernet, state["supernet"], run / "checkpoints" / "last.pt")
+    checkpoint.load_into(supernet, state["supernet"], run / LAST)
 
 
 def _describe(config: Config) -> Description:

@@ -110,6 +110,37 @@ def test_a_run_stopped_after_any_step_goes_on_as_if_nothing_had_been(
     assert_equal_runs(whole, tmp_path / "run")
 
 
+@pytest.mark.parametrize("stop", [1, 4, 5, 8])  # also in the last step of a stage
+def test_a_run_that_is_asked_to_stop_saves_the_step(stop: int, cut: tuple[Path, int], tmp_path: Path) -> None:
+    whole, every = cut
+    config = toy.config(*SHORT, f"retrain.epochs={9 // every}")
+    done: list[int] = []
+    with Run.create(tmp_path / "run", config.dump(), config.seed) as run:
+        run.stop = lambda: done[-1] == stop
+        with pytest.raises(KeyboardInterrupt):
+            retrain(config, NOISY, run, lambda step, stage, moved: done.append(step))
+    assert last(tmp_path / "run")["step"] == stop == done[-1]
+    resume(tmp_path / "run", config)
+    assert_equal_runs(whole, tmp_path / "run")
+
+
+def test_the_genotype_of_a_retraining_is_kept_in_its_checkpoint(whole: Path, tmp_path: Path) -> None:
+    config = toy.config(*SHORT)
+    with pytest.raises(Stopped):
+        run_retrain(tmp_path / "run", config, on_step=stop_at(5))
+    path = tmp_path / "run" / "genotype.yaml"
+    path.write_text("changed")
+    with pytest.raises(
+        InvalidFileError, match=r"run/genotype\.yaml: changed since the checkpoint was saved; .*remove it"
+    ):
+        resume(tmp_path / "run", config)
+    assert path.read_text() == "changed"
+    path.unlink()
+    with pytest.warns(UserWarning, match=r"run/genotype\.yaml: missing, written again from the checkpoint"):
+        resume(tmp_path / "run", config)
+    assert_equal_runs(whole, tmp_path / "run")
+
+
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     NOISY.save(tmp_path / "genotype.yaml")
     run_retrain(tmp_path / "whole", toy.config())

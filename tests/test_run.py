@@ -3,12 +3,16 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given
@@ -17,7 +21,8 @@ from hypothesis import strategies as st
 from nas import checkpoint
 from nas.errors import ConfigError, InvalidFileError
 from nas.genotype import Genotype
-from nas.run import Run, config_hash, read_records, read_versions
+from nas.planner import native
+from nas.run import Run, Versions, config_hash, read_records, read_state, read_versions
 
 CONFIG = "seed: 3\nlevels:\n  lower: {rate: 1e-3}\n  upper: {rate: 0.5}\n"
 
@@ -145,6 +150,7 @@ def test_the_hash_is_of_the_content(tmp_path: Path) -> None:
 def test_resuming_removes_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
         assert run.resume() is None
+        run.save_checkpoint({"step": 0})
         for step in range(1, 6):
             run.record("train", step=step)
             if step == 3:
@@ -160,30 +166,60 @@ def test_resuming_removes_what_came_after_the_checkpoint(tmp_path: Path) -> None
         assert steps(run.path) == [1, 1, 2, 2, 3, 3]
 
 
-def test_without_a_checkpoint_a_run_begins_again(tmp_path: Path) -> None:
-    with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
-        run.record("train", step=1)
+def test_killed_before_its_first_checkpoint_a_run_begins_again(tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", CONFIG, seed=0).close()
     with Run.open(tmp_path / "run") as run:
         assert run.resume() is None
-        assert read_records(run.path) == []
 
 
-@given(cut=st.integers(0, 200))
-def test_a_half_written_line_is_repaired(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
-    """Whatever a power cut leaves of the metrics, resuming leaves whole records."""
+@pytest.mark.parametrize("gone", ["last.pt", ""])
+def test_records_without_a_checkpoint_are_not_thrown_away(gone: str, tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
+        run.save_checkpoint({"step": 0})
+        run.record("train", step=1)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    if gone:
+        (tmp_path / "run" / "checkpoints").mkdir()
+    with Run.open(tmp_path / "run") as run:
+        with pytest.raises(InvalidFileError, match=r"checkpoints/last\.pt: missing, though the run has records"):
+            run.resume()
+        assert steps(run.path) == [1]
+
+
+@given(cut=st.integers(0, 400))
+def test_a_half_written_line_is_removed(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """Whatever a power cut leaves of the metrics, resuming leaves what its checkpoint counts on, or refuses."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     with Run.create(folder, CONFIG, seed=0) as run:
-        for step in range(4):
+        for step in range(2):
             run.record("train", step=step, level="nätverk")
         run.save_checkpoint({})
-    whole = (folder / "metrics.jsonl").read_bytes()
-    (folder / "metrics.jsonl").write_bytes(whole[:cut])
-    kept = whole[:cut].count(b"\n")
-    assert steps(folder) == [0, 1, 2, 3][:kept]
+        size = (folder / "metrics.jsonl").stat().st_size
+        for step in range(2, 5):
+            run.record("train", step=step, level="nätverk")
+    left = (folder / "metrics.jsonl").read_bytes()[:cut]
+    (folder / "metrics.jsonl").write_bytes(left)
     with Run.open(folder) as run:
+        if cut < size:
+            with pytest.raises(InvalidFileError, match=rf"metrics\.jsonl: {cut} bytes, though .* counts on {size};"):
+                run.resume()
+            assert (folder / "metrics.jsonl").read_bytes() == left
+            return
         run.resume()
         run.record("train", step=9)
-    assert steps(folder) == [*[0, 1, 2, 3][:kept], 9]
+    assert steps(folder) == [0, 1, 9]
+
+
+def test_records_that_were_changed_are_refused(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
+        for step in range(3):
+            run.record("train", step=step)
+        run.save_checkpoint({})
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_bytes(changed := path.read_bytes().replace(b'"step":1', b'"step":7'))
+    with Run.open(tmp_path / "run") as run, pytest.raises(InvalidFileError, match="changed since the last checkpoint"):
+        run.resume()
+    assert path.read_bytes() == changed
 
 
 def test_a_record_that_is_no_record_is_named(tmp_path: Path) -> None:
@@ -217,19 +253,69 @@ def test_a_record_that_does_not_fit_on_the_disk(tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_removes_nothing(tmp_path: Path) -> None:
-    last = tmp_path / "run/checkpoints/last.pt"
+    last, previous = (tmp_path / "run/checkpoints" / name for name in ("last.pt", "previous.pt"))
     with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
-        run.record("train", step=1)
-        run.save_checkpoint({"step": 1})
-        run.record("train", step=2)
-    last.write_bytes(last.read_bytes()[:-7])
+        for step in (1, 2, 3):
+            run.record("train", step=step)
+            if step < 3:
+                run.save_checkpoint({"step": step})
+    whole = previous.read_bytes()
+    for file in (last, previous):
+        file.write_bytes(file.read_bytes()[:-7])
     with Run.open(tmp_path / "run") as run:
-        with pytest.raises(InvalidFileError, match=r"last\.pt: damaged.*start the run anew"):
+        with pytest.raises(InvalidFileError, match=r"last\.pt: damaged.*; restore it from a copy, or start the run"):
             run.resume()
-        assert steps(run.path) == [1, 2]
+        with pytest.raises(InvalidFileError, match=r"last\.pt: damaged.*; restore it from a copy, or start the run"):
+            read_state(run.path)
         checkpoint.save(last, {"step": 1})
         with pytest.raises(InvalidFileError, match="a checkpoint, but not of a run"):
             run.resume()
+        assert steps(run.path) == [1, 2, 3]
+        previous.write_bytes(whole)
+        with pytest.warns(UserWarning, match=r"last\.pt: a checkpoint, but not of a run; reading previous\.pt"):
+            assert read_state(run.path) == {"step": 1}
+        with pytest.warns(UserWarning, match=r"last\.pt: a checkpoint, but not of a run; resuming from previous\.pt"):
+            assert run.resume() == {"step": 1}
+        assert steps(run.path) == [1]
+        assert run.resume() == {"step": 1}, "the damaged one is replaced"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("threads", 99), ("kernel", "other"), ("torch", "1.0"), ("package", "older"), ("platform", "another machine")],
+)
+def test_resuming_where_bits_may_differ_says_so(field: str, value: object, tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
+        versions = run.versions
+        assert (versions.threads, versions.kernel) == (torch.get_num_threads(), native.is_loaded())
+        run.resume()
+        run.save_checkpoint({"step": 0})
+    was = not versions.kernel if field == "kernel" else value
+    with pytest.MonkeyPatch.context() as patch:
+        now = msgspec.structs.replace(versions, **{field: was})
+        patch.setattr(Versions, "now", classmethod(lambda cls, seed, config: now))
+        with Run.open(tmp_path / "run") as run:
+            message = rf"run: {field} \(was {re.escape(str(getattr(versions, field)))}, now {was}\) since the run was"
+            with pytest.warns(UserWarning, match=message):
+                run.resume()
+    with Run.open(tmp_path / "run") as run:
+        run.resume()  # without a word
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
+        (tmp_path / "run").rename(tmp_path / "moved")
+        genotype = Genotype(space="tiny", choices={"operation": "conv"})
+        writes: list[Callable[[], object]] = [
+            lambda: run.record("train", step=1),
+            lambda: run.save_checkpoint({"step": 1}),
+            lambda: run.save_genotype(genotype, 1),
+        ]
+        for write in writes:
+            with pytest.raises(InvalidFileError, match="run: the folder was removed, moved or replaced during the run"):
+                write()
+        run.withdraw()
+        assert os.listdir(tmp_path) == ["moved"]
 
 
 def test_genotypes_are_kept_by_step(tmp_path: Path) -> None:
@@ -258,6 +344,8 @@ def walk(run, steps=60):
         step, position = state["step"], state["position"]
         checkpoint.set_random_state(state["random"])
     else:
+        run.save_checkpoint({"step": 0, "position": position, "random": checkpoint.random_state()})
+    if step == 0:
         run.record("decisions", decisions={"a": ["left", "right"]})
     while step < steps:
         step += 1
@@ -294,5 +382,12 @@ with begin(killed) as run:
     assert done.returncode == 0, done.stderr
     a, b = contents(whole), contents(killed)
     assert list(a) == list(b), "a file too many or too few"
-    assert [name for name in a if a[name] != b[name]] in ([], ["versions.yaml"])  # which tells when it was started
+    different = {name for name in a if a[name] != b[name]}  # versions tell when it was started
+    assert different <= {"versions.yaml", "checkpoints/last.pt", "checkpoints/previous.pt"}
+    for name in ("checkpoints/last.pt", "checkpoints/previous.pt"):
+        ours, theirs = (checkpoint.load(folder / name) for folder in (whole, killed))
+        assert ours["state"].keys() == theirs["state"].keys()
+        assert torch.equal(ours["state"]["random"]["cpu"], theirs["state"]["random"]["cpu"])
+        assert torch.equal(ours["state"]["position"], theirs["state"]["position"])
+        assert (ours["metrics"], ours["checksum"]) == (theirs["metrics"], theirs["checksum"])
     assert len(read_records(killed)) == 1 + 60 + 20

@@ -7,6 +7,8 @@ import errno
 import json
 import math
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -298,13 +300,13 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
     """The disk is full from the given checkpoint on, in the middle of its file."""
     left = [saves]
 
-    def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    def write_atomic(path: Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
         def fail(file: IO[bytes]) -> None:
             file.write(b"PK")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         left[0] -= 1
-        files.write_atomic(path, write if left[0] >= 0 else fail)
+        files.write_atomic(path, write if left[0] >= 0 else fail, keep)
 
     monkeypatch.setattr(checkpoint, "write_atomic", write_atomic)
 
@@ -312,11 +314,11 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
 def test_a_full_disk_keeps_the_last_checkpoint(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy.config(*SHORT)
     with monkeypatch.context() as patch:
-        full_disk(patch, 2)
+        full_disk(patch, 3)  # the first is of the beginning
         with pytest.raises(InvalidFileError, match=r"run/checkpoints/last\.pt: cannot be written: No space left"):
             run_search(tmp_path / "run", config)
     assert last(tmp_path / "run")["step"] == 6
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.pt"]
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["last.pt", "previous.pt"]
     resume(tmp_path / "run", config)
     assert_equal_runs(whole, tmp_path / "run")
 
@@ -343,17 +345,134 @@ def test_a_configuration_that_cannot_work_says_so_before_anything_is_recorded(
     assert read_records(tmp_path / "run") == []
 
 
-def test_a_damaged_checkpoint_is_not_written_over(tmp_path: Path) -> None:
-    config = toy.config(*SHORT)
-    run_search(tmp_path / "run", config)
-    path = tmp_path / "run" / "checkpoints" / "last.pt"
-    path.write_bytes(path.read_bytes()[:-100])
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*.*") if p.is_file()}
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def garbled(data: bytes) -> bytes:
+    """With a line, or 20 bytes, of something else in the middle."""
+    lines = data.split(b"\n")
+    if len(lines) > 2 and not data.startswith(b"PK"):
+        return b"\n".join([lines[0], b'{"kind": \xff', *lines[2:]])
+    return data[: len(data) // 2] + b"not what it was here" + data[len(data) // 2 + 20 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "cut": lambda data: data[: len(data) // 5],
+    "cut in half": lambda data: data[: len(data) // 2],
+    "cut by a line": lambda data: data[: data.rstrip(b"\n").rfind(b"\n") + 1],
+    "emptied": lambda data: b"",
+    "garbled": garbled,
+    "removed": lambda data: None,
+}
+COPIED = {"versions.yaml", "genotypes/step-000002.yaml"}
+"""Files that a checkpoint has a copy of."""
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Path]:
+    """A configuration, its search without interruption, and one that was stopped after step 5 of 6."""
+    config, folder = toy.config("search.steps=6", "search.epochs=3"), tmp_path_factory.mktemp("stopped")
+
+    def on_step(step: int, moved: dict[str, Moved], supernet: Supernet) -> None:
+        if step == 5:
+            raise Stopped
+
+    run_search(folder / "whole", config)
+    with pytest.raises(Stopped):
+        run_search(folder / "run", config, on_step)
+    return config, folder / "whole", folder / "run"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "metrics.jsonl", "checkpoints/last.pt", "checkpoints/previous.pt", *sorted(COPIED)]
+)
+def test_a_damaged_file_is_made_good_or_refused(
+    name: str, damage: str, stopped: tuple[Config, Path, Path], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Resumed with any file of its folder damaged, a run ends as the uninterrupted one, or nothing is lost."""
+    config, whole, begun = stopped
+    run = tmp_path / "run"
+    shutil.copytree(begun, run)
+    whole_file = (run / name).read_bytes()
+    damaged = DAMAGES[damage](whole_file)
+    if damaged is None:
+        (run / name).unlink()
+    else:
+        assert damaged != whole_file
+        (run / name).write_bytes(damaged)
+    harmless = name.endswith(".pt") or (name in COPIED and damaged is None)
+    harmless |= name == "metrics.jsonl" and damage in ("cut in half", "cut by a line")  # of what can be made again
+    if not harmless:
+        before = contents(run)
+        with pytest.raises(NASError, match=re.escape(str(run))) as error:
+            resume(run, config)
+        assert "\n" not in str(error.value)
+        assert name in str(error.value) or name == "config.yaml"
+        after = contents(run)
+        after.pop(Path("metrics.jsonl") if (name, damaged) == ("metrics.jsonl", None) else Path("none"), None)
+        assert after == before
+        (run / name).write_bytes(whole_file)
+    resume(run, config)
+    told = [str(warning.message) for warning in recwarn]
+    quiet = name == "checkpoints/previous.pt" or (name, damage) == ("metrics.jsonl", "cut by a line")
+    assert len(told) == (harmless and not quiet)
+    assert all(f"{run / name}: " in text for text in told)
+    assert_equal_runs(whole, run)
+
+
+def test_both_checkpoints_damaged_lose_nothing(stopped: tuple[Config, Path, Path], tmp_path: Path) -> None:
+    config, _, begun = stopped
+    run = tmp_path / "run"
+    shutil.copytree(begun, run)
+    for name in ("last.pt", "previous.pt"):
+        path = run / "checkpoints" / name
+        path.write_bytes(path.read_bytes()[:-100])
+    before = contents(run)
     with pytest.raises(InvalidFileError, match=r"last\.pt: damaged, or no checkpoint"):
-        resume(tmp_path / "run", config)
+        resume(run, config)
     with pytest.raises(InvalidFileError, match=r"last\.pt: damaged, or no checkpoint"):
-        derive_from(tmp_path / "run")
-    assert before == {p: p.read_bytes() for p in before}
+        derive_from(run)
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("field", ["step", "supernet", "levels", "random", "levels.optimizers", "levels.skipped"])
+@pytest.mark.parametrize("value", [None, "text"])
+def test_a_checkpoint_without_a_field_is_refused(
+    field: str, value: object, stopped: tuple[Config, Path, Path], tmp_path: Path
+) -> None:
+    config, _, begun = stopped
+    run = tmp_path / "run"
+    shutil.copytree(begun, run)
+    path = run / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)
+    place, *rest = field.split(".")
+    holder = content["state"][place] if rest else content["state"]
+    if value is None:
+        del holder[rest[0] if rest else place]
+    else:
+        holder[rest[0] if rest else place] = value
+    checkpoint.save(path, content)
+    with pytest.raises(NASError, match=re.escape(str(run))) as error:
+        resume(run, config)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_a_run_that_is_asked_to_stop_saves_the_step(
+    stop: int, stopped: tuple[Config, Path, Path], tmp_path: Path
+) -> None:
+    config, whole, _ = stopped
+    steps: list[int] = []
+    with Run.create(tmp_path / "run", config.dump(), config.seed) as run:
+        run.stop = lambda: len(steps) > stop  # the first is the beginning
+        with pytest.raises(KeyboardInterrupt):
+            search(config, run, lambda step, moved, supernet: steps.append(step))
+    assert last(tmp_path / "run")["step"] == stop == steps[-1]
+    resume(tmp_path / "run", config, lambda step, moved, supernet: steps.append(step))
+    assert steps == [*range(stop + 1), *range(stop, 7)]
+    assert_equal_runs(whole, tmp_path / "run")
 
 
 def test_a_checkpoint_of_another_version_of_the_space(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
