@@ -176,13 +176,25 @@ def test_a_run_of_another_process(refused: Refused, searched: Path, tmp_path: Pa
     assert "another process is using it" in message
 
 
-def test_a_damaged_checkpoint(refused: Refused, searched: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
     shutil.copytree(searched, tmp_path / "run")
-    (tmp_path / "run" / "checkpoints" / "last.pt").write_bytes(b"PK garbage")
+    last, previous = (tmp_path / "run" / "checkpoints" / name for name in ("last.pt", "previous.pt"))
+    last.write_bytes(b"PK garbage")
+    result = nas("derive", tmp_path / "run")
+    assert (result.code, result.out) == (0, (searched / "genotypes" / "step-000009.yaml").read_text())
+    assert re.fullmatch(r"nas: warning: .*last\.pt: damaged, .*; reading previous\.pt, .* before it\n", result.err)
+    kept = previous.read_bytes()
+    previous.write_bytes(b"")
     before = contents(tmp_path)
     for command in (["search", "toy", *SHORT, "--resume", "--out"], ["derive"]):
         assert "last.pt: damaged, or no checkpoint" in refused(*command, tmp_path / "run")
     assert contents(tmp_path) == before
+    previous.write_bytes(kept)
+    result = nas("search", "toy", *SHORT, "--resume", "--out", tmp_path / "run", "--quiet")
+    assert result.code == 0
+    assert re.fullmatch(r"nas: warning: .*last\.pt: damaged, .*; resuming from previous\.pt, .* it\n", result.err)
+    for name in ("metrics.jsonl", "genotype.yaml"):
+        assert (tmp_path / "run" / name).read_bytes() == (searched / name).read_bytes()
 
 
 def test_what_cannot_begin_leaves_no_run(nas: Nas, refused: Refused, genotype: Path, tmp_path: Path) -> None:
