@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import pytest
@@ -14,10 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas.cell import Cell, Chain
 from nas.choose import Chooser
-from nas.cost import costs, measure
+from nas.cost import Unit, costs, measure
 from nas.derive import choose_randomly
 from nas.errors import ConfigError, SpaceError, UnknownNameError
-from nas.genotype import Genotype
+from nas.genotype import Choice, Decision, Genotype
+from nas.mixed import ChosenWidth
 from nas.operations import OperationSet
 from nas.primitives import DARTS, NAS_BENCH_201, relu_conv_bn
 from nas.space import SearchSpace, search_space
@@ -146,31 +150,186 @@ def test_costs_of_candidates_and_base() -> None:
     assert flops.uniform == pytest.approx(flops.base + sum(flops.candidates["edge"]) / 8 + 1.5 * 2 * pixels * 9 * C * C)
 
 
-@search_space("widths-for-costs")
-def widths(choose: Chooser, /, *, second: bool = False) -> nn.Module:
-    def block(label: str) -> nn.Module:
-        width = choose.width(label, [2, 6, 4])
-        return nn.Sequential(nn.Conv2d(C, width.channels, 3, padding=1), width, nn.Conv2d(width.channels, C, 1))
+Space = Callable[[Chooser], nn.Module]
+SIZES = {"a": (2, 6, 4), "b": (3, 5), "c": (4, 8, 2)}
 
-    inside = choose("op", {"skip": nn.Identity, "block": lambda: block("inside")})
-    return nn.Sequential(
-        inside, block("outside") if second else nn.Identity(), choose.depth("d", [1, 2], lambda _: nn.ReLU())
-    )
+
+class Joined(nn.Module):
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+class Attention(nn.Module):
+    """Its products of queries, keys and values belong to no module inside it."""
+
+    def __init__(self, width: ChosenWidth) -> None:
+        super().__init__()
+        self.width = width
+        self.project = nn.ModuleList(nn.Conv2d(C, width.channels, 1) for _ in range(3))
+        self.out = nn.Conv2d(width.channels, C, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (self.width(part(x)).flatten(2) for part in self.project)
+        return self.out((v @ (q.transpose(1, 2) @ k).softmax(1)).unflatten(2, x.shape[2:]))
+
+
+def chain(choose: Chooser, labels: str, between: Callable[[int], nn.Module] | None = None) -> nn.Module:
+    """Convolutions from width to width."""
+    layers, channels = list[nn.Module](), C
+    for label in labels:
+        width = choose.width(label, SIZES[label])
+        middle = nn.Identity() if between is None else between(width.channels)
+        layers += [nn.Conv2d(channels, width.channels, 3, padding=1), width, middle]
+        channels = width.channels
+    return nn.Sequential(*layers, nn.Conv2d(channels, C, 1))
+
+
+def depthwise(channels: int) -> nn.Module:
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+
+def inside(choose: Chooser, /) -> nn.Module:
+    """A width inside a candidate, and again outside of it; another inside a candidate of that candidate."""
+    inner = {"skip": nn.Identity, "more": lambda: chain(choose, "ab")}
+    outer = {
+        "plain": lambda: nn.Conv2d(C, C, 1),
+        "deep": lambda: nn.Sequential(chain(choose, "c"), choose("in", inner)),
+    }
+    return nn.Sequential(choose("out", outer), chain(choose, "a"))
+
+
+def blocks(choose: Chooser, /) -> nn.Module:
+    """A width of all blocks, and one of the second alone."""
+    width = choose.width("a", SIZES["a"])
+
+    def block(i: int) -> nn.Module:
+        rest = nn.Sequential(nn.Conv2d(width.channels, C, 1), chain(choose, "b"), nn.Conv2d(C, width.channels, 1))
+        return nn.Sequential(nn.Conv2d(width.channels, width.channels, 3, padding=1), rest if i else nn.Identity())
+
+    ends = nn.Conv2d(C, width.channels, 1), nn.Conv2d(width.channels, C, 1)
+    return nn.Sequential(ends[0], width, choose.depth("d", (1, 3), block), ends[1])
+
+
+def candidates(choose: Chooser, /) -> nn.Module:
+    """Operations of a width that is chosen outside of them."""
+
+    def between(channels: int) -> nn.Module:
+        return choose(
+            "op", {"depthwise": lambda: depthwise(channels), "square": lambda: nn.Conv2d(channels, channels, 1)}
+        )
+
+    return chain(choose, "ac", between)
+
+
+def shortcut(choose: Chooser, /) -> nn.Module:
+    """A layer that exists only where two widths differ."""
+    a, b = choose.width("a", SIZES["a"]), choose.width("a2", SIZES["a"])
+    way = nn.Identity() if a.channels == b.channels else nn.Conv2d(a.channels, b.channels, 1)
+    return nn.Sequential(nn.Conv2d(C, a.channels, 1), a, way, b, nn.Conv2d(b.channels, C, 1))
+
+
+def joined(choose: Chooser, /) -> nn.Module:
+    widths = [choose.width(label, sizes) for label, sizes in SIZES.items()]
+    last = choose.width("last", (2, 1))
+    branches = (nn.Sequential(nn.Conv2d(C, width.channels, 1), width) for width in widths)
+    whole = sum(width.channels for width in widths)
+    return nn.Sequential(Joined(*branches), nn.Conv2d(whole, last.channels, 3), last, nn.Conv2d(last.channels, C, 1))
+
+
+def called_twice(choose: Chooser, /) -> nn.Module:
+    """A layer outside of a decision that one of its candidates calls, too."""
+    layer = nn.Conv2d(C, C, 3, padding=1)
+    again = choose("again", {"yes": lambda: nn.Sequential(layer, chain(choose, "a")), "no": nn.Identity})
+    return nn.Sequential(layer, again)
+
+
+WIDTHS: dict[str, Space] = {
+    "one": lambda choose: chain(choose, "a"),
+    "two": lambda choose: chain(choose, "ab"),
+    "three": lambda choose: chain(choose, "abc"),
+    "the same twice": lambda choose: chain(choose, "aab"),
+    "depthwise": lambda choose: chain(choose, "ab", depthwise),
+    "attention": lambda choose: Attention(choose.width("a", SIZES["a"])),
+    **{function.__name__: function for function in (inside, blocks, candidates, shortcut, joined, called_twice)},
+}
+
+
+def genotypes(space: SearchSpace) -> Iterator[Genotype]:
+    """Every genotype of a space, by brute force."""
+    decisions = space.describe().decisions
+    seen = set()
+    for chosen in itertools.product(*(decision.candidates for decision in decisions.values())):
+        whole = dict(zip(decisions, chosen, strict=True))
+        choices = {label: choice for label, choice in whole.items() if active(decisions, label, whole)}
+        if tuple(choices.items()) not in seen:
+            seen.add(tuple(choices.items()))
+            yield Genotype(space=space.name, choices=choices)
+
+
+def active(decisions: Mapping[str, Decision], label: str, choices: Mapping[str, Choice]) -> bool:
+    conditions = decisions[label].conditions
+    return not conditions or any(choices[p] == c and active(decisions, p, choices) for p, c in conditions)
 
 
 @pytest.mark.parametrize("unit", ["parameters", "flops"])
-@pytest.mark.parametrize("second", [False, True])
-def test_widths_of_separate_layers_are_exact(unit: str, second: bool) -> None:
-    cost = costs(widths.describe(second=second), unit, INPUTS)
-    supernet = Supernet(widths, second=second)
-    for seed in range(8):
-        genotype = drawn(widths, supernet, seed)
-        assert cost.of(genotype.choices) == measure(genotype, unit, INPUTS)
+@pytest.mark.parametrize("name", WIDTHS)
+def test_costs_with_widths_equal_those_of_every_network(name: str, unit: Unit) -> None:
+    """And the expected cost is the mean over all of them, each with the chance that its choices have."""
+    space = SearchSpace(name, WIDTHS[name])
+    cost = costs(space.describe(), unit, INPUTS)
+    draw = random.Random(name)
+    chances: dict[str, dict[str | int, float]] = {}
+    for label, decision in space.describe().decisions.items():
+        odds = [draw.random() for _ in decision.candidates]
+        chances[label] = {c: odd / sum(odds) for c, odd in zip(decision.candidates, odds, strict=True)}
+    weights = {label: torch.tensor([*each.values()], dtype=torch.double) for label, each in chances.items()}
+    mean, total = 0.0, 0.0
+    for genotype in genotypes(space):
+        found = count(space.derived(genotype), unit)
+        assert cost.of(genotype.choices) == found > 0
+        chance = math.prod(chances[label][choice] for label, choice in genotype.choices.items())  # type: ignore[index]
+        mean, total = mean + chance * found, total + chance
+        supernet = Supernet(space)
         with supernet.fixed(genotype):
-            assert cost.expected(supernet.mixing_weights()) == measure(genotype, unit, INPUTS)
-    assert cost.candidates["inside"][1] == 0
-    if unit == "parameters":
-        assert cost.candidates["inside"] == (-4 * (9 * C + 1 + C), 0, -2 * (9 * C + 1 + C))
+            assert cost.expected(supernet.mixing_weights()).item() == found
+    assert total == pytest.approx(1, rel=1e-12)
+    assert cost.expected(weights).item() == pytest.approx(mean, rel=1e-12)
+    labels = list(weights)
+    leaves = tuple(weight.requires_grad_() for weight in weights.values())
+    assert torch.autograd.gradcheck(lambda *w: cost.expected(dict(zip(labels, w, strict=True))) / cost.uniform, leaves)
+
+
+def test_what_widths_cost_alone() -> None:
+    cost = costs(SearchSpace("two", WIDTHS["two"]).describe())
+    narrow = [(9 * C + 1) * a + (9 * a + 1) * 5 for a in SIZES["a"]]
+    assert cost.candidates["a"] == tuple(each - narrow[1] for each in narrow)
+    assert cost.base == narrow[1] + (5 + 1) * C
+
+
+def test_a_cost_that_three_widths_multiply_is_refused() -> None:
+    class Product(nn.Module):
+        def __init__(self, a: int, b: int, c: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(a, b, c))
+
+    def space(choose: Chooser, /) -> nn.Module:
+        parts = [choose.width(label, sizes) for label, sizes in SIZES.items()]
+        return nn.Sequential(nn.Conv2d(C, C, 1), Product(*(part.channels for part in parts)))
+
+    with pytest.raises(ConfigError, match=r"^the cost of the module '1' is not known for all sizes of 'a', 'b', 'c'"):
+        costs(SearchSpace("three", space).describe())
+
+
+def test_a_space_that_cannot_be_built_with_a_width_is_named() -> None:
+    def space(choose: Chooser, /) -> nn.Module:
+        return chain(choose, "a", lambda channels: nn.GroupNorm(3, channels))
+
+    with pytest.raises(SpaceError, match=r"^space 'groups' cannot be built with 'a' = 2: ValueError: num_channels .2."):
+        costs(SearchSpace("groups", space).describe())
 
 
 def test_shared_parts_count_once_at_the_outermost_place() -> None:
@@ -206,7 +365,7 @@ def test_measuring_leaves_the_network_as_it_was() -> None:
 
 
 def test_bad_requests_are_errors() -> None:
-    description = widths.describe()
+    description = SearchSpace("bad", lambda choose, /: nn.Sequential(inside(choose), blocks(choose))).describe()
     with pytest.raises(UnknownNameError, match="did you mean 'flops'"):
         costs(description, "flop")  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="parameters, flops"):
@@ -216,10 +375,10 @@ def test_bad_requests_are_errors() -> None:
     with pytest.raises(ConfigError, match="meta device, where this network fails: Invalid channel"):
         costs(description, "flops", [torch.zeros(1, C + 1, 4, 4)])
     cost = costs(description)
-    with pytest.raises(SpaceError, match="'inside' cannot be None"):
-        cost.of({"op": "block", "d": 1})
-    with pytest.raises(SpaceError, match="'op' cannot be 'blocks'"):
-        cost.of({"op": "blocks", "d": 1})
+    with pytest.raises(SpaceError, match="'c' cannot be None"):
+        cost.of({"out": "deep", "in": "skip", "a": 2, "d": 1})
+    with pytest.raises(SpaceError, match="'out' cannot be 'depp'"):
+        cost.of({"out": "depp", "in": "skip", "a": 2, "c": 8, "d": 1})
 
 
 def test_a_space_without_decisions_costs_its_base() -> None:
