@@ -19,6 +19,9 @@ from nas.task import Task, find_task
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""The types of devices that networks are trained and used on."""
+
 
 class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to search."""
@@ -39,7 +42,8 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hessian_products: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Hessian-vector products spent at each epoch on the sharpness of the validation loss (see `nas.observe`)."""
     latency: dict[str, dict[str, Annotated[float, msgspec.Meta(ge=0)]]] = {}
-    """Milliseconds by label and candidate, for `expected_latency`; `nas latency` measures them."""
+    """Milliseconds by label and candidate, for `expected_latency`; `nas latency` measures them. In a configuration the
+    path of a file that holds them will do."""
     check: Literal["error", "warn"] = "error"
     """Whether a search stops, before its first step, where derived networks of narrow widths do not compute what the
     supernet does (see `nas.inheritance`), or warns."""
@@ -105,7 +109,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return torch.empty(0, device=self.device).device
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
+            if self.device.partition(":")[0] not in DEVICES:
+                known = ", ".join(DEVICES)
+                raise ConfigError(
+                    f"device must be {known}, or one of several such as cuda:1, got '{self.device}'"
+                ) from error
+            reason = str(error).partition("\n")[0].partition(". ")[0]
             raise ConfigError(
                 f"device '{self.device}' is not available here: {reason}; device=cpu always is"
             ) from error
@@ -149,6 +158,7 @@ def parse_config(data: dict[str, Any], overrides: Sequence[str] = (), where: str
     data = _copy(data)
     for override in overrides:
         _override(data, override)
+    _read_latency(data)
     config = convert(data, Config, where + ("".join(f" {o}" for o in overrides)))
     space = find_space(config.space)
     space.options(**{**config.options, **config.retrain.options})
@@ -198,6 +208,14 @@ def _override(data: dict[str, Any], override: str) -> None:
         place.pop(last, None)
     else:
         place[last] = value
+
+
+def _read_latency(data: dict[str, Any]) -> None:
+    """Put the table of latencies in the place of the path of its file, as `nas latency` writes it."""
+    search = data.get("search")
+    if isinstance(search, dict) and isinstance(path := search.get("latency"), str):
+        table = parse_yaml(read_text(path), path)
+        search["latency"] = table.get("latency", table) if isinstance(table, dict) else table
 
 
 def _copy(data: Any) -> Any:

@@ -120,7 +120,9 @@ def _explain(data: Any, kind: Any, message: str) -> str:
     unknown = re.search(r"unknown field `(.+?)`", what)
     if unknown:
         fields = dict.fromkeys(each.encode_name for kind in kinds for each in getattr(kind, "fields", ()))
-        what = f"unknown field '{unknown[1]}'{nearest(unknown[1], fields)}; known: {', '.join(fields)}"
+        below = _path_of(unknown[1], kinds)
+        near = f" (did you mean '{f'{field}.' if field else ''}{below}'?)" if below else nearest(unknown[1], fields)
+        what = f"unknown field '{unknown[1]}'{near}; known: {', '.join(fields)}"
     elif invalid := re.search(r"Invalid (?:enum )?value '(.*)'", what):
         what = f"unknown value '{invalid[1]}'{nearest(invalid[1], known)}; known: {', '.join(known)}"
     what = what.replace("Object missing required", "missing the required")
@@ -152,6 +154,16 @@ def _follow(data: Any, kind: Any, path: str) -> tuple[str, list[Any], list[str]]
         kinds = [member for each in kinds for member in _members(each)]
     literals = [str(value) for each in kinds if isinstance(each, msgspec.inspect.LiteralType) for value in each.values]
     return place.lstrip("."), kinds, known + literals
+
+
+def _path_of(name: str, kinds: list[Any]) -> str:
+    """The path of a field of that name in the structs inside these; empty if there is none."""
+    for kind in kinds:
+        for field in getattr(kind, "fields", ()):
+            inner = [each for each in _members(field.type) if isinstance(each, msgspec.inspect.StructType)]
+            if any(each.encode_name == name for struct in inner for each in struct.fields):
+                return f"{field.encode_name}.{name}"
+    return ""
 
 
 def _members(kind: Any) -> list[Any]:

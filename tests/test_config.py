@@ -321,6 +321,18 @@ def test_operations_of_a_file_are_taken_up_into_the_configuration(
 
 def test_the_device_must_be_there() -> None:
     assert parse("device=cpu").torch_device() == torch.device("cpu")
-    for name in ("cuda:99", "gpu"):
-        with pytest.raises(ConfigError, match=f"device '{name}' is not available here: .*; device=cpu always is"):
+    for name in ("cuda:99", "mps"):
+        with pytest.raises(
+            ConfigError, match=f"device '{name}' is not available here: .*; device=cpu always is"
+        ) as error:
             parse(f"device={name}").torch_device()
+        assert len(str(error.value)) < 200
+    with pytest.raises(ConfigError, match=r"^device must be cpu, cuda, mps, xpu, .*, got 'gpu'$"):
+        parse("device=gpu").torch_device()
+
+
+def test_a_field_in_the_wrong_place_is_shown_its_own() -> None:
+    with pytest.raises(InvalidFileError, match=r"unknown field 'relaxation' \(did you mean 'search\.relaxation'\?\)"):
+        parse("relaxation=gumbel")
+    with pytest.raises(InvalidFileError, match=r"search: unknown field 'stages' "):
+        parse("search.stages=3")

@@ -98,7 +98,7 @@ class DerainTask:
             "squared": self._squared,
             **{mode: functools.partial(self._loss, mode, eta=config.eta) for mode in ARC_LOSSES},
         }
-        self.statement = f"psnr, ssim: {protocol(config.protocol).statement}"
+        self.statement = f"psnr, ssim: {protocol(config.protocol).statement}; of frames in 8 bits, as they are written"
         """How `evaluate` takes its scores, a line for each."""
         self.parts: dict[str, dict[str, float]] = {}
         """What `evaluate` measured last, clip by clip."""
@@ -208,7 +208,8 @@ class DerainTask:
 
     def _score(self, network: nn.Module, clean: Tensor, rainy: Tensor) -> dict[str, float]:
         restored = list(derain(network, rainy, frames=self.config.frames))
-        output, truth = torch.stack([each.frame for each in restored]), clean.float() / 255
+        frames = [(each.frame * 255).round().to(torch.uint8) for each in restored]  # as `predict` writes them
+        output, truth = torch.stack(frames).float() / 255, clean.float() / 255
         after, before = (evaluate_clip(self.config.protocol, clip, truth) for clip in (output, rainy.float() / 255))
         scores = {
             "psnr": after.psnr,

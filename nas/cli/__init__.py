@@ -8,6 +8,7 @@ import sys
 import warnings
 
 from cyclopts import CycloptsError
+from cyclopts.exceptions import MissingArgumentError
 
 from nas.cli import checking, genotypes, inspecting, reporting, running, tuning
 from nas.cli.app import app
@@ -23,6 +24,9 @@ def main() -> None:
             warnings.showwarning = _warn
             app(_import_modules(sys.argv[1:]), exit_on_error=False, print_error=False)
         sys.stdout.flush()
+    except MissingArgumentError as error:
+        print(f"nas: {_missing(error)}", file=sys.stderr)
+        sys.exit(2)
     except (NASError, CycloptsError) as error:
         print(f"nas: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -32,6 +36,16 @@ def main() -> None:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         sys.exit(1)
+
+
+def _missing(error: MissingArgumentError) -> str:
+    """What to add to a command that lacks an argument; cyclopts' own words if only its value is missing."""
+    argument = error.argument
+    if argument is None or error.keyword is not None or argument.tokens:
+        return str(error)
+    command = " ".join(["nas", *(error.command_chain or ())])
+    explained = f": {' '.join(argument.parameter.help.split())}" if argument.parameter.help else ""
+    return f"{command}: {argument.name} is missing{explained.rstrip('.')}. See `{command} --help`."
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:

@@ -59,8 +59,16 @@ def options_of(given: Iterable[str]) -> dict[str, Any]:
 def config_of(run: Path, overrides: tuple[str, ...] = ()) -> Config:
     """The configuration of a run, with overrides; raises `ConfigError` for a folder that is none."""
     from nas.config import load_config
+    from nas.genotype import shipped
     from nas.run import CONFIG
 
+    if not run.exists() and (str(run) in shipped() or run.suffix in (".yaml", ".yml")):
+        raise ConfigError(
+            f"{run}: a genotype has no weights; train its network by `nas retrain {run} --config CONFIG --out FOLDER`,"
+            " and give that folder"
+        )
+    if not run.exists():
+        raise ConfigError(f"{run}: no such folder; expected that of a run of `nas search` or `nas retrain`")
     if not (run / CONFIG).is_file():
         raise ConfigError(f"{run}: not the folder of a run (it has no {CONFIG})")
     return load_config(run / CONFIG, overrides)

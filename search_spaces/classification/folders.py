@@ -41,5 +41,6 @@ class Folders(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 def _folders(root: Path) -> list[Path]:
     found = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if not found:
-        raise InvalidFileError(f"{root}: no folders in it; expected one for each class, with its pictures")
+        what = "no such folder" if not root.exists() else "no folders in it" if root.is_dir() else "not a folder"
+        raise InvalidFileError(f"{root}: {what}; expected a folder with one for each class, with its pictures")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -164,6 +165,13 @@ class Classification:
         kept = round(count * (1 - self.config.val))
         if not 0 < kept < count:
             raise ConfigError(f"task.val: a share of {self.config.val} of {count} images leaves a split empty")
+        least = min(kept, count - kept)
+        if least < self.config.batch:
+            warnings.warn(
+                f"task.batch is {self.config.batch}, but a split has {least} of the {count} training images: each batch"
+                " shows images more than once",
+                stacklevel=2,
+            )
         return {"train": order[:kept], "val": order[kept:], "all": torch.arange(count)}
 
     @functools.cached_property

@@ -37,6 +37,7 @@ COMMANDS = {
     "genotype diff": ["BEFORE", "AFTER", "--out", "changes marked"],
     "genotype canon": ["TARGETS", "--cells", "isomorphism as in NAS-Bench-201"],
     "genotype import": ["SOURCE", "OPTIONS", "--format", "nas-bench-201", "--name", "--out"],
+    "genotype export": ["TARGET", "--format", "the authors' tuple", "--out", "the terminal where absent"],
     "genotype upgrade": ["TARGETS", "older schema versions"],
     "report": ["RUN", "a search or a retraining", "OTHERS", "to compare with the first", "--out", "--search"],
     "predict": ["SOURCE", "A video file or a folder", "SINK", "by its suffix", "--model", "--tile", "in pixels"],
@@ -104,9 +105,9 @@ def test_every_parameter_has_a_help(command: str) -> None:
     [
         (["serch"], r'Unknown command "serch"\. Did you mean "search"\?'),
         (["search", "a.yaml", "--out", "b", "--resum"], r"Unknown option: --resum\. Did you mean --resume\?"),
-        (["search", "a.yaml"], r'"search" parameter --out requires an argument'),
+        (["search", "a.yaml"], "nas search: --out is missing: Folder of the run"),
         (["predict", "a", "b", "--model", "c", "--tile", "big"], r'--tile: unable to convert "big" into int'),
-        (["derive"], r'"derive" parameter RUN requires an argument'),
+        (["derive"], "nas derive: RUN is missing. See `nas derive --help`."),
     ],
 )
 def test_mistakes_in_the_arguments(arguments: list[str], message: str, refused: Callable[..., str]) -> None:

@@ -100,7 +100,7 @@ def test_upgrade(nas: Nas) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lint"], "requires an argument"),
+        (["lint"], "nas genotype lint: TARGETS is missing"),
         (["lint", "nothing"], "unknown genotype 'nothing'"),
         (["diff", "a.yaml", "bad.yaml"], "bad.yaml: unknown candidate of 'first' 'cnv' (did you mean 'conv'?)"),
         (["diff", "a.yaml", "b.yaml", "--out", "d.jpg"], "unknown suffix of a picture '.jpg'"),

@@ -287,6 +287,9 @@ def test_latency_prints_a_section_that_a_search_takes(nas: Nas, tmp_path: Path) 
     assert all(value > 0 for row in section["latency"].values() for value in row.values())
     config = toy.config(f"search.latency={json.dumps(section['latency'])}")
     assert config.search.latency == section["latency"]
+    file = tmp_path / "latency.yaml"
+    file.write_text(result.out)
+    assert toy.config(f"search.latency={file}").search.latency == section["latency"]
 
 
 def test_latency_takes_at_least_one_pass(refused: Callable[..., str]) -> None:

@@ -251,7 +251,7 @@ def test_models_that_are_none(refused: Refused, searched: Path, tmp_path: Path) 
     (tmp_path / "in.txt").write_text("0")
     predict = ["predict", tmp_path / "in.txt", tmp_path / "out.txt", "--model"]
     for command in (["evaluate"], predict):
-        assert "nowhere: not the folder of a run (it has no config.yaml)" in refused(*command, tmp_path / "nowhere")
+        assert "nowhere: no such folder; expected that of a run" in refused(*command, tmp_path / "nowhere")
         assert "search: no retrained network (it has no weights.safetensors)" in refused(*command, searched)
     assert not (tmp_path / "out.txt").exists()
 

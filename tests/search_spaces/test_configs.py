@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from torch import nn
 
 from nas.config import Config, load_config
@@ -52,6 +53,21 @@ def test_a_search_and_a_retraining_run(name: str, cifar10: Path, tmp_path: Path)
     rates = [module.p for module in network.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0.2] * len(rates))  # of 0.3, after two thirds of the steps
     assert bool(rates) == (name == "darts")
+
+
+def test_the_configuration_of_a_folder_of_images_runs(tmp_path: Path) -> None:
+    """As its comment says: two folders and the number of classes are all that is to be named."""
+    for split, classes in (("train", "ab"), ("test", "ab")):
+        for name in classes:
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (40, 30), (200 * (name == "a"), 9 * number, 60)).save(folder / f"{number}.png")
+    data = (f"task.data.train={tmp_path / 'train'}", f"task.data.test={tmp_path / 'test'}", "options.classes=2")
+    small = ("task.batch=2", *SMALL, "options.nodes=1", "retrain.options.channels=2", "retrain.options.cells=3")
+    genotype, network = run(load_config("images", [*data, *small]), tmp_path)
+    assert genotype.options["classes"] == 2
+    assert network.classifier.out_features == 2  # type: ignore[union-attr]  # of `Network`
 
 
 def run(config: Config, folder: Path) -> tuple[Genotype, nn.Module]:

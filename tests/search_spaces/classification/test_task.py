@@ -150,3 +150,11 @@ def test_images_of_other_channels_than_the_network_takes(build: Callable[..., Cl
         build().losses["cross_entropy"](network, build().batch("train", 0))
     with pytest.raises(RuntimeError, match="to have 2 channels, but got 3"):
         build().evaluate(nn.Sequential(nn.Conv2d(1, 3, 1), nn.Conv2d(2, 3, 1)))
+
+
+def test_batches_that_repeat_images_are_said_once(build: Callable[..., Classification]) -> None:
+    task = build(val=0.25, batch=4)  # 9 and 3 images
+    with pytest.warns(UserWarning, match=r"task\.batch is 4, but a split has 3 of the 12 training images"):
+        task.batch("train", 0)
+    task.batch("val", 0)
+    build(val=0.33, batch=4).batch("train", 0)
