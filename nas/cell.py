@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from nas.choose import Chooser, Factory
+from nas.choose import Chooser, Factory, whole_number
 from nas.errors import SpaceError
+from nas.inplace import Unchanged, countable
+from nas.mixed import Node, require_unchanged
+from nas.operations import misfit
+from nas.sums import total
 
 Candidates = Mapping[str, Factory]
 
@@ -23,15 +27,19 @@ class Chain(nn.Sequential):
     def __init__(
         self, choose: Chooser, label: str, operations: Candidates, *, length: int, residual: bool = False
     ) -> None:
+        length = whole_number(f"'length' of '{label}'", length, 0)
         super().__init__(*(choose(f"{label}/{i}", operations) for i in range(1, length + 1)))
         self.label = label
         self.residual = residual
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor, **keywords: Any) -> Tensor:
+        x, keywords = countable((input, keywords))
+        shared = Unchanged(*keywords.values(), *((x,) if self.residual else ()))
         out = x
-        for operation in self:
-            out = operation(out)
-        return x + out if self.residual else out
+        for number, operation in enumerate(self, 1):
+            out = operation(out, **keywords)
+            require_unchanged(shared, number, operation, self.label)
+        return cast(Tensor, total(self.label, (("input", x), ("output", out))) if self.residual else out)
 
 
 class Cell(nn.Module):
@@ -59,14 +67,22 @@ class Cell(nn.Module):
         output: Literal["concat", "last"] = "concat",
     ) -> None:
         super().__init__()
-        if nodes < 1 or inputs < 1:
-            raise SpaceError(f"cell '{label}' needs at least one node and one input, found {nodes} and {inputs}")
+        nodes = whole_number(f"'nodes' of '{label}'", nodes, 1)
+        inputs = whole_number(f"'inputs' of '{label}'", inputs, 1)
+        if output not in ("concat", "last"):
+            raise SpaceError(f"'output' of '{label}' must be 'concat' or 'last', got {output!r}")
         self.label = label
         self.inputs = inputs
         self.output = output
-        self.evaluation: Callable[[Sequence[Tensor]], list[Tensor]] | None = None
+        self.evaluation: Callable[..., list[Tensor]] | None = None
         """What computes the states from the inputs, where it is not `plain`; a supernet sets it."""
-        candidates = operations if callable(operations) else lambda source, node: operations
+
+        def candidates(source: int, node: int) -> Any:
+            if not callable(operations) or isinstance(operations, nn.Module):
+                return operations
+            if problem := misfit(operations, source, node):
+                raise SpaceError(f"'operations' of '{label}' must be a function of (source, node): {problem}")
+            return operations(source, node)
 
         def edge(source: int, node: int) -> Factory:
             return lambda: choose(f"{label}/{node}<-{source}", candidates(source, node))
@@ -76,15 +92,30 @@ class Cell(nn.Module):
             for node in range(inputs, inputs + nodes)
         )
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+        self._share()
+
+    def _share(self) -> None:
+        """Tell the nodes which states each edge must leave as they are: those that something else uses, too."""
+        end = self.inputs + len(self.nodes)
+        uses = [(end, state) for state in range(end - 1 if self.output == "last" else self.inputs, end)]
+        for number, node in enumerate(self.nodes, self.inputs):
+            uses += [(number, source) for source in (node.kept if isinstance(node, Node) else range(number))]
+        for number, node in enumerate(self.nodes, self.inputs):
+            if isinstance(node, Node):
+                for source in node.kept:
+                    others = [use for use in uses if use != (number, source)]
+                    wanted = {state for at, state in others if state == source or (state < number <= at)}
+                    node.shared[source] = sorted(wanted)
+
+    def forward(self, *inputs: Tensor, **keywords: Any) -> Tensor:
         if len(inputs) != self.inputs:
-            raise SpaceError(f"cell '{self.label}' takes {self.inputs} inputs, found {len(inputs)}")
-        states = (self.evaluation or self.plain)(inputs)
+            raise SpaceError(f"cell '{self.label}' takes {self.inputs} inputs, got {len(inputs)}")
+        states = (self.evaluation or self.plain)(inputs, **keywords)
         return states[-1] if self.output == "last" else torch.cat(states[self.inputs :], dim=1)
 
-    def plain(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The states, inputs first, by one call of every candidate on every edge."""
+    def plain(self, inputs: Sequence[Tensor], **keywords: Any) -> list[Tensor]:
+        """The states, inputs first, by one call of every candidate on every edge, all with the same keywords."""
         states = list(inputs)
         for node in self.nodes:
-            states.append(cast(Tensor, node(states)))
+            states.append(cast(Tensor, node(states, **keywords)))
         return states

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from nas.errors import SpaceError, UnknownNameError
 from nas.genotype import Choice, Condition, Genotype
 from nas.genotype import Decision as Decision  # also part of what this module offers
 from nas.mixed import ChosenDepth, ChosenWidth, Decided, MixedDepth, MixedOperation, MixedWidth, Mixing, Node
+from nas.operations import misfit
 
 Factory = Callable[[], nn.Module]
 
@@ -39,22 +41,31 @@ class Chooser(Protocol):
     """
 
     def __call__(self, label: str, candidates: Mapping[str, Factory]) -> nn.Module:
-        """One of the named candidates; all must take and return tensors (or tuples of tensors) of equal shapes."""
+        """One of the named candidates: functions without arguments that return a module.
+
+        The module takes what the candidates take, positional and keyword arguments, and calls them all with it: none
+        may write into its input (`inplace=True`). Their outputs are added up: tensors of equal shapes, alone or in
+        tuples, lists and dictionaries of equal structure, item by item; see `nas.sums.total`.
+        """
 
     def inputs(self, label: str, edges: Mapping[int, Factory], keep: int | None = None) -> nn.Module:
         """The sum over the in-edges of a node, of which `keep` (all where None) remain when derived.
 
-        The module takes the list of states and returns the node's state.
+        The module takes the list of states, and keyword arguments for all edges, and returns the node's state.
         """
 
-    def width(self, label: str, sizes: Sequence[int], dim: int = 1) -> ChosenWidth:
+    def width(self, label: str, sizes: Iterable[int], dim: int = 1) -> ChosenWidth:
         """A number of channels. Use `.channels` to build the layer before, and call the module on its output.
 
         `dim` is the dimension of the channels: 1 in `(batch, channels, ...)`, -1 in `(batch, tokens, channels)`.
         """
 
-    def depth(self, label: str, counts: Sequence[int], block: Callable[[int], nn.Module]) -> nn.Module:
-        """A chain of blocks `block(0), block(1), ...` of which the first `count` are used."""
+    def depth(self, label: str, counts: Iterable[int], block: Callable[[int], nn.Module]) -> nn.Module:
+        """A chain of blocks `block(0), block(1), ...` of which the first `count` are used, with 0 none.
+
+        The module takes what the first block does. Each block gets the output of the one before in place of the first
+        argument, and the other arguments as they are. With several counts all blocks map to one shape.
+        """
 
 
 class Building(abc.ABC):
@@ -72,33 +83,40 @@ class Building(abc.ABC):
         with _seeded(self._seeds[0]):
             network = function(self, **options)
         if not isinstance(network, nn.Module):
-            raise SpaceError(f"a search space returns an nn.Module, this one returned {type(network).__name__}")
+            name = getattr(function, "__name__", type(function).__name__)
+            raise SpaceError(f"the search space function '{name}' must return an nn.Module, got {_kind(network)}")
         return network
 
     def __call__(self, label: str, candidates: Mapping[str, Factory]) -> nn.Module:
-        names = tuple(candidates)
-        for name in names:
-            if not re.fullmatch(r"[A-Za-z_]\w*", name) or name in _TAKEN_CANDIDATES:
+        _require_functions(label, candidates)
+        for name in candidates:
+            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name) or name in _TAKEN_CANDIDATES:
+                usable = re.sub(r"\W", "_", f"op_{name}")
                 raise SpaceError(
-                    f"'{name}', a candidate of '{label}', is not a usable name: expected letters, digits and '_', and"
-                    " not an attribute of nn.Module"
+                    f"'{name}', a candidate of '{label}', is not a usable name: it must begin with a letter, have only"
+                    f" letters, digits and '_', and not be an attribute of nn.Module; '{usable}' would do"
                 )
-        with self._declared(Decision(label, "operation", names)) as decision:
+        with self._declared(Decision(label, "operation", tuple(candidates))) as decision:
             return self._operation(decision, candidates)
 
     def inputs(self, label: str, edges: Mapping[int, Factory], keep: int | None = None) -> nn.Module:
-        if keep is not None and keep < 1:
-            raise SpaceError(f"'{label}' keeps {keep} in-edges, expected at least 1")
-        kept = min(keep or len(edges), len(edges))
-        with self._declared(Decision(label, "inputs", tuple(edges), kept, pruned=keep is not None)) as decision:
-            return self._inputs(decision, edges)
+        _require_functions(label, edges)
+        sources = _whole_numbers("source", label, edges, 0)
+        functions = dict(zip(sources, edges.values(), strict=True))
+        kept = len(sources)
+        if keep is not None:
+            kept = min(kept, whole_number(f"'keep' of '{label}'", keep, 1))
+        with self._declared(Decision(label, "inputs", sources, kept, pruned=keep is not None)) as decision:
+            return self._inputs(decision, functions)
 
-    def width(self, label: str, sizes: Sequence[int], dim: int = 1) -> ChosenWidth:
-        with self._declared(Decision(label, "width", tuple(sizes))) as decision:
+    def width(self, label: str, sizes: Iterable[int], dim: int = 1) -> ChosenWidth:
+        with self._declared(Decision(label, "width", _whole_numbers("size", label, sizes, 1))) as decision:
             return self._width(decision, dim)
 
-    def depth(self, label: str, counts: Sequence[int], block: Callable[[int], nn.Module]) -> nn.Module:
-        with self._declared(Decision(label, "depth", tuple(counts))) as decision:
+    def depth(self, label: str, counts: Iterable[int], block: Callable[[int], nn.Module]) -> nn.Module:
+        if isinstance(block, nn.Module) or not callable(block):
+            raise SpaceError(f"the block of '{label}' must be a function of its number, got {_kind(block)}")
+        with self._declared(Decision(label, "depth", _whole_numbers("count", label, counts, 0))) as decision:
             return self._depth(decision, block)
 
     @abc.abstractmethod
@@ -113,7 +131,9 @@ class Building(abc.ABC):
     @abc.abstractmethod
     def _depth(self, decision: Decision, block: Callable[[int], nn.Module]) -> nn.Module: ...
 
-    def _make(self, decision: Decision, candidate: str | int, factory: Factory) -> nn.Module:
+    def _make(
+        self, decision: Decision, candidate: str | int, make: Callable[..., nn.Module], *arguments: int
+    ) -> nn.Module:
         """Build one candidate in the scope, and under the seed, that are its own."""
         occurrence = self._counts[-1][decision.label]
         seed = _seed(self._seeds[-1], decision.label, str(candidate), str(occurrence))
@@ -122,15 +142,23 @@ class Building(abc.ABC):
         self._counts.append(Counter())
         try:
             with _seeded(seed):
-                module = factory()
+                module = make(*arguments)
+        except TypeError as error:
+            if problem := misfit(make, *arguments):
+                takes = "one argument, its number" if arguments else "no arguments"
+                raise SpaceError(
+                    f"the function of candidate '{candidate}' of '{decision.label}' must take {takes}: {problem}; bind"
+                    " others with `lambda`, or those of a set with `OperationSet.bind`"
+                ) from error
+            raise
         finally:
             self._scope.pop()
             self._seeds.pop()
             self._counts.pop()
         if not isinstance(module, nn.Module):
             raise SpaceError(
-                f"candidate '{candidate}' of '{decision.label}' is a function that returns {type(module).__name__},"
-                " expected one that returns an nn.Module"
+                f"the function of candidate '{candidate}' of '{decision.label}' must return an nn.Module, got"
+                f" {_kind(module)}"
             )
         return module
 
@@ -138,7 +166,7 @@ class Building(abc.ABC):
     def _declared(self, decision: Decision) -> Iterator[Decision]:
         """Check and record a decision; afterwards count this occurrence of its label."""
         label = decision.label
-        if not re.fullmatch(r"[\w/<-]+", label) or label in _TAKEN_LABELS:
+        if not isinstance(label, str) or not re.fullmatch(r"[\w/<-]+", label) or label in _TAKEN_LABELS:
             raise SpaceError(
                 f"'{label}' is not a usable label: expected letters, digits and '_ - / <', and not an attribute of"
                 " nn.ParameterDict"
@@ -147,10 +175,6 @@ class Building(abc.ABC):
             raise SpaceError(f"'{label}' has no candidates")
         if len(set(decision.candidates)) < len(decision.candidates):
             raise SpaceError(f"'{label}' names a candidate twice: {', '.join(map(str, decision.candidates))}")
-        if decision.kind in ("width", "depth") and any(
-            not isinstance(size, int) or size < 1 for size in decision.candidates
-        ):
-            raise SpaceError(f"'{label}' expects positive integers, found {decision.candidates}")
         known = self.decisions.get(label)
         conditions = self._scope[-1] if self._scope else ()
         if known is None:
@@ -184,7 +208,7 @@ class Relaxed(Building):
 
     def _depth(self, decision: Decision, block: Callable[[int], nn.Module]) -> nn.Module:
         counts = _integers(decision)
-        blocks = [self._make(decision, i, lambda i=i: block(i)) for i in range(max(counts))]  # type: ignore[misc]
+        blocks = [self._make(decision, i, block, i) for i in range(max(counts))]
         return MixedDepth(decision.label, counts, blocks, self._mixing)
 
 
@@ -247,8 +271,46 @@ class Derived(Building):
 
     def _depth(self, decision: Decision, block: Callable[[int], nn.Module]) -> nn.Module:
         count = int(self._choice(decision))  # type: ignore[arg-type]
-        blocks = [self._make(decision, i, lambda i=i: block(i)) for i in range(count)]  # type: ignore[misc]
+        blocks = [self._make(decision, i, block, i) for i in range(count)]
         return ChosenDepth(decision.label, blocks)
+
+
+def whole_number(what: str, value: Any, least: int) -> int:
+    """`value` as an integer, also one of numpy; raises `SpaceError` for anything else and below `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise SpaceError(f"{what} must be a whole number of at least {least}, got {value!r}")
+    return number
+
+
+def _whole_numbers(noun: str, label: str, given: Iterable[Any], least: int) -> tuple[int, ...]:
+    if not isinstance(given, Iterable):
+        raise SpaceError(f"the {noun}s of '{label}' must be a sequence of whole numbers, got {given!r}")
+    return tuple(whole_number(f"a {noun} of '{label}'", value, least) for value in given)
+
+
+def _require_functions(label: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise SpaceError(
+            f"the candidates of '{label}' must be a mapping of names to functions, got {_kind(given)}; write"
+            " {'name': lambda: ...}"
+        )
+    for name, make in given.items():
+        if isinstance(make, nn.Module) or not callable(make):
+            raise SpaceError(
+                f"candidate '{name}' of '{label}' must be a function that returns a module, got {_kind(make)}; write"
+                f" '{name}': lambda: ..."
+            )
+
+
+def _kind(value: object) -> str:
+    """What a value is, for messages."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"the module {type(value).__name__}" if isinstance(value, nn.Module) else type(value).__name__
 
 
 def _no_mixing(label: str) -> torch.Tensor:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Number
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from nas.errors import SpaceError
+from nas.inplace import Unchanged, countable
+from nas.sums import total
 
-Output = TypeVar("Output", Tensor, tuple[Any, ...])
 Item = TypeVar("Item")
 
 
@@ -38,9 +40,9 @@ class Decided(nn.Module):
         for name, module in candidates.items():
             self.add_module(name, module)
 
-    def forward(self, *inputs: Any) -> Any:
-        (chosen,) = self.children()
-        return chosen(*inputs)
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        (chosen,) = candidates_of(self).values()
+        return chosen(*inputs, **keywords)
 
     def extra_repr(self) -> str:
         return f"label={self.label!r}"
@@ -52,42 +54,38 @@ class Decided(nn.Module):
         )
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, nn.Module):
+        if isinstance(other, str | Number | tuple | list):  # what a choice could be
             raise SpaceError(
                 f"'{self.label}' was compared with {other!r}: a search space must not branch on what it chose"
             )
         return self is other
 
-    __hash__ = nn.Module.__hash__
+    def __hash__(self) -> int:  # in Python: `torch.compile` looks into no other
+        return id(self)
 
 
 class MixedOperation(Decided):
     """All candidates of one decision, summed with mixing weights.
 
-    Candidates take the same inputs and return a tensor, or a tuple of tensors, of equal shapes.
+    Candidates take the same inputs, leave them as they are, and return alike; see `nas.sums.total`.
     """
 
     def __init__(self, label: str, candidates: Mapping[str, nn.Module], mixing: Mixing) -> None:
         super().__init__(label, candidates)
         _refer(self, mixing)
 
-    def forward(self, *inputs: Any) -> Any:
-        weights, candidates = _needed(mixing_of(self), list(self.children()))
-        return weighted_sum(weights, (candidate(*inputs) for candidate in candidates))
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        weights, candidates = _needed(mixing_of(self), list(candidates_of(self).items()))
+        inputs, keywords = countable((inputs, keywords))
+        shared = Unchanged(*inputs, *keywords.values())
 
+        def outputs() -> Iterator[tuple[str, Any]]:
+            for name, candidate in candidates:
+                output = candidate(*inputs, **keywords)
+                shared.require(name, self.label)
+                yield name, output
 
-def weighted_sum(weights: Tensor, outputs: Iterable[Output]) -> Output:
-    """The sum of `weights[i] * outputs[i]`; tuples (also named ones) are summed item by item."""
-    total: Output | None = None
-    for weight, output in zip(weights.unbind(), outputs, strict=True):
-        if isinstance(output, tuple):
-            scaled: Any = tuple(weight * item for item in output)
-            if total is not None:
-                scaled = tuple(a + b for a, b in zip(total, scaled, strict=True))
-            total = type(output)(*scaled) if hasattr(output, "_fields") else scaled
-        else:
-            total = weight * output if total is None else total + weight * output
-    return cast(Output, total)
+        return total(self.label, outputs(), weights)
 
 
 class Node(Decided):
@@ -97,10 +95,40 @@ class Node(Decided):
         super().__init__(label, {str(source): edge for source, edge in edges.items()})
         self.kept = tuple(edges)
         """The sources that are summed: all of them, unless a supernet is fixed to a genotype."""
+        self.shared: dict[int, list[int]] = {}
+        """For the edge from each source the states that it must leave as they are: all if absent."""
 
-    def forward(self, states: Sequence[Tensor]) -> Tensor:
-        edges = ((int(source), edge) for source, edge in self.named_children())
-        return cast(Tensor, sum(edge(states[source]) for source, edge in edges if source in self.kept))
+    def forward(self, states: Sequence[Any], **keywords: Any) -> Any:
+        needed = max(self.kept) + 1
+        if not isinstance(states, list | tuple) or len(states) < needed:
+            found = f"{len(states)} of them" if isinstance(states, list | tuple) else type(states).__name__
+            raise SpaceError(f"'{self.label}' takes a list of {needed} states or more, got {found}")
+        states, keywords = countable((list(states), keywords))
+
+        def outputs() -> Iterator[tuple[str, Any]]:
+            for name, edge in candidates_of(self).items():
+                source = int(name)
+                if source not in self.kept:
+                    continue
+                used = [states[i] for i in self.shared.get(source, range(len(states)))]
+                shared = Unchanged(*used, *keywords.values())
+                output = edge(states[source], **keywords)
+                require_unchanged(shared, name, edge, self.label)
+                yield name, output
+
+        return total(self.label, outputs())
+
+
+def candidates_of(module: Decided) -> dict[str, nn.Module]:
+    """The candidates of a decision by name; unlike `named_children`, also those that share one module."""
+    return cast(dict[str, nn.Module], module._modules)
+
+
+def require_unchanged(shared: Unchanged, name: object, module: nn.Module, label: str) -> None:
+    """Raise `SpaceError` if `module`, which is `name` of `label`, has changed a tensor; names what it chose."""
+    while type(module) is Decided:
+        label, ((name, module),) = module.label, candidates_of(module).items()
+    shared.require(name, label)
 
 
 class ChosenWidth(Decided):
@@ -154,10 +182,23 @@ class ChosenDepth(Decided):
     def __init__(self, label: str, blocks: Sequence[nn.Module]) -> None:
         super().__init__(label, {str(i): block for i, block in enumerate(blocks)})
 
-    def forward(self, x: Any) -> Any:
-        for block in self.children():
-            x = block(x)
-        return x
+    def forward(self, x: Any, *inputs: Any, **keywords: Any) -> Any:
+        """Run the blocks one after the other; all get the same other inputs."""
+        return self._states(x, inputs, keywords, (len(candidates_of(self)),))[-1]
+
+    def _states(self, x: Any, inputs: Any, keywords: Any, counts: Sequence[int]) -> list[Any]:
+        """What there is after each of these numbers of blocks."""
+        x, inputs, keywords = countable((x, inputs, keywords))
+        shared = Unchanged(*inputs, *keywords.values())
+        found = {}
+        for number, (name, block) in enumerate(list(candidates_of(self).items())[: max(counts)]):
+            if number in counts:
+                found[number] = x
+                shared.add(x)
+            x = block(x, *inputs, **keywords)
+            require_unchanged(shared, name, block, self.label)
+            x = countable(x)
+        return [found.get(count, x) for count in counts]
 
 
 class MixedDepth(ChosenDepth):
@@ -168,12 +209,10 @@ class MixedDepth(ChosenDepth):
         self.counts = tuple(counts)
         _refer(self, mixing)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any, *inputs: Any, **keywords: Any) -> Any:
         weights, counts = _needed(mixing_of(self), self.counts)
-        after = [x]
-        for block in list(self.children())[: max(counts)]:
-            after.append(block(after[-1]))
-        return weighted_sum(weights, (after[count] for count in counts))
+        states = self._states(x, inputs, keywords, counts)
+        return total(self.label, zip(counts, states, strict=True), weights)
 
 
 def _needed(weights: Tensor | Sampled, items: Sequence[Item]) -> tuple[Tensor, Sequence[Item]]:

@@ -88,13 +88,11 @@ class OperationSet(Mapping[str, Factory]):
         Raises `ConfigError` for a candidate that does not take them.
         """
         for name, make in self.items():
-            try:
-                inspect.signature(make).bind(*args, **kwargs)
-            except TypeError as error:
+            if problem := misfit(make, *args, **kwargs):
                 given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
                 raise ConfigError(
-                    f"candidate operation '{name}' does not fit the space, which calls it with ({given}): {error}"
-                ) from error
+                    f"candidate operation '{name}' does not fit the space, which calls it with ({given}): {problem}"
+                )
         return {name: functools.partial(make, *args, **kwargs) for name, make in self.items()}
 
     def only(self, *names: str) -> OperationSet:
@@ -222,6 +220,17 @@ def _check_arguments(make: Factory, name: str, arguments: Mapping[str, Any]) -> 
     for key in arguments:
         if key not in accepted:
             raise UnknownNameError(f"argument of '{name}'", key, accepted)
+
+
+def misfit(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """Why `function` cannot be called with these arguments; empty if it can, or does not say what it takes."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    except ValueError as error:  # a partial of more arguments than its function has, or a function written in C
+        return str(error) if isinstance(function, functools.partial) else ""
+    return ""
 
 
 def _origin(factory: Factory) -> str:

@@ -43,6 +43,7 @@ class SearchSpace:
         self.name = name
         self.function = function
         self.__doc__ = function.__doc__
+        self.__module__, self.__qualname__ = function.__module__, function.__qualname__  # where a decorator leaves it
         try:
             hints = typing.get_type_hints(function, include_extras=True)
         except NameError as error:
@@ -84,6 +85,12 @@ class SearchSpace:
 
     def __repr__(self) -> str:
         return f"SearchSpace({self.name!r})"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        found: Any = sys.modules.get(self.__module__)
+        for part in self.__qualname__.split("."):
+            found = getattr(found, part, None)
+        return self.__qualname__ if found is self else (SearchSpace, (self.name, self.function))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SearchSpace:
         return self  # a copied supernet is of the same space

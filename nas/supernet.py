@@ -78,12 +78,13 @@ class Supernet(nn.Module):
         self._weights: Mapping[str, Tensor | Sampled] | None = None
         self._fixed: dict[str, Tensor | Sampled] | None = None
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
         if self.evaluation == "planned":
             inputs = tuple(map(_laid_out, inputs))
+            keywords = {name: _laid_out(value) for name, value in keywords.items()}
         self._weights = self._drawn()
         try:
-            return self.network(*inputs)
+            return self.network(*inputs, **keywords)
         finally:
             self._weights = None
 

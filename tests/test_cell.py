@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -114,18 +116,39 @@ def test_cells_of_one_label_share_decisions() -> None:
     assert one == two
 
 
-@pytest.mark.parametrize("numbers", [{"nodes": 0}, {"inputs": 0}, {"nodes": -1}])
-def test_a_cell_has_nodes_and_inputs(numbers: dict[str, int]) -> None:
-    with pytest.raises(SpaceError, match="cell 'n' needs at least one node and one input, found"):
-        described(lambda choose: Cell(choose, "n", SCALES, **numbers))
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"nodes": 0}, "'nodes' of 'n' must be a whole number of at least 1, got 0"),
+        ({"nodes": 2.0}, r"'nodes' of 'n' must be a whole number of at least 1, got 2\.0"),
+        ({"nodes": None}, "'nodes' of 'n' must be a whole number of at least 1, got None"),
+        ({"inputs": 0}, "'inputs' of 'n' must be a whole number of at least 1, got 0"),
+        ({"inputs": "2"}, "'inputs' of 'n' must be a whole number of at least 1, got '2'"),
+        ({"output": "sum"}, "'output' of 'n' must be 'concat' or 'last', got 'sum'"),
+        ({"operations": [nn.ReLU]}, "the candidates of 'n/2<-0' must be a mapping .*, got list"),
+        ({"operations": nn.ReLU()}, "the candidates of 'n/2<-0' must be a mapping .*, got the module ReLU"),
+        ({"operations": {"x": nn.ReLU()}}, "candidate 'x' of 'n/2<-0' must be a function .*, got the module ReLU"),
+        ({"operations": lambda: SCALES}, r"'operations' of 'n' must be a function of \(source, node\): too many"),
+        ({"operations": lambda source, node: None}, "the candidates of 'n/2<-0' must be a mapping .*, got NoneType"),
+    ],
+)
+def test_arguments_of_a_cell(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        described(lambda choose: Cell(choose, "n", **{"operations": SCALES, **arguments}))
+
+
+@pytest.mark.parametrize("length", [-1, 1.0, "2", None])
+def test_the_length_of_a_chain(length: Any) -> None:
+    with pytest.raises(SpaceError, match=f"'length' of 'c' must be a whole number of at least 0, got {length!r}"):
+        described(lambda choose: Chain(choose, "c", SCALES, length=length))
 
 
 def test_a_node_keeps_at_least_one_in_edge() -> None:
-    with pytest.raises(SpaceError, match="'n/2' keeps 0 in-edges, expected at least 1"):
+    with pytest.raises(SpaceError, match="'keep' of 'n/2' must be a whole number of at least 1, got 0"):
         described(lambda choose: Cell(choose, "n", SCALES, keep=0))
 
 
 def test_a_cell_counts_its_inputs() -> None:
     cell = Relaxed(uniform).build(lambda choose: Cell(choose, "n", SCALES, inputs=2), {})
-    with pytest.raises(SpaceError, match="cell 'n' takes 2 inputs, found 1"):
+    with pytest.raises(SpaceError, match="cell 'n' takes 2 inputs, got 1"):
         cell(torch.ones(1, 1))

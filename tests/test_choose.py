@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,8 @@ from nas.choose import Building, Chooser, Derived, Described, Relaxed
 from nas.errors import SpaceError, UnknownNameError
 from nas.genotype import Genotype
 from nas.mixed import ChosenDepth, ChosenWidth, Decided, MixedDepth, MixedOperation, MixedWidth, Node
+from nas.operations import OperationSet
+from nas.primitives import avg_pool
 
 Function = Callable[[Building], nn.Module]
 
@@ -52,6 +56,7 @@ class Apart(nn.Module):
         self.parts = nn.ModuleList(parts)
 
 
+UNBOUND = r"'x' of 'a' must take no arguments: missing .* 'channels'; bind others with .*OperationSet.bind"
 CHOOSERS = [
     lambda: Relaxed(uniform),
     lambda: Described(),
@@ -87,20 +92,109 @@ def test_candidates_that_cannot_be(choose: Callable[[], Building], name: str) ->
     [
         (lambda choose: choose("a", {}), "'a' has no candidates"),
         (lambda choose: choose.inputs("n", {}), "'n' has no candidates"),
-        (lambda choose: choose.inputs("n", {0: linear}, keep=0), "'n' keeps 0 in-edges, expected at least 1"),
+        (lambda choose: choose.inputs("n", {0: linear}, keep=0), "'keep' of 'n' must be .* at least 1, got 0"),
+        (lambda choose: choose.inputs("n", {0: linear}, keep="1"), "'keep' of 'n' must be .* at least 1, got '1'"),
+        (lambda choose: choose.inputs("n", {-1: linear}), "a source of 'n' must be .* at least 0, got -1"),
+        (lambda choose: choose.inputs("n", {"a": linear}), "a source of 'n' must be .* at least 0, got 'a'"),
+        (lambda choose: choose.inputs("n", [linear]), "the candidates of 'n' must be a mapping .*, got list; write"),
+        (lambda choose: choose.inputs("n", {0: nn.ReLU()}), "candidate '0' of 'n' .*, got the module ReLU; write"),
+        (lambda choose: choose.inputs("n", {0: nn.Linear}), "candidate '0' of 'n' must take no arguments"),
         (lambda choose: choose.width("w", ()), "'w' has no candidates"),
         (lambda choose: choose.width("w", (4, 8, 4)), "'w' names a candidate twice: 4, 8, 4"),
-        (lambda choose: choose.width("w", (0, 4)), r"'w' expects positive integers, found \(0, 4\)"),
-        (lambda choose: choose.width("w", (4, 1.5)), r"'w' expects positive integers, found \(4, 1\.5\)"),
-        (lambda choose: choose.depth("d", (1, -1), lambda i: linear()), "'d' expects positive integers"),
-        (lambda choose: choose("a", {"x": lambda: 3}), "candidate 'x' of 'a' is a function that returns int"),
-        (lambda choose: choose.depth("d", (1,), lambda i: None), "candidate '0' of 'd' .* returns NoneType"),
-        (lambda choose: (choose("a", PAIR),), "a search space returns an nn.Module, this one returned tuple"),
+        (lambda choose: choose.width("w", (0, 4)), "a size of 'w' must be a whole number of at least 1, got 0"),
+        (lambda choose: choose.width("w", (4, 1.5)), r"a size of 'w' must be a whole number of at least 1, got 1\.5"),
+        (lambda choose: choose.width("w", ("4", 8)), "a size of 'w' must be a whole number of at least 1, got '4'"),
+        (lambda choose: choose.width("w", (4, None)), "a size of 'w' must be a whole number of at least 1, got None"),
+        (lambda choose: choose.width("w", 4), "the sizes of 'w' must be a sequence of whole numbers, got 4"),
+        (lambda choose: choose.width("w", "48"), "a size of 'w' must be a whole number of at least 1, got '4'"),
+        (lambda choose: choose.depth("d", (1, -1), lambda i: linear()), "a count of 'd' must be .* at least 0, got -1"),
+        (lambda choose: choose.depth("d", 1, lambda i: linear()), "the counts of 'd' must be a sequence .*, got 1"),
+        (lambda choose: choose.depth("d", (1,), linear()), "the block of 'd' must be .*, got the module Linear"),
+        (lambda choose: choose.depth("d", (1,), [linear]), "the block of 'd' must be .*, got list"),
+        (
+            lambda choose: choose.depth("d", (1,), linear),
+            "candidate '0' of 'd' must take one argument, its number: too",
+        ),
+        (lambda choose: choose.depth("d", (1,), lambda i: None), "candidate '0' of 'd' must return .*, got NoneType"),
+        (
+            lambda choose: choose("a", [linear, linear]),
+            r"the candidates of 'a' must be a mapping .*, got list; write {'n",
+        ),
+        (lambda choose: choose("a", linear), "the candidates of 'a' must be a mapping .*, got function"),
+        (
+            lambda choose: choose("a", nn.ModuleDict()),
+            "the candidates of 'a' must be a mapping .*, got the module Modul",
+        ),
+        (lambda choose: choose("a", None), "the candidates of 'a' must be a mapping .*, got NoneType"),
+        (
+            lambda choose: choose("a", {"x": nn.ReLU()}),
+            "candidate 'x' of 'a' must be a fu.*, got the module ReLU; write",
+        ),
+        (lambda choose: choose("a", {"x": linear, "y": "conv"}), "candidate 'y' of 'a' must be a function .*, got str"),
+        (lambda choose: choose("a", {"x": [linear]}), "candidate 'x' of 'a' must be a function .*, got list"),
+        (lambda choose: choose("a", {"x": None}), "candidate 'x' of 'a' must be a function .*, got NoneType"),
+        (lambda choose: choose("a", {"x": lambda: 3}), "candidate 'x' of 'a' must return an nn.Module, got int"),
+        (lambda choose: choose("a", {"x": lambda: nn.ReLU}), "candidate 'x' of 'a' must .*, got the class ReLU"),
+        (
+            lambda choose: choose("a", {"x": nn.Linear}),
+            "'x' of 'a' must take no arguments: missing a required argument:",
+        ),
+        (
+            lambda choose: choose("a", {"x": partial(linear, 3)}),
+            "candidate 'x' of 'a' must take no arguments: .*partial",
+        ),
+        (lambda choose: choose("a", OperationSet({"x": avg_pool})), UNBOUND),
+        (
+            lambda choose: choose("a", {1: linear}),
+            "'1', a candidate of 'a', .* must begin with a letter.*; 'op_1' would",
+        ),
+        (lambda choose: choose("a", {"3x3": linear}), "'3x3', .* must begin with a letter.*; 'op_3x3' would do"),
+        (lambda choose: choose("a", {("x",): linear}), "a candidate of 'a', is not a usable name"),
+        (lambda choose: choose(1, {"x": linear}), "'1' is not a usable label"),
+        (lambda choose: (choose("a", PAIR),), "the search space function '<lambda>' must return .*, got tuple"),
+        (lambda choose: [choose("a", PAIR)], "the search space function '<lambda>' must return .*, got list"),
+        (lambda choose: None, "the search space function '<lambda>' must return .*, got NoneType"),
     ],
 )
 def test_decisions_that_cannot_be(choose: Callable[[], Building], function: Any, message: str) -> None:
-    with pytest.raises(SpaceError, match=message):
+    with pytest.raises(SpaceError, match=message) as error:
         choose().build(function, {})
+    assert "\n" not in str(error.value)
+
+
+def test_errors_inside_a_candidate_stay_as_they_are() -> None:
+    def broken() -> nn.Module:
+        return nn.Linear(2)  # type: ignore[call-arg]
+
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        relaxed(lambda choose: choose("a", {"x": broken}))
+
+
+def test_whole_numbers_of_any_kind() -> None:
+    def function(choose: Building) -> nn.Module:
+        return Apart(
+            choose.width("w", np.array([2, 4])),
+            choose.depth("d", (number for number in (0, 2)), lambda i: linear()),
+            choose.inputs("n", {np.int64(0): linear, 1: linear}, keep=np.int64(1)),
+        )
+
+    found = decisions(function)
+    assert [found[label].candidates for label in "wdn"] == [(2, 4), (0, 2), (0, 1)]
+    assert all(type(number) is int for label in "wdn" for number in found[label].candidates)
+    assert type(found["n"].keep) is int
+    assert derived(function, w=4, d=0, n=(1,)).parts[0].channels == 4
+
+
+def test_candidates_may_share_a_module() -> None:
+    shared = nn.Linear(2, 2)
+    function = lambda choose: choose("a", {"x": lambda: shared, "y": lambda: shared})  # noqa: E731
+    x = torch.randn(3, 2)
+    assert torch.allclose(relaxed(function)(x), shared(x))
+    blocks = lambda choose: choose.depth("a", (1, 3), lambda i: shared)  # noqa: E731
+    assert torch.allclose(relaxed(blocks)(x), 0.5 * shared(x) + 0.5 * shared(shared(shared(x))))
+    assert torch.equal(derived(blocks, a=3)(x), shared(shared(shared(x))))
+    edges = lambda choose: choose.inputs("a", {0: lambda: shared, 1: lambda: shared})  # noqa: E731
+    assert torch.allclose(derived(edges, a=(0, 1))([x, 2 * x]), shared(x) + shared(2 * x))
 
 
 @pytest.mark.parametrize(

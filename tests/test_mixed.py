@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,13 +21,7 @@ from nas.mixed import (
     MixedOperation,
     MixedWidth,
     Node,
-    weighted_sum,
 )
-
-
-class Pair(NamedTuple):
-    image: Tensor
-    flow: Tensor
 
 
 class Linear(nn.Module):
@@ -45,30 +40,6 @@ def weights(*values: float) -> Tensor:
 
 
 X = torch.arange(24, dtype=torch.double).reshape(2, 4, 3)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
-def test_weighted_sum_of_tensors(values: list[float]) -> None:
-    outputs = [X * i - 3 for i in range(len(values))]
-    expected = torch.einsum("i,i...->...", weights(*values), torch.stack(outputs))
-    assert torch.allclose(weighted_sum(weights(*values), outputs), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_weighted_sum_of_tuples() -> None:
-    a, b = Pair(X, -X), Pair(X + 1, X * 2)
-    total = weighted_sum(weights(0.25, 0.5), [a, b])
-    assert isinstance(total, Pair)
-    assert torch.equal(total.image, 0.25 * X + 0.5 * (X + 1))
-    assert torch.equal(total.flow, -0.25 * X + 0.5 * X * 2)
-    plain = weighted_sum(weights(0.25, 0.5), [tuple(a), tuple(b)])
-    assert type(plain) is tuple
-    assert all(torch.equal(x, y) for x, y in zip(plain, total, strict=True))
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_weighted_sum_counts_its_outputs(count: int) -> None:
-    with pytest.raises(ValueError, match=r"shorter|longer"):
-        weighted_sum(weights(0.5, 0.5), [X] * count)
 
 
 def test_a_mixed_operation_mixes_by_its_label() -> None:
@@ -201,8 +172,8 @@ def test_a_space_cannot_branch_on_what_it_chose(module: Decided) -> None:
         bool(module)
     with pytest.raises(SpaceError, match="'a' was used as a condition"):
         _ = nn.Identity() if module else None
-    for other in ("x", None, 3):
-        with pytest.raises(SpaceError, match=f"'a' was compared with {other!r}: a search space must not branch"):
+    for other in ("x", 3, (0,), np.int64(3)):
+        with pytest.raises(SpaceError, match=re.escape(f"'a' was compared with {other!r}: a search")):
             _ = module == other
         with pytest.raises(SpaceError, match="'a' was compared"):
             _ = module != other
@@ -215,4 +186,6 @@ def test_modules_equal_themselves_alone(module: Decided) -> None:
     assert module == module
     assert module != nn.Identity()
     assert len({module, module}) == 1
-    assert module in [nn.Identity(), module]
+    assert module in [None, nn.Identity(), module]
+    assert module is not None
+    assert module not in [None, object()]

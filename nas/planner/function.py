@@ -13,7 +13,9 @@ def call(function: type[Function], *arguments: Any) -> Any:
 
     torch binds them to the signature of `forward` at every call, which takes longer than to compute a small image.
     """
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling():  # it finds the gradient by itself, and knows no function with a `jvp`
+        return function.forward(*arguments)
+    if torch._C._are_functorch_transforms_active():
         return function.apply(*arguments)  # type: ignore[no-untyped-call]  # torch has no types here
     if torch.is_grad_enabled() or forward_ad._current_level >= 0:
         return super(Function, function).apply(*arguments)  # type: ignore[misc]  # of torch's base in C++

@@ -44,16 +44,16 @@ class Checkpointed:
         self.compute = compute
         self.hold = hold
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         if not torch.is_grad_enabled():
-            return self.compute(*inputs)
+            return self.compute(*inputs, **keywords)
         again = self._again()
         calls = 0
 
         def run(*inputs: Any) -> Any:
             nonlocal calls
             calls += 1
-            return self.compute(*inputs) if calls == 1 else again(*inputs)
+            return self.compute(*inputs, **keywords) if calls == 1 else again(inputs, keywords)
 
         return checkpoint(run, *inputs, use_reentrant=False)
 
@@ -65,10 +65,10 @@ class Checkpointed:
         state = [(m, m.training, m.kept if isinstance(m, Node) else ()) for m in self.part.modules()]
         held = self.hold()
 
-        def again(*inputs: Any) -> Any:
+        def again(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
             current: Mapping[str, Tensor] = {name: buffer.clone() for name, buffer in buffers.items()}
             with held(), _restored(state), discarding():
-                return functional_call(whole, {**parameters, **current}, inputs)
+                return functional_call(whole, {**parameters, **current}, inputs, keywords)
 
         return again
 
@@ -81,8 +81,8 @@ class _Whole(nn.Module):
         self.part = part
         self.compute = compute
 
-    def forward(self, *inputs: Any) -> Any:
-        return self.compute(*inputs)
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        return self.compute(*inputs, **keywords)
 
 
 State = list[tuple[nn.Module, bool, tuple[int, ...]]]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from nas.cell import Cell
-from nas.mixed import MixedOperation, Node, Sampled, mixing_of
+from nas.errors import SpaceError
+from nas.inplace import Unchanged, countable
+from nas.mixed import MixedOperation, Node, Sampled, candidates_of, mixing_of
 from nas.planner.layers import Wide, run_chains
 from nas.planner.layout import laid_out
 from nas.planner.source import SourcePlan, Total
@@ -29,7 +31,9 @@ class Planned:
         self._survey: _Survey | None = None
         self._plans: dict[tuple[object, ...], _Plan] = {}
 
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def __call__(self, inputs: Sequence[Tensor], **keywords: Any) -> list[Tensor]:
+        if keywords:  # the layers of a candidate take none
+            return self.cell.plain(inputs, **keywords)
         if self._survey is None or self._survey.outdated():
             self._survey = _Survey(self.cell)
             self._plans.clear()
@@ -37,6 +41,15 @@ class Planned:
         weights: dict[nn.Module, Tensor | Sampled] = {edge: mixing_of(edge) for edge in survey.edges}
         if not survey.usual:
             return self.cell.plain(inputs)
+        try:
+            return self._run(survey, inputs, weights)
+        except (SpaceError, RuntimeError):
+            self.cell.plain(inputs)  # fails too, and names the candidates
+            raise
+
+    def _run(
+        self, survey: _Survey, inputs: Sequence[Tensor], weights: Mapping[nn.Module, Tensor | Sampled]
+    ) -> list[Tensor]:
         if any(isinstance(weight, Sampled) for weight in weights.values()):
             return survey.run_sampled(inputs, weights)  # one candidate on an edge: there is nothing to plan
         modes = (*(node.kept for node in survey.nodes), *(norm.training for norm in survey.norms))
@@ -53,7 +66,8 @@ class _Survey:
         self.nodes = [node for node in cell.nodes if type(node) is Node]
         self.usual = len(self.nodes) == len(cell.nodes) and not any(map(watched, self.nodes))
         """Whether every node is the sum of its edges, and no one waits for it to be called."""
-        self.edges = [edge for node in self.nodes for edge in node.children() if type(edge) is MixedOperation]
+        edges = [edge for node in self.nodes for edge in candidates_of(node).values()]
+        self.edges = [edge for edge in edges if type(edge) is MixedOperation]
         self.norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
         self._chains: dict[nn.Module, Chain | None] = {}
         self._families = [(module._modules, tuple(module._modules.values())) for module in modules if module._modules]
@@ -61,19 +75,22 @@ class _Survey:
 
     def run_sampled(self, inputs: Sequence[Tensor], weights: Mapping[nn.Module, Tensor | Sampled]) -> list[Tensor]:
         """The states, from the one candidate of each edge that was sampled."""
-        states = [laid_out(x) for x in inputs]
+        states = [countable(laid_out(x)) for x in inputs]
+        unchanged = Unchanged(*states)
         for node in self.nodes:
-            edges = [(states[int(s)], edge) for s, edge in node.named_children() if int(s) in node.kept]
+            edges = [(states[int(s)], edge) for s, edge in candidates_of(node).items() if int(s) in node.kept]
             outs = [self._output(edge, x, weights.get(edge)) for x, edge in edges]
             terms = [out for out in outs if out is not None] or [edge(x) for x, edge in edges[:1]]  # zeros, of a shape
-            states.append(laid_out(Total(terms).sum()))
+            states.append(countable(laid_out(Total(terms).sum())))
+            unchanged.add(states[-1])
+        _require(unchanged)
         return states
 
     def _output(self, edge: nn.Module, x: Tensor, weight: Tensor | Sampled | None) -> Tensor | None:
         """What an edge makes of x; None where it is no connection."""
         if not isinstance(weight, Sampled) or watched(edge):
             return cast(Tensor, edge(x))
-        candidate = list(edge.children())[weight.choice]
+        candidate = list(candidates_of(cast(MixedOperation, edge)).values())[weight.choice]
         if is_zero(candidate):
             return None
         if candidate not in self._chains:
@@ -93,7 +110,7 @@ class _Plan:
         self.size = len(nodes)
         leaving: list[list[Edge]] = [[] for _ in range(inputs + len(nodes))]
         for target, node in enumerate(nodes):
-            for source, edge in node.named_children():
+            for source, edge in candidates_of(node).items():
                 if int(source) in node.kept:
                     leaving[int(source)].append((target, edge))
         mixed = [[(n, e) for n, e in edges if type(e) is MixedOperation and not watched(e)] for edges in leaving]
@@ -102,13 +119,21 @@ class _Plan:
         self.sources = [SourcePlan([e for _, e in edges]) for edges in mixed]
 
     def run(self, inputs: Sequence[Tensor], weights: dict[nn.Module, Tensor]) -> list[Tensor]:
-        states = [laid_out(x) for x in inputs]
+        states = [countable(laid_out(x)) for x in inputs]
+        unchanged = Unchanged(*states)
         totals = [Total() for _ in range(self.size)]
         for number in range(self.inputs + self.size):
             if number >= self.inputs:
-                states.append(laid_out(totals[number - self.inputs].sum()))
+                states.append(countable(laid_out(totals[number - self.inputs].sum())))
+                unchanged.add(states[-1])
             plan, targets = self.sources[number], self.targets[number]
             plan(states[number], [weights[edge] for edge in plan.edges], [totals[target] for target in targets])
             for target, edge in self.single[number]:
                 totals[target].add(edge(states[number]))
+        _require(unchanged)
         return states
+
+
+def _require(unchanged: Unchanged) -> None:
+    if not unchanged.holds():
+        raise SpaceError("an edge changes its input in place")

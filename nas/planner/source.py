@@ -11,7 +11,9 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor, nn
 
-from nas.mixed import MixedOperation
+from nas.errors import SpaceError
+from nas.inplace import Unchanged, countable
+from nas.mixed import MixedOperation, candidates_of
 from nas.planner.layers import Wide, run_chains, shared_norm
 from nas.planner.layout import is_last
 from nas.planner.structure import Chain, chain, is_shared, is_zero, key
@@ -23,7 +25,10 @@ Column = dict[int, int]
 
 
 class Total:
-    """The sum of tensors of one shape, made in one place where that changes nothing: it takes less memory."""
+    """The sum of tensors of one shape, made in one place where that changes nothing: it takes less memory.
+
+    Raises `SpaceError` for tensors of different shapes or devices; which they are, plain evaluation says.
+    """
 
     def __init__(self, terms: Iterable[Tensor] = ()) -> None:
         self._sum: Tensor | None = None
@@ -34,7 +39,9 @@ class Total:
     def add(self, term: Tensor) -> None:
         if self._sum is None:
             self._sum = term
-        elif self._own and self._sum.dtype == term.dtype and not torch._C._are_functorch_transforms_active():
+            return
+        _require_alike((self._sum, term))
+        if self._own and self._sum.dtype == term.dtype and not torch._C._are_functorch_transforms_active():
             self._sum += term
         else:
             self._sum, self._own = self._sum + term, True
@@ -91,7 +98,7 @@ class SourcePlan:
         """Candidates that run as they are."""
         members: list[tuple[Place, Chain]] = []
         for i, edge in enumerate(edges):
-            candidates = list(edge.children())
+            candidates = list(candidates_of(edge).values())
             silent = [is_zero(candidate) for candidate in candidates]
             for j, candidate in enumerate(candidates):
                 layers = chain(candidate)
@@ -106,7 +113,7 @@ class SourcePlan:
         self.mixed = sorted({edge for column in columns for edge in column})
         """The edges that have a candidate in some column."""
         self._mixture = tuple((e, column[e]) if e in column else None for e in self.mixed for column in columns)
-        self._begin = [0, *accumulate(len(list(edge.children())) for edge in edges)]
+        self._begin = [0, *accumulate(len(candidates_of(edge)) for edge in edges)]
         """Where the mixing weights of an edge begin, among those of all edges."""
         self._positions: dict[Hashable, Tensor] = {}
         """Where some weights lie among those of all, by what `_weights` was asked for."""
@@ -126,7 +133,7 @@ class SourcePlan:
             for edge, out in zip(self.mixed, self._mix(shared, flat), strict=True):
                 totals[edge].add(out)
         for i, j in self.alone:
-            candidate = list(self.edges[i].children())[j]
+            candidate = list(candidates_of(self.edges[i]).values())[j]
             totals[i].add(weights[i][j] * candidate(x))
 
     def _walk(
@@ -138,17 +145,21 @@ class SourcePlan:
         shared: list[Tensor],
     ) -> None:
         """Add to `wide`, by their edges, outputs that stand side by side, and to `shared` those of the columns."""
-        x = branch.run(x)
+        x = countable(branch.run(x))
         shared += [x] * len(branch.ends)
+        unchanged = Unchanged(x)
         narrow = Wide(x)
         for group in branch.groups:
             scale = partial(self._weights, flat, tuple(group.places))
             wide[group.edges].add(run_chains(group.chains, narrow, scale))
+            _require(unchanged, group.chains[0][0])
         for inner in branch.branches:
             self._walk(inner, x, flat, wide, shared)
+            _require(unchanged, inner.layers[0])
 
     def _mix(self, shared: list[Tensor], flat: Tensor) -> list[Tensor]:
         """For each of the edges `mixed` the mixture of what edges share: one matrix product for all."""
+        _require_alike(shared)
         matrix = self._weights(flat, self._mixture).view(len(self.mixed), len(shared))
         last = is_last(shared[0])  # permuted, images are stacked as they lie
         stacked = torch.stack([x.permute(0, 2, 3, 1) if last else x for x in shared])
@@ -165,6 +176,17 @@ class SourcePlan:
                 return flat.index_select(0, positions)  # what a transform makes ends with it
             self._positions[known] = positions
         return flat.index_select(0, self._positions[known])
+
+
+def _require_alike(tensors: Sequence[Tensor]) -> None:
+    first = tensors[0]
+    if any(tensor.shape != first.shape or tensor.device != first.device for tensor in tensors):
+        raise SpaceError("tensors that are added up must have equal shapes on one device")
+
+
+def _require(unchanged: Unchanged, layer: nn.Module) -> None:
+    if not unchanged.holds():
+        raise SpaceError(f"the layer {type(layer).__name__}, with `channelwise = True`, must not change its input")
 
 
 def _branch(layers: list[nn.Module], members: Sequence[tuple[Place, Chain]]) -> Branch:

@@ -31,8 +31,9 @@ CHANNELWISE = {
 def chain(module: nn.Module, *, first: bool = True) -> Chain | None:
     """The layers of a candidate, in order; None where the planner does not know it, so that it must run as it is.
 
-    That is so for a layer of an unknown type, for a module with hooks, and for one that writes into the candidate's
-    input (`first` says whether this module could).
+    That is so for a layer of an unknown type, for a module with hooks, and for one that writes into its input where
+    other candidates may use this too (`first` says whether they may): the candidate's own, and what layers that are
+    shared make of it.
     """
     if watched(module) or (first and getattr(module, "inplace", False)):
         return None
@@ -43,7 +44,7 @@ def chain(module: nn.Module, *, first: bool = True) -> Chain | None:
         return (module,) if _known(module) else None
     layers: Chain = ()
     for part in parts:
-        inner = chain(part, first=first and not layers)
+        inner = chain(part, first=first and all(map(is_shared, layers)))
         if inner is None:
             return None
         layers += inner
