@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -27,6 +28,10 @@ from nas.mixed import ChosenDepth, ChosenWidth, Decided, Node
 from nas.space import Description, find_space
 
 Unit = Literal["parameters", "flops"]
+
+CONVENTION = "1 multiply-add = 2 FLOPs"
+"""What a number of FLOPs is shown with: others count a multiply-add as one."""
+
 Place = tuple[tuple[str, str | int], ...]
 """Where in a space something is: the (label, candidate) pairs it lies inside of, outermost first."""
 
@@ -213,6 +218,30 @@ class _Whole(Relaxed):
 
     def _width(self, decision: Decision, dim: int) -> ChosenWidth:
         return ChosenWidth(decision.label, self._widths[decision.label], dim)
+
+
+class Size(NamedTuple):
+    """How many parameters a network has; as a text, both numbers if they differ."""
+
+    evaluation: int
+    """Without the parts that only training uses: those that a module names in an attribute `training_only`."""
+    training: int
+
+    def __str__(self) -> str:
+        more = "" if self.evaluation == self.training else f" ({self.training:,} with what only training uses)"
+        return f"{self.evaluation:,}{more}"
+
+
+def size(network: nn.Module | Genotype) -> Size:
+    """The parameters of a network, or of the one that a genotype of a registered space describes."""
+    if isinstance(network, Genotype):
+        with torch.device("meta"):
+            network = find_space(network.space).derived(network)
+    named = [(module, path) for module in network.modules() for path in getattr(module, "training_only", ())]
+    parts = [part for module, path in named if isinstance(part := attrgetter(path)(module), nn.Module)]
+    left_out = {parameter for part in parts for parameter in part.parameters()}
+    whole = int(measure(network))
+    return Size(whole - sum(parameter.numel() for parameter in left_out), whole)
 
 
 def _known(unit: Unit) -> Unit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from torch import Tensor, nn
@@ -64,6 +64,8 @@ def darts(
 
 class Network(nn.Module):
     """Stem, cells on the outputs of the two before, classifier; in training also the auxiliary head of one cell."""
+
+    training_only: ClassVar[tuple[str, ...]] = ("auxiliary",)
 
     def __init__(
         self, stem: nn.Module, cells: list[Stage], classifier: nn.Module, branch: int, auxiliary: nn.Module | None

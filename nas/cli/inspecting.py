@@ -90,11 +90,10 @@ def show(
         _show_provenance(genotype)
         _show_costs(genotype, shapes, depth, runs)
         return
-    from nas.cost import costs
+    from nas.cost import costs, size
 
-    everything = sum(p.numel() for p in description.network.parameters())
     outside = int(costs(description).base)
-    print(f"operation weights of the supernet: {everything:,}; outside every decision: {outside:,}")
+    print(f"operation weights of the supernet: {size(description.network)}; outside every decision: {outside:,}")
 
 
 def _show_provenance(genotype: Genotype) -> None:
@@ -109,6 +108,7 @@ def _show_costs(genotype: Genotype, shapes: list[list[int]], depth: int, runs: i
     import torch
 
     from nas.breakdown import breakdown
+    from nas.cost import CONVENTION, size
     from nas.report.tables import table
     from nas.space import find_space
 
@@ -121,10 +121,10 @@ def _show_costs(genotype: Genotype, shapes: list[list[int]], depth: int, runs: i
     else:
         rows = [(r.module, r.parameters, _scaled(r.flops, 1e-9), _scaled(r.seconds, 1e3)) for r in modules]
         table("Modules", ("module", "parameters", "GFLOPs", "latency (ms)"), rows)
-        print(f"FLOPs: {whole.flops:,}")
+        print(f"FLOPs: {whole.flops:,} ({CONVENTION})")
         threads = torch.get_num_threads()
         print(f"latency: {_scaled(whole.seconds, 1e3):.4g} ms (median of {runs}, CPU, threads: {threads})")
-    print(f"parameters: {whole.parameters:,}")
+    print(f"parameters: {size(network)}")
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from nas.cost import measure
+from nas.cost import size
 from nas.draw import difference
 from nas.errors import ConfigError, NASError
 from nas.files import parse_yaml, write_text
@@ -156,7 +156,7 @@ def _row(group: Group, run: Recorded, names: Sequence[str]) -> list[Any]:
     parameters = None
     if run.genotype:
         try:
-            parameters = f"{int(measure(run.genotype)):,}"
+            parameters = str(size(run.genotype))
         except NASError:
             parameters = None
     provenance = run.genotype.provenance if run.genotype else None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nas.cost import Cost, costs, measure
+from nas.cost import Cost, Size, costs, measure, size
 from nas.errors import NASError
 from nas.report.history import Series
 from nas.report.pictures import describe
@@ -16,9 +16,9 @@ from nas.report.recorded import Recorded
 
 
 class Costs(NamedTuple):
-    """Costs in parameters, and in FLOPs of one forward pass (1 multiply-add = 2 FLOPs)."""
+    """Costs in parameters, and in FLOPs of one forward pass."""
 
-    parameters: int
+    size: Size
     """Of the network that the genotype derives."""
     flops: float | None
     """Of the same; None where the task cannot be built here."""
@@ -38,7 +38,7 @@ def cost_of(run: Recorded, search: Recorded | None) -> Costs | None:
     try:
         cost = costs(describe(genotype))
         flops, inputs = _flops(run)
-        return Costs(int(measure(genotype)), flops, inputs, cost.uniform, _plot(search, cost) if search else None)
+        return Costs(size(genotype), flops, inputs, cost.uniform, _plot(search, cost) if search else None)
     except NASError:
         return None
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from nas.cost import CONVENTION
 from nas.draw.theme import DARK
 from nas.errors import NASError
 from nas.files import write_text
@@ -93,6 +94,7 @@ def page(run: Recorded, origin: Recorded | None = None, previews: Sequence[Previ
         evaluations=curves.evaluations(run),
         indicators=curves.indicators(search) if search else None,
         cost=cost_of(run, search),
+        convention=CONVENTION,
         data=_timeline_data(course) if course else None,
     )
 

@@ -26,14 +26,12 @@ def read(text: str, **options: Any) -> Genotype:
     benchmark's networks (`affine=True`), unless given otherwise. Raises `ConfigError` for no or several cells.
     """
     found = list(dict.fromkeys(CELL.findall(text)))
+    if not found:
+        lists = (each for each in expressions(text) if isinstance(each, ast.List | ast.Tuple))
+        found = list(dict.fromkeys(map(_notation, lists)))
     if len(found) > 1:
         raise ConfigError(f"there must be one cell in the text, got {len(found)}: {found[0]}, {found[1]}, ...")
-    if found:
-        return genotype_of(found[0], **options)
-    for expression in expressions(text):
-        if isinstance(expression, ast.List | ast.Tuple):
-            return genotype_of(_notation(expression), **options)
-    return genotype_of(text, **options)  # which says what is wrong
+    return genotype_of(found[0] if found else text, **options)  # which says what is wrong
 
 
 def _notation(cell: ast.List | ast.Tuple) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import toy
@@ -123,6 +124,18 @@ def test_show_a_shipped_genotype(name: str, nas: Nas) -> None:
     assert result.out.endswith(f"parameters: {parameters(genotype):,}\n")
 
 
+def test_parameters_that_only_training_uses_are_told_apart(nas: Nas, tmp_path: Path) -> None:
+    published = Genotype.load("darts-v2")
+    path = tmp_path / "trained.yaml"
+    msgspec.structs.replace(published, options={**published.options, "auxiliary": True}).save(path)
+    whole = "3,349,342 (3,825,768 with what only training uses)"
+    assert nas("show", path).out.endswith(f"parameters: {whole}\n")
+    supernet = nas("show", "darts", "auxiliary=true").out
+    assert re.search(
+        r"^operation weights of the supernet: [\d,]+ \([\d,]+ with what only training uses\);", supernet, re.M
+    )
+
+
 def test_show_a_file_and_a_run(nas: Nas, genotype: Path, searched: Path) -> None:
     assert re.search(r"^second +operation +linear +linear, tanh *$", nas("show", genotype).out, re.M)
     found = Genotype.load(searched / "genotype.yaml")
@@ -134,7 +147,7 @@ def test_show_what_modules_cost(nas: Nas, genotype: Path, refused: Callable[...,
     stem = 2 * (2 * 25) * 4 * 2 * 9
     assert re.search(rf"^stem +{4 * 2 * 9 + 4} +{stem / 1e9:.4g} +[\d.e-]+$", out, re.M)
     assert re.search(r"^averaging +6 ", out, re.M)
-    assert re.search(r"^FLOPs: [\d,]+$", out, re.M)
+    assert re.search(r"^FLOPs: [\d,]+ \(1 multiply-add = 2 FLOPs\)$", out, re.M)
     assert re.search(r"^latency: [\d.]+ ms \(median of 2, CPU, threads: \d+\)$", out, re.M)
     assert "first.conv.0" in nas("show", genotype, "--depth", "3").out
     assert "'2x' is no shape: expected sizes such as 1x3x32x32" in refused("show", genotype, "--input", "2x")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.cost import costs, measure
+from nas.cost import costs, measure, size
 from nas.genotype import Genotype
 from nas.report.costs import cost_of
 from nas.report.recorded import read_run
@@ -18,14 +18,15 @@ def test_costs_of_the_genotype_and_over_the_epochs(searched: Path) -> None:
     assert found is not None
     final = Genotype.load(searched / "genotype.yaml")
     network = find_space("tmics").derived(final)
-    assert found.parameters == sum(p.numel() for p in network.parameters())
+    assert found.size == size(final)
+    assert found.size.evaluation == found.size.training == sum(p.numel() for p in network.parameters())
     assert found.inputs == "1×5×3×64×64"
     assert found.flops == measure(final, "flops", (torch.zeros(1, 5, 3, 64, 64),))
     assert found.plot is not None
     expected, derived = found.plot.lines
     assert expected.values[0] == pytest.approx(found.budget), "uniform mixing, as the search begins"
     assert derived.steps == [10, 20, 30, 40, 50, 60]
-    assert derived.values[-1] == found.parameters
+    assert derived.values[-1] == found.size.training
     cost = costs(find_space("tmics").describe(**final.options))
     weights = {label: torch.tensor(each.weights[-1]).double() for label, each in run.mixing.items()}
     assert expected.values[-1] == pytest.approx(cost.expected(weights).item())

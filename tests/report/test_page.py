@@ -76,6 +76,7 @@ def test_a_search_has_every_section(searched: Path, tmp_path: Path) -> None:
     assert "Cell 'cell' has collapsed: 75% of its operations" in text
     assert "step 60 of 60" in text
     assert re.search(r"budget \(uniform mixing\) [\d,]+ of the budget \d+%", text)
+    assert re.search(r"FLOPs of one input [\d,]+ \(1 multiply-add = 2 FLOPs\)", text)
     assert "no final genotype yet" not in text
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.cost import measure
+from nas.cost import measure, size
 from nas.genotype import Genotype
 from nas.graph import graph
 from nas.primitives import DropPath
@@ -69,6 +69,9 @@ def test_the_published_network_has_the_published_size() -> None:
     channels, classes = 4 * 4 * 36, 10
     head = 128 * channels + 2 * 128 + 768 * 128 * 4 + 2 * 768 + (768 + 1) * classes
     assert measure(trained) == 3_349_342 + head
+    assert size(trained) == (3_349_342, 3_825_768)
+    assert str(size(trained)) == "3,349,342 (3,825,768 with what only training uses)"
+    assert str(size(genotype)) == "3,349,342"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -259,6 +259,8 @@ def hub(**changes: Any) -> str:
         ("darts", str(NESTED).replace(", 0.25), (", ", 0.25), ('none', 0), (", 1),
          "node 2 of 'normal' must have 2 in-edges, got 3"),
         ("nas-bench-201", f"{ARCH}, {ARCH.replace('none', 'skip_connect')}", "must be one cell in the text, got 2"),
+        ("nas-bench-201", f"{NODES}\n{NODES[:2] + NODES[:1]}", "line 2: 'node 3' is .*, expected 3 items"),
+        ("nas-bench-201", f"{NODES}\n{str(NODES).replace('none', 'nor_conv_1x1')}", "one cell in the text, got 2"),
         ("nas-bench-201", "['none', 'skip_connect', 'none', 'none', 'none', 'none']", "does not say which edge"),
         ("nas-bench-201", "[4, 0, 3, 1, 4, 3]", "does not say which edge"),
         ("nas-bench-201", str(NODES[:2]), "line 1: 'cell' is .*, expected 3 items"),
