@@ -105,6 +105,25 @@ def read_text(path: str | Path) -> str:
         raise InvalidFileError(f"{path}: not a text file: {error.reason} at byte {error.start}") from error
 
 
+CLUTTER = ("thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx")
+"""What desktops leave in folders, beside hidden files, in lower case."""
+
+
+def listed(folder: str | Path) -> list[Path]:
+    """What a folder holds, by name, without hidden files and folders and what desktops leave there (`CLUTTER`).
+
+    Every folder of the user's is listed by this: `._1.jpg` and `.ipynb_checkpoints` are no data. Raises
+    `InvalidFileError` for a folder that cannot be read.
+    """
+    try:
+        found = sorted(Path(folder).iterdir())
+    except FileNotFoundError as error:
+        raise InvalidFileError(f"{folder}: no such folder") from error
+    except OSError as error:
+        raise InvalidFileError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+    return [path for path in found if not path.name.startswith(".") and path.name.lower() not in CLUTTER]
+
+
 def convert(data: Any, kind: type[T], where: str) -> T:
     """`data` as a `kind` (a msgspec struct); raises `InvalidFileError` with the field, what was found and expected."""
     try:

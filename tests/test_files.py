@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nas.errors import InvalidFileError, NASError, UnknownNameError, nearest
-from nas.files import convert, dump_yaml, parse_yaml, read_text, write_atomic, write_text
+from nas.files import convert, dump_yaml, listed, parse_yaml, read_text, write_atomic, write_text
 
 # Texts that some YAML reader takes for a number, a boolean, a date, nothing, a tag, a comment, a break, ...
 ODD = [
@@ -248,3 +248,15 @@ def test_unknown_names_suggest_the_nearest() -> None:
     assert isinstance(error, KeyError)
     assert str(UnknownNameError("colour", 1, [])) == "unknown colour '1'; known: none is registered"
     assert nearest("xyz", ["red"]) == ""
+
+
+def test_folders_are_listed_without_what_desktops_leave(tmp_path: Path) -> None:
+    for name in ("b.png", "a.png", "._a.png", ".DS_Store", "Thumbs.db", "desktop.ini", ".hidden"):
+        (tmp_path / name).touch()
+    for name in ("clip", ".ipynb_checkpoints", "__MACOSX", ".git"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in listed(tmp_path)] == ["a.png", "b.png", "clip"]
+    with pytest.raises(InvalidFileError, match="nowhere: no such folder"):
+        listed(tmp_path / "nowhere")
+    with pytest.raises(InvalidFileError, match=r"a\.png: cannot be listed: Not a directory"):
+        listed(tmp_path / "a.png")

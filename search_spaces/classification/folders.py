@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from nas.errors import InvalidFileError, UnknownNameError
+from nas.files import listed
 from search_spaces.classification.images import Images, list_images, read_image
 
 
@@ -39,7 +40,7 @@ class Folders(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
 
 def _folders(root: Path) -> list[Path]:
-    found = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    found = [path for path in listed(root) if path.is_dir()] if root.is_dir() else []
     if not found:
         what = "no such folder" if not root.exists() else "no folders in it" if root.is_dir() else "not a folder"
         raise InvalidFileError(f"{root}: {what}; expected a folder with one for each class, with its pictures")

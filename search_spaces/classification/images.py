@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from nas.errors import InvalidFileError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+from nas.files import listed
+from nas.imagefiles import IMAGE_SUFFIXES, read_upright
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,28 +33,20 @@ class Images:
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    """A picture file as (channels, height, width) uint8 of this shape: scaled to cover it, and cut at the centre.
-
-    Raises `InvalidFileError` for a file that is no picture, or one too large to be read safely.
-    """
+    """A picture file, upright, as (channels, height, width) uint8 of this shape: scaled to cover it, and cut at the
+    centre. Raises `InvalidFileError` as `nas.imagefiles.read_upright` does."""
     channels, height, width = shape
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    except UnidentifiedImageError as error:
-        raise InvalidFileError(f"{path}: not a picture that can be read") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    upright = read_upright(path, "L" if channels == 1 else "RGB")
+    image = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1)
 
 
 def list_images(folder: Path) -> list[Path]:
     """The picture files in a folder, by name; raises `InvalidFileError` where there is none."""
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if folder.is_file():
+        raise InvalidFileError(f"{folder}: not a folder; expected one with pictures in it")
+    found = [path for path in listed(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        what = "no such folder" if not folder.exists() else "no pictures in it" if folder.is_dir() else "not a folder"
-        raise InvalidFileError(f"{folder}: {what}; expected a folder of files such as {', '.join(SUFFIXES[:3])}")
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise InvalidFileError(f"{folder}: no pictures in it; expected files that end in {known}")
     return found

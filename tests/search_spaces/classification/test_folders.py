@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from nas.errors import InvalidFileError, UnknownNameError
 from search_spaces.classification.folders import Folders
@@ -44,3 +45,16 @@ def test_folders_that_do_not_fit(pictures: Path) -> None:
     (pictures / "test").touch()
     with pytest.raises(InvalidFileError, match="test: not a folder"):
         load(pictures).load()
+
+
+def test_hidden_files_and_folders_are_no_classes(pictures: Path) -> None:
+    expected = load(pictures).load()
+    for split in ("train", "test"):
+        (pictures / split / ".ipynb_checkpoints").mkdir()
+        (pictures / split / "__MACOSX").mkdir()
+        (pictures / split / "dark" / "._0.png").write_bytes(b"resource fork")
+        (pictures / split / "dark" / "Thumbs.db").write_bytes(b"thumbs")
+        (pictures / split / "dark" / ".ipynb_checkpoints").mkdir()
+    for found, images in zip(load(pictures).load(), expected, strict=True):
+        assert found.classes == images.classes
+        assert torch.equal(found.pixels, images.pixels)

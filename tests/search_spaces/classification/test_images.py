@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import filmed
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,25 +39,20 @@ def test_a_photograph_is_turned_as_its_camera_was(tmp_path: Path) -> None:
     assert read_image(tmp_path / "turned.png", (1, 6, 3))[0, :, 0].tolist() == [255, 0, 0, 0, 0, 0]
 
 
-def test_files_that_are_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     text = tmp_path / "text.png"
     text.write_text("text")
-    with pytest.raises(InvalidFileError, match=r"text.png: not a picture that can be read"):
+    with pytest.raises(InvalidFileError, match=r"text.png: not an image that can be read"):
         read_image(text, (3, 4, 4))
-    with pytest.raises(InvalidFileError, match=r"none.png: cannot be read: No such file"):
-        read_image(tmp_path / "none.png", (3, 4, 4))
-    whole = tmp_path / "whole.png"
-    Image.effect_noise((40, 40), 50).save(whole)
-    (tmp_path / "half.png").write_bytes(whole.read_bytes()[:500])
-    with pytest.raises(InvalidFileError, match=r"half.png: cannot be read: image file is truncated"):
-        read_image(tmp_path / "half.png", (3, 4, 4))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(InvalidFileError, match=r"whole.png: cannot be read: Image size \(1600 pixels\) exceeds"):
-        read_image(whole, (3, 4, 4))
+    filmed.png48(tmp_path / "deep.png")
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "grey.png")
+    for name, mode in (("deep.png", "RGB, stored as RGB;16B"), ("grey.png", "I;16")):
+        with pytest.raises(InvalidFileError, match=rf"{name}: must have 8 bits per colour, got more \(mode {mode}"):
+            read_image(tmp_path / name, (1, 4, 4))
 
 
 def test_pictures_of_a_folder_come_by_name(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "notes.txt"):
+    for name in ("b.PNG", "a.jpg", "notes.txt", "._a.jpg", "Thumbs.db", ".DS_Store"):
         (tmp_path / name).touch()
     assert [path.name for path in list_images(tmp_path)] == ["a.jpg", "b.PNG"]
     (tmp_path / "empty").mkdir()
