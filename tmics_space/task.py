@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,13 +20,16 @@ from tmics_space.data.shots import split_clips
 from tmics_space.data.sources import Films, Pairs
 from tmics_space.flow import DenseInverseSearch
 from tmics_space.losses import ARC_LOSSES, arc_loss, companion_loss, fidelity, temporal_loss
-from tmics_space.metrics.image import luminance, psnr
+from tmics_space.metrics.image import luminance, mean_psnr, psnr
 from tmics_space.metrics.protocol import bootstrap, evaluate_clip, protocol
 from tmics_space.metrics.temporal import TOF, WARPING_ERROR, tof, warping_error
 from tmics_space.network import Restored
 from tmics_space.predict import derain, derain_file
 
 SPLITS = ("train", "middle", "val", "all")
+
+EQUAL = ("equal_frames", "rainy_equal_frames")
+"""How many frames equal their truth, after and before, in the scores of `evaluate`."""
 
 PREVIEWS = 2
 """The test clips that `previews` shows."""
@@ -136,22 +140,27 @@ class DerainTask:
         how = protocol(self.config.protocol)
         images = restored.output.double().clamp(0, 1), batch.clean.double()
         output, clean = map(luminance, images) if how.channels == "y" else images
-        return {"psnr": psnr(output, clean, rounded=how.rounded).mean().item()}
+        return {"psnr": mean_psnr(psnr(output, clean, rounded=how.rounded).tolist())}
 
     def evaluate(self, network: nn.Module, split: str = TEST) -> dict[str, float]:
         """Means over the test clips, or those of another split: PSNR in dB and SSIM, those of the rainy input
         (`rainy_psnr`, ...), and the weight of the dominant branch; with `temporal` also the warping error, that of the
         truth (`true_...`), and tOF. Of several clips also the ends of the 95 % bootstrap interval of the mean PSNR
-        (`psnr_low`, `psnr_high`)."""
+        (`psnr_low`, `psnr_high`). A frame that equals its truth has no PSNR and is left out of its mean; if there are
+        any, `equal_frames` and `rainy_equal_frames` count them."""
         self.parts = {
             clip.name + f" #{version}" * (len(clip.rainy) > 1): self._score(network, clip.frames[:], rainy[:])
             for clip in self._scored(split)
             for version, rainy in enumerate(clip.rainy, 1)
         }
         rows = list(self.parts.values())
-        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        for name in EQUAL:
+            if not any(row[name] for row in rows):
+                for row in rows:
+                    del row[name]
+        means = {name: _over_clips(name, [row[name] for row in rows]) for name in rows[0]}
         if len(rows) > 1:
-            found = bootstrap([row["psnr"] for row in rows])
+            found = bootstrap([row["psnr"] for row in rows if row["psnr"] != math.inf] or [math.inf])
             means |= {"psnr_low": found.low, "psnr_high": found.high}
         return means
 
@@ -216,6 +225,8 @@ class DerainTask:
             "ssim": after.ssim,
             "rainy_psnr": before.psnr,
             "rainy_ssim": before.ssim,
+            "equal_frames": after.equal_frames,
+            "rainy_equal_frames": before.equal_frames,
             "weight": sum(each.weight for each in restored) / len(restored),
         }
         if self.config.temporal:
@@ -248,6 +259,13 @@ class DerainTask:
         previous = batch.window[:, self.config.frames // 2]
         flow = DenseInverseSearch()(batch.clean, previous)
         return temporal_loss(restored.output, before.output, batch.clean, previous, flow)
+
+
+def _over_clips(name: str, values: list[float]) -> float:
+    """One score of all clips: a number of frames in all, or the mean."""
+    if name in EQUAL:
+        return sum(values)
+    return mean_psnr(values) if name.endswith("psnr") else sum(values) / len(values)
 
 
 def _middle(length: int, most: int) -> slice:

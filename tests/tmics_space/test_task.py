@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from nas.files import dump_yaml
 from nas.retrain import previews
 from nas.task import find_task
 from tmics_space import task as task_module
-from tmics_space.data import Clip, moving_texture, write_frames
+from tmics_space.data import Clip, moving_texture, rain, write_frames
 from tmics_space.data.clips import Batch
+from tmics_space.data.rainfall import statistics
 from tmics_space.data.sources import Films
 from tmics_space.flow import DenseInverseSearch
 from tmics_space.losses import temporal_loss
@@ -367,3 +369,37 @@ def test_scores_clip_by_clip_and_the_interval_of_their_mean(tmp_path: Path, film
     assert len(psnrs) == 2 * len(task.test_clips)
     assert scores["psnr"] == pytest.approx(sum(psnrs) / len(psnrs))
     assert min(psnrs) <= scores["psnr_low"] <= scores["psnr"] <= scores["psnr_high"] <= max(psnrs)
+
+
+def test_frames_that_equal_their_truth_are_counted(build: Callable[..., DerainTask]) -> None:
+    """A clip without rain at all, and one with rain in its last frames alone, through a network that does nothing."""
+
+    class Nothing(Blur):
+        def forward(self, frames: Tensor) -> Restored:
+            return super().forward(frames)._replace(output=frames[:, 2])
+
+    task = build(test="cde")
+    dry, part, wet = task.test_clips
+    half = torch.cat([part.frames[:4], part.rainy[0][4:]])
+    task.test_clips[:2] = [replace(dry, rainy=(dry.frames[:],)), replace(part, rainy=(half,))]
+    scores = task.evaluate(Nothing())
+    assert (scores["equal_frames"], scores["rainy_equal_frames"]) == (6 + 4, 6 + 4)
+    truth = {clip.name: clip.frames / 255 for clip in (part, wet)}
+    expected = [
+        evaluate_clip("y", (half / 255)[4:], truth[part.name][4:]).psnr,
+        evaluate_clip("y", wet.rainy[0] / 255, truth[wet.name]).psnr,
+    ]
+    assert scores["psnr"] == scores["rainy_psnr"] == pytest.approx(sum(expected) / 2)
+    assert all(math.isfinite(value) for value in scores.values())
+    assert [row["equal_frames"] for row in task.parts.values()] == [6, 4, 0]
+    assert "equal_frames" not in build(test="cd").evaluate(Blur())
+    both = torch.stack([half[:5], half[1:6]]) / 255, torch.stack([part.frames[:5], part.frames[1:6]]) / 255
+    one = [windows[1:, 2:3].mul(1) for windows in both]
+    assert task.measure(Nothing(), Batch(*both))["psnr"] == pytest.approx(evaluate_clip("y", one[0][0], one[1][0]).psnr)
+
+
+def test_the_pixels_of_rain_are_measured_where_it_rains() -> None:
+    clean = moving_texture(3, 24, 28)
+    wet = clean.clone()
+    wet[1] = rain(clean, "complex25", 0)[1]
+    assert statistics(wet, clean).psnr_y == statistics(wet[1:2], clean[1:2]).psnr_y

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tmics_space.metrics.image import luminance, psnr, ssim
+from tmics_space.metrics.image import luminance, mean_psnr, psnr, ssim
 from tmics_space.metrics.protocol import ClipScores, Interval, Protocol, bootstrap, evaluate_clip, protocol
 from tmics_space.metrics.temporal import TemporalScore, tof, warping_error
 
@@ -14,6 +14,7 @@ __all__ = [
     "bootstrap",
     "evaluate_clip",
     "luminance",
+    "mean_psnr",
     "protocol",
     "psnr",
     "ssim",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,6 +34,12 @@ def psnr(a: Tensor, b: Tensor, *, border: int = 0, rounded: bool = False) -> Ten
     """
     a, b = _prepare(a, b, border, rounded)
     return -10 * torch.log10((a - b).square().mean((-3, -2, -1)))
+
+
+def mean_psnr(values: Iterable[float]) -> float:
+    """The mean of PSNRs in dB without those of equal images, whose `inf` would outweigh all others; inf if all are."""
+    finite = [value for value in values if value != math.inf]
+    return sum(finite) / len(finite) if finite else math.inf
 
 
 def ssim(a: Tensor, b: Tensor, *, border: int = 0, rounded: bool = False) -> Tensor:

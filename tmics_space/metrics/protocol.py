@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from nas.errors import UnknownNameError
 from tmics_space.metrics.clips import check_clips
-from tmics_space.metrics.image import luminance, psnr, ssim
+from tmics_space.metrics.image import luminance, mean_psnr, psnr, ssim
 
 
 class Protocol(msgspec.Struct, frozen=True):
@@ -27,7 +28,10 @@ class Protocol(msgspec.Struct, frozen=True):
 
 
 class ClipScores(msgspec.Struct, frozen=True):
-    """One clip: means over its scored frames, then each of them; `frames` are indices from 0."""
+    """One clip: means over its scored frames, then each of them; `frames` are indices from 0.
+
+    The mean PSNR is that of the frames which differ from the truth; it is inf if none does.
+    """
 
     psnr: float
     ssim: float
@@ -36,6 +40,11 @@ class ClipScores(msgspec.Struct, frozen=True):
     frame_ssim: tuple[float, ...]
     protocol: str
     statement: str
+
+    @property
+    def equal_frames(self) -> int:
+        """How many scored frames equal the truth."""
+        return self.frame_psnr.count(math.inf)
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -97,7 +106,7 @@ def evaluate_clip(how: str | Protocol, output: Tensor, truth: Tensor) -> ClipSco
         psnrs.append(psnr(restored, clean, rounded=how.rounded).item())
         ssims.append(ssim(restored, clean, rounded=how.rounded).item())
     return ClipScores(
-        psnr=sum(psnrs) / len(psnrs),
+        psnr=mean_psnr(psnrs),
         ssim=sum(ssims) / len(ssims),
         frames=tuple(frames),
         frame_psnr=tuple(psnrs),

@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from nas.errors import ConfigError, DivergedError, UnknownNameError
+from tmics_space.metrics.image import mean_psnr
 from tmics_space.metrics.protocol import (
     PROTOCOLS,
     ClipScores,
@@ -91,6 +92,21 @@ def test_a_perfect_clip_scores_infinity_and_one() -> None:
     found = evaluate_clip("y", truth, truth)
     assert found.psnr == math.inf
     assert found.ssim == pytest.approx(1)
+
+
+def test_a_frame_that_equals_its_truth_is_left_out_of_the_mean_and_counted() -> None:
+    output, truth = clips()
+    for frame in (1, 4):
+        output[frame] = truth[frame]
+    found = evaluate_clip("y", output, truth)
+    assert [frame for frame, value in zip(found.frames, found.frame_psnr, strict=True) if value == math.inf] == [1, 4]
+    assert found.equal_frames == 2
+    psnrs, _ = by_scikit_image(protocol("y"), output[[0, 2, 3, 5, 6]], truth[[0, 2, 3, 5, 6]])
+    assert found.psnr == pytest.approx(np.mean(psnrs), abs=1e-9)
+    assert found.ssim == pytest.approx(np.mean(found.frame_ssim))  # whose best is 1
+    assert evaluate_clip("y", truth, truth).equal_frames == 7
+    assert mean_psnr([30.0, math.inf, 20.0]) == 25
+    assert mean_psnr([math.inf]) == math.inf
 
 
 def test_bootstrap_is_that_of_the_normal_law_for_many_clips() -> None:

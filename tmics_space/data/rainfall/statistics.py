@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from nas.errors import ConfigError
-from tmics_space.metrics.image import luminance, psnr
+from tmics_space.metrics.image import luminance, mean_psnr, psnr
 
 _VISIBLE = 15.0  # of 255: what counts as covered by a streak
 
@@ -24,7 +24,7 @@ class RainStatistics(NamedTuple):
     brightness_median: float
     brightness_p95: float
     psnr_y: float
-    """dB, on MATLAB's luminance without rounding, mean over frames"""
+    """dB, on MATLAB's luminance without rounding, mean over the frames with rain"""
 
 
 def statistics(rainy: Tensor, clean: Tensor) -> RainStatistics:
@@ -40,7 +40,7 @@ def statistics(rainy: Tensor, clean: Tensor) -> RainStatistics:
         brightness_mean=float(visible.mean()) if len(visible) else 0.0,
         brightness_median=_quantile(visible, 0.5),
         brightness_p95=_quantile(visible, 0.95),
-        psnr_y=float(psnr(*luminances).mean()),
+        psnr_y=mean_psnr(psnr(*luminances).tolist()),
     )
 
 
