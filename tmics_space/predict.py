@@ -7,7 +7,8 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from nas.allocator import memory_kept
 from nas.errors import ConfigError
 from nas.footprint import footprint
 from tmics_space.data.frames import iterate_frames
+from tmics_space.data.video import Span
 from tmics_space.data.windows import window_indices
 from tmics_space.data.writer import write_frames
 from tmics_space.flow import Described
@@ -58,6 +60,7 @@ def derain(
     frames: int = 5,
     tile: int | None = None,
     bfloat16: bool = False,
+    cuts: Collection[int] = (),
 ) -> Iterator[Derained]:
     """Derain a clip of frames (3, height, width) uint8, as they come; only a window of them is held at a time.
 
@@ -71,10 +74,12 @@ def derain(
             attention, group norms and the averaging then see a tile, not the whole frame.
         bfloat16: convolve in 16 bits, which takes half the time on hardware that can. What is added to the frame is
             rounded to 8 significant bits.
+        cuts: the numbers of frames, from 0, at which another shot begins: no window reaches across, and each shot is
+            reflected at its own ends.
     """
     if tile is not None and tile < 2 * OVERLAP:
         raise ConfigError(f"tiles are at least {2 * OVERLAP} pixels wide, found {tile}")
-    return _derained(folded(network), clip, frames, tile, bfloat16)
+    return _derained(folded(network), clip, frames, tile, bfloat16, cuts)
 
 
 def derain_file(
@@ -86,23 +91,34 @@ def derain_file(
     bfloat16: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Derain a video file or a folder of frames, to a video file (by its suffix) or a folder that keeps their names.
+    """Derain a video file, a folder of frames or an image, to a video file or an image (by its suffix) or a folder that
+    keeps their names.
 
-    Where `tile` is None, frames are processed whole unless one would take more than half of the device's memory, else
-    in the largest tiles that do not. `progress` is called with (frames done, frames in all). Returns `frames`,
-    `seconds`, `frames_per_second`, the mean `weight` of the dominant branch, and `tile` where there were tiles. Raises
-    `InvalidFileError` for a source that cannot be read or a sink that cannot be written; no sink is left behind then.
+    A video file made of another one shows each frame when that does, with its sound. No window reaches across a gap in
+    the numbers of a folder's frames. If `tile` is None, frames are processed whole unless one would take more than half
+    of the device's memory, else in the largest tiles that do not. `progress` is called with (frames done, frames in
+    all). Returns `frames`, the `seconds` from the first to the last, `frames_per_second`, the mean `weight` of the
+    dominant branch, and `tile` if there were tiles. Raises `InvalidFileError` for a source that cannot be read to its
+    end or a sink that cannot be written, `ConfigError` for a sink that cannot hold it; no sink is left behind then.
     """
     stream = iterate_frames(source)
     frames = int(getattr(network, "frames", 5))
     weights: list[float] = []
-    with write_frames(sink, stream.frame_rate) as write:
-        started = time.perf_counter()
+    spans: deque[Span | None] = deque()
+
+    def clip() -> Iterator[Tensor]:
+        for frame, span in stream.timed():
+            spans.append(span)
+            yield frame
+
+    with write_frames(sink, stream.frame_rate, stream.film) as write:
         if tile is None:
             tile = fitting_tile(network, frames, stream.height, stream.width)
-        derained = derain(network, stream, frames=frames, tile=tile, bfloat16=bfloat16)
+        derained = derain(network, clip(), frames=frames, tile=tile, bfloat16=bfloat16, cuts=stream.cuts)
+        started = time.perf_counter()
         for index, restored in enumerate(derained):
-            write((restored.frame * 255).round().to(torch.uint8), stream.stems[index] if stream.stems else None)
+            stem = stream.stems[index] if stream.stems else None
+            write((restored.frame * 255).round().to(torch.uint8), stem, spans.popleft())
             weights.append(restored.weight)
             if progress is not None:
                 progress(index + 1, max(stream.frame_count, index + 1))
@@ -135,7 +151,7 @@ def memory(device: torch.device) -> int:
 
 
 def _derained(
-    network: nn.Module, clip: Iterable[Tensor], frames: int, tile: int | None, bfloat16: bool
+    network: nn.Module, clip: Iterable[Tensor], frames: int, tile: int | None, bfloat16: bool, cuts: Collection[int]
 ) -> Iterator[Derained]:
     like = next(network.parameters())
     narrow = torch.autocast(like.device.type, torch.bfloat16, enabled=bfloat16)
@@ -151,10 +167,17 @@ def _derained(
             return Seen(pixels, describe(pixels[None, None]) if describe is not None else [])
 
     with memory_kept():
-        for size, window in _windows(clip, frames, see):
-            with narrow:
-                derained = _derain_window(network, window, size, tile)
-            yield derained
+        for shot in _shots(clip, cuts):
+            for size, window in _windows(shot, frames, see):
+                with narrow:
+                    derained = _derain_window(network, window, size, tile)
+                yield derained
+
+
+def _shots(clip: Iterable[Tensor], cuts: Collection[int]) -> Iterator[Iterator[Tensor]]:
+    """The shots of a clip, one after the other, as their frames come."""
+    shots = itertools.accumulate(index in cuts for index in itertools.count())
+    return (map(itemgetter(1), shot) for _, shot in itertools.groupby(zip(shots, clip, strict=False), itemgetter(0)))
 
 
 def _windows(

@@ -100,6 +100,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with write_frames(tmp_path / "rainy.mp4") as write:
         for frame in moving_texture(6, 20, 24):
             write(frame)
+    with write_frames(tmp_path / "street.jpg") as write:
+        write(moving_texture(1, 20, 24)[0])
     monkeypatch.chdir(tmp_path)
     find_space("tmics")
     for module, registry in (

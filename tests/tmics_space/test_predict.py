@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filmed
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, InvalidFileError
@@ -234,6 +236,74 @@ def test_films_and_folders(tmp_path: Path, source: str, sink: str) -> None:
     assert progress == [(done, 6) for done in range(1, 7)]
     if source.endswith("mkv") and sink.endswith("mkv"):
         assert iterate_frames(tmp_path / sink).frame_rate == pytest.approx(30)
+
+
+def test_no_window_reaches_across_a_gap(tmp_path: Path) -> None:
+    """Frames 1, 2, 3, 7 and 8: each side is reflected at its own ends."""
+    clip, network = moving_texture(5, 20, 18), Stub()
+    with write_frames(tmp_path / "in") as write:
+        for number, frame in zip((1, 2, 3, 7, 8), clip, strict=True):
+            write(frame, f"{number}")
+    derain_file(network, tmp_path / "in", tmp_path / "out")
+    expected = torch.cat([torch.stack(list(windows(part))) for part in (clip[:3], clip[3:])])
+    assert torch.equal(torch.cat(network.seen[-5:]), expected.float() / 255)  # behind the estimate of the memory
+    assert iterate_frames(tmp_path / "out").stems == ("1", "2", "3", "7", "8")
+    alone = Stub()
+    out = list(derain(alone, clip, cuts=(3,)))
+    assert torch.equal(torch.cat(alone.seen), expected.float() / 255)
+    assert torch.equal(torch.stack([each.frame for each in out]), clip / 255)
+
+
+def test_a_film_keeps_its_times_and_its_sound(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    times = [0, 40, 80, 500, 540, 1500, 1540]
+    pixels = moving_texture(7, 32, 48).permute(0, 2, 3, 1).numpy()
+    source = filmed.film(tmp_path / "in.mp4", [*pixels], times, sound="aac")
+    derain_file(Stub(), source, tmp_path / "out.mp4")
+    assert [span.start * 1000 for _, span in iterate_frames(tmp_path / "out.mp4").timed() if span] == times
+    assert filmed.heard(tmp_path / "out.mp4") == filmed.heard(source)
+
+
+@pytest.mark.parametrize("name", ["in.mkv", "in.webm"])
+def test_a_film_that_is_cut_leaves_no_sink(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    pixels = moving_texture(20, 32, 48).permute(0, 2, 3, 1).numpy()
+    codec = "libvpx-vp9" if name == "in.webm" else "libx264"
+    source = filmed.film(tmp_path / name, [*pixels], range(0, 800, 40), codec=codec)
+    source.write_bytes(source.read_bytes()[: int(source.stat().st_size * 0.8)])
+    with pytest.raises(InvalidFileError, match=rf"{name}: frame \d+: the film stops here: the file is cut"):
+        derain_file(Stub(), source, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("source", "sink"), [("a.png", "b.png"), ("a.tif", "b.webp"), ("a.webp", "b.tif"), ("a1.bmp", "b")]
+)
+def test_one_picture_in_and_one_out(tmp_path: Path, source: str, sink: str) -> None:
+    (frame,) = moving_texture(1, 20, 18)
+    Image.fromarray(frame.permute(1, 2, 0).numpy()).save(tmp_path / source, lossless=True)
+    assert derain_file(Stub(), tmp_path / source, tmp_path / sink)["frames"] == 1
+    assert torch.equal(read_frames(tmp_path / sink)[0], frame)
+
+
+def test_the_estimate_of_the_memory_is_no_part_of_the_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a frame moves by a second, the estimate by a hundred, and folding norms by a thousand."""
+    now = 0.0
+
+    def move(seconds: float, result: Any) -> Any:
+        nonlocal now
+        now += seconds
+        return result
+
+    class Slow(Stub):
+        def forward(self, frames: Tensor) -> Restored:
+            return move(1, super().forward(frames))
+
+    monkeypatch.setattr(predict.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(predict, "fitting_tile", lambda *a: move(100, None))
+    monkeypatch.setattr(predict, "folded", lambda network: move(1000, network))
+    facts = derain_file(Slow(), saved(tmp_path / "in"), tmp_path / "out")
+    assert (facts["frames"], facts["seconds"], facts["frames_per_second"]) == (6, 6, 1)
 
 
 def test_the_window_is_the_networks_own(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,19 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.errors import ConfigError
-from tmics_space.data.frames import iterate_frames
+from tmics_space.data.frames import iterate_frames, read_image
 from tmics_space.data.motion import CameraMotion, move_camera
 from tmics_space.data.paired import PairedClip
 from tmics_space.data.rainfall import RainPreset, rain
-from tmics_space.data.shots import split_at_cuts
-from tmics_space.data.stored import StoredFrames, cached
+from tmics_space.data.shots import find_gaps, split_at_cuts
+from tmics_space.data.stored import Frames, cached
 from tmics_space.data.windows import random_view, window_indices
 
 _ROOM = 1.5  # times the view: the picture over which a synthetic camera moves
-
-
-Frames: TypeAlias = Tensor | StoredFrames
-"""(frames, 3, height, width) uint8; of either kind `frames[:]` is a tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +61,7 @@ def load_clips(
     motion: CameraMotion | None = None,
 ) -> list[Clip]:
     """Read clean films (video files, folders of frames, photographs), cut them into shots, and let it rain on each.
+    A gap in the numbers of a folder's frames is a cut.
 
     sources: the films, by name or to be named after their files.
     preset, seed, rains: kind of rain (none: clean clips only), its seed, and how many rainy versions of each shot. A
@@ -82,8 +79,10 @@ def load_clips(
     for film, source in _named(sources).items():
         wanted = None if limit is None else limit * stride
         room = size if motion is None or size is None else (int(size[0] * _ROOM), int(size[1] * _ROOM))
-        read = itertools.islice(iterate_frames(source), 0, wanted, stride)
-        shots = split_at_cuts(torch.stack([fit(frame, room) for frame in read]))
+        stream = iterate_frames(source)
+        clip = torch.stack([fit(frame, room) for frame in itertools.islice(stream, 0, wanted, stride)])
+        gaps = {-(-gap // stride) for gap in stream.cuts}  # at the first frame read behind each
+        shots = split_at_cuts(clip, [gap for gap in gaps if gap < len(clip)])
         for number, shot in enumerate(shots):
             name = film if len(shots) == 1 else f"{film}/{number}"
             if motion is not None and size is not None:
@@ -99,13 +98,20 @@ def load_clips(
 
 
 def load_pairs(pairs: Iterable[PairedClip], limit: int | None = None) -> list[Clip]:
-    """Clips of a paired data set, at most `limit` frames of each, which stay on disk but for those that were read last
-    (`tmics_space.data.stored.CACHE` bytes of all). Raises `InvalidFileError`."""
+    """Clips of a paired data set, at most `limit` frames of each, divided where frame numbers are missing.
+
+    Those of video files are read into memory, images stay on disk but for those that were read last
+    (`tmics_space.data.stored.CACHE` bytes of all). Raises `InvalidFileError`.
+    """
     clips, read = [], None
     for pair in pairs:
-        read = read or cached(pair.rain[0])
-        rainy, clean = pair.load(0, limit, read)
-        clips.append(Clip(pair.name, pair.film, clean, (rainy,)))
+        if not pair.video:
+            read = read or cached(pair.rain[0])
+        numbers = pair.numbers[:limit]
+        bounds = [0, *find_gaps(numbers), len(numbers)]
+        for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            rainy, clean = pair.load(start, stop, read or read_image)
+            clips.append(Clip(pair.name if len(bounds) == 2 else f"{pair.name}/{part}", pair.film, clean, (rainy,)))
     return clips
 
 

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+import nas.imagefiles
 from nas.errors import ConfigError, InvalidFileError
-from tmics_space.data.video import decode_video, probe_video
+from nas.files import listed
+from nas.imagefiles import read_upright, upright_size
+from tmics_space.data.shots import find_gaps
+from tmics_space.data.video import Film, Span, decode_video, probe_video
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+IMAGE_SUFFIXES = tuple(suffix for suffix in nas.imagefiles.IMAGE_SUFFIXES if suffix != ".gif")
+"""of single images; a GIF file is a film"""
+
 FRAME_RATE = 25.0
 """of clips that state none, in frames per second"""
-
-_EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 @dataclass(frozen=True)
 class FrameStream:
     """A clip on disk. Iterating reads it from its first frame, (3, height, width) uint8 each, in constant memory.
 
-    `frame_count` is what the folder or the container states, `stems` the file names without suffix of a folder's
-    frames (empty for a video), `frame_rate` in frames per second. Reading raises `InvalidFileError` for a frame that
-    cannot be read or has another size than the first.
+    `frame_count` is how many files the folder or packets the video has, `stems` the file names without suffix of a
+    folder's frames (empty for a video), `frame_rate` in frames per second. `cuts` are the places of the frames in
+    front of which numbers are missing: no window may reach across. `film` is set for a video. Reading raises
+    `InvalidFileError` for a frame that cannot be read or has another size than the first.
     """
 
     source: Path
@@ -39,28 +43,42 @@ class FrameStream:
     width: int
     frame_rate: float
     stems: tuple[str, ...]
-    open: Callable[[], Iterable[Tensor]]
+    open: Callable[[], Iterable[tuple[Tensor, Span | None]]]
+    cuts: tuple[int, ...] = ()
+    film: Film | None = None
 
     def __len__(self) -> int:
         return self.frame_count
 
     def __iter__(self) -> Iterator[Tensor]:
-        for index, frame in enumerate(self.open()):
+        return (frame for frame, _ in self.timed())
+
+    def timed(self) -> Iterator[tuple[Tensor, Span | None]]:
+        """The frames, and when a video shows them."""
+        for index, (frame, span) in enumerate(self.open()):
             where = f"{self.source}: frame {self.stems[index] if self.stems else index}"
-            yield _sized(frame, (self.height, self.width), where)
+            yield _sized(frame, (self.height, self.width), where), span
 
 
 def iterate_frames(source: str | Path) -> FrameStream:
     """Open a folder of numbered images, a video file or one image. Raises `InvalidFileError`; for videos, `ConfigError`
-    where PyAV is missing."""
+    if PyAV is missing."""
     path = Path(source)
     if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
-        info = probe_video(path)
-        return FrameStream(path, *info, stems=(), open=lambda: decode_video(path))
-    files = [path] if path.is_file() else frame_files(path)
-    _, height, width = read_image(files[0]).shape
+        film = probe_video(path)
+        size = film.height, film.width
+        return FrameStream(
+            path, film.frame_count, *size, film.frame_rate, (), functools.partial(decode_video, film), film=film
+        )
+    numbered = {0: path} if path.is_file() else numbered_files(path)
+    files = list(numbered.values())
+    height, width = upright_size(files[0])
     stems = tuple(file.stem for file in files)
-    return FrameStream(path, len(files), height, width, FRAME_RATE, stems, lambda: map(read_image, files))
+
+    def read() -> Iterator[tuple[Tensor, Span | None]]:
+        return ((read_image(file), None) for file in files)
+
+    return FrameStream(path, len(files), height, width, FRAME_RATE, stems, read, find_gaps(list(numbered)))
 
 
 def read_frames(source: str | Path, start: int = 0, stop: int | None = None, step: int = 1) -> Tensor:
@@ -72,7 +90,7 @@ def read_frames(source: str | Path, start: int = 0, stop: int | None = None, ste
         raise ConfigError(f"frames {start}:{stop}:{step}: expected 0 <= start < stop and a step of 1 or more")
     path = Path(source)
     if path.is_dir():
-        chosen = frame_files(path)[start:stop:step]
+        chosen = list(numbered_files(path).values())[start:stop:step]
         frames = list(_alike(chosen)) if chosen else []
     else:
         frames = list(itertools.islice(iterate_frames(path), start, stop, step))
@@ -82,34 +100,12 @@ def read_frames(source: str | Path, start: int = 0, stop: int | None = None, ste
 
 
 def read_image(path: str | Path) -> Tensor:
-    """One 8-bit image as RGB, (3, height, width) uint8. Raises `InvalidFileError`."""
-    with _opened(path) as image:
-        pixels = np.array(image.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    """One 8-bit image, upright, as RGB, (3, height, width) uint8. Raises `InvalidFileError`."""
+    return torch.from_numpy(np.array(read_upright(path))).permute(2, 0, 1).contiguous()
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """The (height, width) of an 8-bit image, from its head alone. Raises `InvalidFileError`."""
-    with _opened(path) as image:
-        return image.height, image.width
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _EIGHT_BITS:
-                raise InvalidFileError(f"{path}: an image of mode '{image.mode}'; expected 8 bits per colour")
-            yield image
-    except FileNotFoundError as error:
-        raise InvalidFileError(f"{path}: no such file; expected an image") from error
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        expected = f"a readable image ({', '.join(IMAGE_SUFFIXES)})"
-        raise InvalidFileError(f"{path}: {' '.join(str(error).split())}; expected {expected}") from error
-
-
-def frame_files(folder: str | Path) -> list[Path]:
-    """The images of a folder in the order of the last integer in their names; other files are ignored.
+def numbered_files(folder: str | Path) -> dict[int, Path]:
+    """The images of a folder by the last integer in their names, ascending; other and hidden files are ignored.
 
     Raises `InvalidFileError` for a missing or empty folder, and for names without a number or with equal ones.
     """
@@ -117,8 +113,8 @@ def frame_files(folder: str | Path) -> list[Path]:
     if not path.is_dir():
         raise InvalidFileError(f"{path}: no such folder or file; expected a folder of numbered images or a video")
     numbered: dict[int, Path] = {}
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() not in IMAGE_SUFFIXES or file.name.startswith("."):
+    for file in listed(path):
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         numbers = re.findall(r"\d+", file.stem)
         if not numbers:
@@ -128,7 +124,7 @@ def frame_files(folder: str | Path) -> list[Path]:
             raise InvalidFileError(f"{file}: the same frame number as {other.name}; expected one file a frame")
     if not numbered:
         raise InvalidFileError(f"{path}: no image in this folder; expected {', '.join(IMAGE_SUFFIXES)} files")
-    return [numbered[key] for key in sorted(numbered)]
+    return dict(sorted(numbered.items()))
 
 
 def _alike(files: Iterable[Path]) -> Iterator[Tensor]:

@@ -11,12 +11,13 @@ import msgspec
 import yaml
 
 from nas.errors import InvalidFileError, UnknownNameError
+from tmics_space.data.frames import IMAGE_SUFFIXES
 
 _SHIPPED = Path(__file__).with_name("layouts.yaml")
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Paths below the root of the rainy and the clean frames, without suffix: see `Layout`."""
+    """Paths below the root of the rainy and the clean frames, or video files, without suffix: see `Layout`."""
 
     rain: str
     truth: str
@@ -25,25 +26,32 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A paired data set. A path's parts are regular expressions with the placeholders {clip}, {frame}, {version}.
 
+    A path without {frame} is that of video files, one without {clip} that of a single clip.
+
+    splits: one pair of paths for each, or several, of which the first that finds pairs counts.
     clip, frame: the regular expressions of these names; a frame's is of digits, read as an integer.
     start: frames of a lower number are left out.
     crop: frames are cut at the right and the bottom to a multiple of it, in px.
     """
 
-    splits: dict[str, Split]
+    splits: dict[str, Split | tuple[Split, ...]]
     summary: str = ""
     clip: str = r"[^/]+"
     frame: str = r"\d+"
     start: int = 0
     crop: Annotated[int, msgspec.Meta(ge=1)] = 1
-    suffixes: tuple[str, ...] = (".png", ".jpg", ".jpeg")
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES
 
     def __post_init__(self) -> None:
-        for name, split in self.splits.items():
-            for path in (split.rain, split.truth):
-                missing = {"clip", "frame"} - {key for part in path.split("/") for key in self.pattern(part).groupindex}
-                if missing:
-                    raise ValueError(f"splits.{name}: '{path}' has no {{{sorted(missing)[0]}}}")
+        for name in self.splits:
+            for split in self.split(name):
+                rain, truth = (
+                    {key for part in path.split("/") for key in self.pattern(part).groupindex} - {"version"}
+                    for path in (split.rain, split.truth)
+                )
+                if lacking := sorted(rain ^ truth):
+                    path = split.rain if lacking[0] in truth else split.truth
+                    raise ValueError(f"splits.{name}: '{path}' has no {{{lacking[0]}}}, unlike its partner")
 
     def pattern(self, part: str) -> re.Pattern[str]:
         """The compiled regular expression of one part of a path."""
@@ -58,11 +66,12 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         except re.error as error:
             raise ValueError(f"'{part}' is not a regular expression: {error}") from error
 
-    def split(self, name: str) -> Split:
-        """Raises `UnknownNameError`."""
+    def split(self, name: str) -> tuple[Split, ...]:
+        """Where its pairs may be. Raises `UnknownNameError`."""
         if name not in self.splits:
             raise UnknownNameError("split", name, self.splits)
-        return self.splits[name]
+        found = self.splits[name]
+        return (found,) if isinstance(found, Split) else found
 
 
 @functools.cache

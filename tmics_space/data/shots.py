@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -32,9 +32,20 @@ def find_cuts(clip: Tensor) -> list[int]:
     return cuts
 
 
-def split_at_cuts(clip: Tensor) -> list[Tensor]:
-    """The shots of a clip (frames, ...), as views of it."""
-    bounds = [0, *find_cuts(clip), len(clip)]
+def find_gaps(numbers: Sequence[int]) -> tuple[int, ...]:
+    """The places in ascending frame numbers in front of which some are missing.
+
+    They follow one another at the smallest step there is: every fifth frame has no gap, and a gap has room for one
+    frame more, so that time stamps may tremble.
+    """
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    gap = 2 * min(steps, default=0)
+    return tuple(place for place, step in enumerate(steps, 1) if step >= gap)
+
+
+def split_at_cuts(clip: Tensor, known: Collection[int] = ()) -> list[Tensor]:
+    """The shots of a clip (frames, ...), as views of it; others are `known` to begin at these frames."""
+    bounds = sorted({0, *find_cuts(clip), *known, len(clip)})
     return [clip[start:stop] for start, stop in itertools.pairwise(bounds)]
 
 

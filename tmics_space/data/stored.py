@@ -6,12 +6,14 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from nas.errors import InvalidFileError
-from tmics_space.data.frames import image_size, read_image
+from nas.imagefiles import upright_size
+from tmics_space.data.frames import read_image
 
 CACHE = 2**30
 """Bytes of frames that a data set keeps in memory."""
@@ -41,15 +43,15 @@ class StoredFrames:
         self._require(self.files[:1], other.files[0])
 
     def _require(self, files: Sequence[Path], like: Path) -> None:
-        height, width = image_size(like)
+        height, width = upright_size(like)
         for file in files:
-            if (found := image_size(file)) != (height, width):
+            if (found := upright_size(file)) != (height, width):
                 raise InvalidFileError(f"{file}: {found[1]}x{found[0]}; expected {width}x{height} as {like}")
 
     @functools.cached_property
     def shape(self) -> torch.Size:
         """(frames, 3, height, width)"""
-        return torch.Size((len(self.files), 3, *(side - side % self.crop for side in image_size(self.files[0]))))
+        return torch.Size((len(self.files), 3, *(side - side % self.crop for side in upright_size(self.files[0]))))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -66,7 +68,11 @@ class StoredFrames:
         return self.read(file)[:, :height, :width]
 
 
+Frames: TypeAlias = Tensor | StoredFrames
+"""(frames, 3, height, width) uint8; of either kind `frames[:]` is a tensor."""
+
+
 def cached(like: Path) -> Read:
     """`read_image` that keeps the images it has returned last, as many as `CACHE` holds of the size of `like`."""
-    height, width = image_size(like)
+    height, width = upright_size(like)
     return functools.lru_cache(max(CACHE // (3 * height * width), 1))(read_image)

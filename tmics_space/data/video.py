@@ -2,89 +2,285 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nas.errors import ConfigError, InvalidFileError
+from tmics_space.data.container import stated_size
 
 if TYPE_CHECKING:
-    from av import VideoFrame
-    from av.container import InputContainer
+    from av import Packet, VideoFrame
+    from av.container import InputContainer, OutputContainer
     from av.video.stream import VideoStream
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
 """of the video files that can be written; any that FFmpeg knows can be read"""
 
+READ_SUFFIXES = (*VIDEO_SUFFIXES, ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif")
+"""of what is taken for a video file in a folder"""
+
 _ACCURATE = 4 | 0x2000 | 0x40000 | 0x80000
 """FFmpeg's bicubic, full chroma, accurate rounding, bit-exact: its shortcuts darken a picture by more than 1 of 255"""
+
+_STATE_THEIR_LENGTH = ("mov", "matroska", "avi")
+"""FFmpeg's names of the containers that say how long they are; of others it guesses."""
+
+_FINEST = {"libx264": Fraction(1, 10**8), "ffv1": Fraction(1, 10**8), "mpeg4": Fraction(1, 60_000)}
+"""The finest unit of a clock that an encoder takes."""
+
+_SHORTEST = Fraction(1, 240)
+"""For how many seconds an AVI file shows a frame at least."""
 
 _BT601 = 6  # FFmpeg's SMPTE170M: the matrix its scaler writes, so players must be told of it
 
 
-def probe_video(path: Path) -> tuple[int, int, int, float]:
-    """(frames, height, width, frames per second) as the container states them, of the upright picture.
+class Span(NamedTuple):
+    """When a frame is shown: from when, in seconds on the clock of its film, and how long (0 if that is not known)."""
 
-    Raises `InvalidFileError` for a file without readable video, `ConfigError` where PyAV is missing.
+    start: Fraction
+    length: Fraction
+
+
+class Film(NamedTuple):
+    """A video file and what it holds, upright."""
+
+    path: Path
+    frame_count: int
+    height: int
+    width: int
+    frame_rate: float
+    """in frames per second, the mean if it is not `steady`"""
+    steady: bool
+    """whether no frame is shown earlier or later than at a constant rate by half a frame or more"""
+    step: Fraction
+    """the shortest time from one frame to the next, in seconds"""
+    time_base: Fraction
+    """the unit of its clock, in seconds"""
+    aspect: Fraction
+    """how wide a pixel is for its height"""
+    late: Fraction
+    """when the third frame from the end begins, in seconds: what is decoded must come as far"""
+    clocked: bool
+    """whether its frames carry the times at which they are shown; those of AVI files have an order alone"""
+
+
+def probe_video(path: Path) -> Film:
+    """What a video file holds, by its packets and its first frame.
+
+    Raises `InvalidFileError` for a file without readable video, and for one that is cut; `ConfigError` if PyAV is
+    missing.
     """
     with _open(path) as container:
         stream = container.streams.video[0]
-        count, rate = stream.frames, stream.average_rate
         first = next(container.decode(stream), None)
         if first is None:
-            raise InvalidFileError(f"{path}: a video without frames")
+            raise InvalidFileError(f"{path}: a video without frames{_cut(path)}")
         _, height, width = _tensor(first).shape
-    if not count:  # Matroska does not state it: count packets, which needs no decoding
-        with _open(path) as container:
-            count = sum(1 for packet in container.demux(container.streams.video[0]) if packet.size)
-    return count, height, width, float(rate or 25)
+        aspect, rate = stream.sample_aspect_ratio or Fraction(1), stream.average_rate or Fraction(25)
+        clock, clocked = stream.time_base or 1 / rate, _clocked(container)
+    starts = _starts(path)
+    count = len(starts)
+    mean = (starts[-1] - starts[0]) / max(count - 1, 1)
+    return Film(
+        path=path,
+        frame_count=count,
+        height=height,
+        width=width,
+        frame_rate=float(rate),
+        steady=all(abs(start - starts[0] - number * mean) <= mean / 2 for number, start in enumerate(starts)),
+        step=min((after - before for before, after in itertools.pairwise(starts)), default=1 / rate),
+        time_base=clock,
+        aspect=1 / aspect if first.rotation % 180 else aspect,
+        late=starts[max(count - 3, 0)],
+        clocked=clocked,
+    )
 
 
-def decode_video(path: Path) -> Iterator[Tensor]:
-    """The frames of a video, upright, (3, height, width) uint8 each. Raises as `probe_video`."""
-    with _open(path) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        for frame in container.decode(container.streams.video[0]):
-            yield _tensor(frame)
+def decode_video(film: Film) -> Iterator[tuple[Tensor, Span | None]]:
+    """The frames of a video, upright, (3, height, width) uint8 each, and when each is shown, if the file says so.
+
+    Raises `InvalidFileError` that names the frame from which on the file cannot be decoded.
+    """
+    count, shown = 0, film.late
+    order = None if film.clocked else iter(_starts(film.path))
+    with _open(film.path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        frames = container.decode(stream)
+        while (frame := _next(frames, f"{film.path}: frame {count}")) is not None:
+            count += 1
+            base, pts = frame.time_base or film.time_base, frame.pts
+            start = None if pts is None else pts * base
+            if order is not None:
+                start = next(order, None)
+            shown = shown if start is None else start
+            yield _tensor(frame), None if start is None else Span(start, (frame.duration or 0) * base)
+    if shown < film.late:
+        raise InvalidFileError(f"{film.path}: frame {count}: cannot be decoded, nor any after it: the file is damaged")
 
 
 @contextmanager
-def encode_video(path: Path, frame_rate: float) -> Iterator[Callable[[Tensor, str], None]]:
+def encode_video(
+    path: Path, frame_rate: float, like: Film | None = None
+) -> Iterator[Callable[[Tensor, str, Span | None], None]]:
     """A function that appends a frame (3, height, width) uint8 to a new video file, which is complete at the end.
 
-    `.mkv` is lossless (FFV1, RGB); the others are H.264, or MPEG-4 where FFmpeg was built without it.
+    `.mkv` is lossless (FFV1, RGB); the others are H.264, or MPEG-4 if FFmpeg was built without it. With `like`, frames
+    are shown when their spans say, and the sound of that film is copied as it is; without, one after another at the
+    frame rate. Raises `ConfigError` for a container that cannot hold such times or such sound.
     """
     av = _av()
-    lossless = path.suffix.lower() == ".mkv"
+    lossless, avi = path.suffix.lower() == ".mkv", path.suffix.lower() == ".avi"
     codec = "ffv1" if lossless else "libx264" if "libx264" in av.codecs_available else "mpeg4"
     options = {"libx264": {"crf": "16"}, "mpeg4": {"qscale": "2", "flags": "+qscale"}, "ffv1": {}}[codec]
-    with av.open(str(path), mode="w") as container:
-        stream: VideoStream | None = None
+    clock = None if like is None else max(like.time_base, _FINEST[codec])
+    rate = Fraction(frame_rate).limit_denominator(10_000)
+    if avi and like is not None:  # it shows frames at multiples of one time
+        clock = None if like.steady else max(like.step, _SHORTEST)
+        rate = 1 / clock if clock is not None else rate
+    if avi or (like is not None and not like.steady):
+        options = options | {
+            "bf": "0"
+        }  # frames in the order in which they are shown, by which alone such ends are right
+    with av.open(str(path), mode="w") as container, ExitStack() as stack:
+        stream: VideoStream = container.add_stream(codec, rate, options)
+        sound = None
+        if like is not None:
+            sound = _Sound(stack.enter_context(av.open(str(like.path))), container)
+        count = last = 0
 
-        def write(frame: Tensor, stem: str) -> None:
-            nonlocal stream
+        def write(frame: Tensor, stem: str, span: Span | None = None) -> None:
+            nonlocal count, last
             height, width = frame.shape[1:]
-            if stream is None:
-                stream = container.add_stream(codec, Fraction(frame_rate).limit_denominator(10_000), options)
+            if not stream.codec_context.is_open:
                 stream.width, stream.height = width, height
                 even = height % 2 == 0 and width % 2 == 0
                 stream.pix_fmt = "bgr0" if lossless else "yuv420p" if even else "yuv444p"
+                if clock is not None:
+                    stream.codec_context.time_base = clock
+                if like is not None:
+                    stream.codec_context.sample_aspect_ratio = like.aspect
                 if not lossless:
                     stream.codec_context.colorspace = _BT601
+                if sound is not None:
+                    sound.begin()
             pixels = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
             picture = av.VideoFrame.from_ndarray(pixels, "rgb24")
-            container.mux(stream.encode(picture.reformat(format=stream.pix_fmt, interpolation=_ACCURATE)))
+            picture = picture.reformat(format=stream.pix_fmt, interpolation=_ACCURATE)
+            start, length = span or (count / rate, 1 / rate)
+            if clock is not None:
+                last = max(round(start / clock), last + 1) if count else round(start / clock)  # no two at one time
+                picture.time_base, picture.pts, picture.duration = clock, last, round(length / clock)
+            count += 1
+            container.mux(stream.encode(picture))
+            if sound is not None:
+                sound.copy(until=start)
 
         yield write
-        if stream is not None:
+        if stream.codec_context.is_open:
             container.mux(stream.encode(None))
+            if sound is not None:
+                sound.copy()
+
+
+class _Sound:
+    """The sound of a film on its way into another one, packet by packet."""
+
+    def __init__(self, source: InputContainer, sink: OutputContainer) -> None:
+        self._source, self._sink = source, sink
+        streams = source.streams.audio
+        try:
+            self._streams = {stream.index: sink.add_stream_from_template(stream) for stream in streams}
+        except ValueError as error:
+            raise self._refused() from error
+        self._packets = source.demux(*streams) if streams else iter(())
+        self._waiting: Packet[Any] | None = None
+
+    def begin(self) -> None:
+        """Write the head of the new film; raises `ConfigError` if that has no place for the sound."""
+        try:
+            self._sink.start_encoding()
+        except ValueError as error:
+            if not self._streams:
+                raise
+            raise self._refused() from error
+
+    def copy(self, until: Fraction | None = None) -> None:
+        """Copy the packets that begin before a time in seconds, or all that are left."""
+        while (packet := self._waiting or _next(self._packets, f"{self._source.name}: its sound")) is not None:
+            self._waiting = packet
+            if packet.dts is not None and packet.time_base is not None:  # else it marks the end
+                if until is not None and packet.dts * packet.time_base >= until:
+                    return
+                packet.stream = self._streams[packet.stream_index]
+                self._sink.mux(packet)
+            self._waiting = None
+
+    def _refused(self) -> ConfigError:
+        names = ", ".join(stream.codec_context.name for stream in self._source.streams.audio)
+        suffix = Path(self._sink.name).suffix
+        return ConfigError(f"{suffix} cannot hold the sound of {self._source.name} ({names}): write to a .mkv file")
+
+
+def _starts(path: Path) -> list[Fraction]:
+    """When each frame begins, in seconds, ascending; raises `InvalidFileError` if the file ends too early."""
+    starts: list[Fraction] = []
+    end = Fraction(0)
+    with _open(path) as container:
+        clocked = _clocked(container)
+        video, packets = container.streams.video[0].index, container.demux()
+        while (packet := _next(packets, f"{path}: frame {len(starts)}")) is not None:
+            if packet.size and not packet.is_discard:
+                base = packet.time_base or Fraction(0)
+                time = packet.pts if clocked and packet.pts is not None else packet.dts
+                start = (time or 0) * base
+                end = max(end, start + (packet.duration or 0) * base)
+                if packet.stream_index == video:
+                    starts.append(start)
+        whole = container.duration if container.format.name.startswith(_STATE_THEIR_LENGTH) else None
+    starts.sort()
+    where = f"{path}: frame {len(starts)}: the film stops here"
+    if cut := _cut(path):
+        copy = f"ffmpeg -i {path.name} -c copy rest{path.suffix}"
+        raise InvalidFileError(f"{where}{cut}; get all of it, or take what is there by `{copy}`")
+    longest = max((after - before for before, after in itertools.pairwise(starts)), default=Fraction(0))
+    if whole is not None and end + longest < Fraction(9, 10) * whole / 10**6:  # the last frame may be shown long
+        raise InvalidFileError(f"{where}, after {float(end):.2f} of {whole / 10**6:.2f} s: the file is damaged")
+    return starts
+
+
+def _clocked(container: InputContainer) -> bool:
+    """Whether packets carry the time at which their frame is shown; those of AVI files have an order alone."""
+    return container.format.name != "avi"
+
+
+def _cut(path: Path) -> str:
+    """Words for a file that is shorter than it says itself."""
+    stated, found = stated_size(path), path.stat().st_size
+    return (
+        "" if stated is None or stated <= found else f": the file is cut, it has {found:,} of at least {stated:,} bytes"
+    )
+
+
+T = TypeVar("T")
+
+
+def _next(items: Iterator[T], where: str) -> T | None:
+    """The next frame or packet, None at the end; raises `InvalidFileError` that begins with `where`."""
+    av = _av()
+    try:
+        return next(items, None)
+    except av.FFmpegError as error:
+        raise InvalidFileError(f"{where}: cannot be decoded ({error.strerror})") from error
 
 
 @contextmanager
@@ -96,7 +292,7 @@ def _open(path: Path) -> Iterator[InputContainer]:
                 raise InvalidFileError(f"{path}: holds no video; expected a video file or a folder of images")
             yield container
     except av.FFmpegError as error:
-        raise InvalidFileError(f"{path}: not a readable video ({error.strerror})") from error
+        raise InvalidFileError(f"{path}: not a readable video ({error.strerror}){_cut(path)}") from error
 
 
 def _av() -> ModuleType:

@@ -15,6 +15,7 @@ from tmics_space.data import (
     load_clips,
     load_pairs,
     moving_texture,
+    paired_dataset,
     rain,
     sample,
     split_clips,
@@ -192,3 +193,36 @@ def test_what_cannot_be_sampled() -> None:
         sample([Clip("0", "0", CLIPS[0].frames)], 0, 0)
     with pytest.raises(ConfigError, match="crop of 64 px does not fit frames of 50x40"):
         sample(CLIPS, 0, 0)
+
+
+def test_a_gap_in_the_numbers_divides_a_film(tmp_path: Path) -> None:
+    frames = moving_texture(14, 20, 24)
+    with write_frames(tmp_path / "film") as write:
+        for number, frame in zip([*range(1, 7), *range(10, 18)], frames, strict=True):
+            write(frame, str(number))
+    whole = load_clips([tmp_path / "film"])
+    assert [(clip.name, clip.film, len(clip.frames)) for clip in whole] == [
+        ("film/0", "film", 6),
+        ("film/1", "film", 8),
+    ]
+    assert torch.equal(torch.cat([clip.frames for clip in whole]), frames)
+    halved = load_clips([tmp_path / "film"], stride=4, shortest=1)  # frames 1, 5, 11, 15
+    assert [clip.frames.tolist() for clip in halved] == [frames[[0, 4]].tolist(), frames[[8, 12]].tolist()]
+    assert len(load_clips([tmp_path / "film"], limit=6)) == 1
+
+
+def test_a_gap_in_the_numbers_divides_a_pair(tmp_path: Path) -> None:
+    """Also one that is there because a frame has no partner."""
+    frames = moving_texture(5, 20, 24)
+    for side, numbers in (("rain", (1, 2, 3, 7, 8)), ("gt", (1, 2, 3, 4, 7, 8))):
+        with write_frames(tmp_path / side / "a") as write:
+            for number in numbers:
+                write(frames[min(number, 8) % 4], str(number))
+    (pair,) = paired_dataset(tmp_path, "pairs", "all").clips
+    assert pair.numbers == (1, 2, 3, 7, 8)
+    clips = load_pairs([pair])
+    assert [(clip.name, clip.film) for clip in clips] == [("a/0", "a"), ("a/1", "a")]
+    for clip, numbers in zip(clips, ((1, 2, 3), (7, 8)), strict=True):
+        for side in (clip.frames, *clip.rainy):
+            assert torch.equal(side[:], frames[[number % 4 for number in numbers]])
+    assert [clip.name for clip in load_pairs([pair], limit=3)] == ["a"]

@@ -6,10 +6,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from nas.errors import InvalidFileError
-from tmics_space.data import Layout, PairedDataset, layouts, paired_dataset
+from tmics_space.data import (
+    Layout,
+    PairedDataset,
+    layouts,
+    load_pairs,
+    moving_texture,
+    paired_dataset,
+    write_frames,
+)
+from tmics_space.data.layouts import Split
 
 RAINY, CLEAN = 200, 50
 """red of the rainy and the clean images; their green is ten times the frame number, their blue the clip's"""
@@ -172,7 +182,7 @@ def test_pairs_of_different_sizes(tmp_path: Path) -> None:
 def test_a_frame_that_is_no_integer(tmp_path: Path) -> None:
     for side in ("rain", "gt"):
         save(tmp_path / side / "a" / "one.png", RAINY)
-    layout = Layout({"all": layouts()["pairs"].split("all")}, frame="[a-z]+")
+    layout = Layout({"all": layouts()["pairs"].split("all")[0]}, frame="[a-z]+")
     with pytest.raises(InvalidFileError, match=r"one\.png: frame '.*' is not an integer"):
         paired_dataset(tmp_path, layout, "all")
 
@@ -182,3 +192,74 @@ def test_the_published_size(tmp_path: Path) -> None:
         save(tmp_path / "frames_light_test_JPEG" / "10" / f"{kind}-1.jpg", RAINY, size=(889, 500))
     (clip,) = paired_dataset(tmp_path, "rainsyn-light-a", "test").clips
     assert clip.load()[0].shape == (1, 3, 500, 888)
+
+
+@pytest.mark.parametrize(("split", "folder"), [("all", "."), ("train", "train"), ("test", "test")])
+def test_pairs_of_video_files(tmp_path: Path, split: str, folder: str) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    clean = moving_texture(7, 22, 26)
+    wet = clean.flip(1)
+    for side, clip, frames in (("rain", "b", wet), ("gt", "b", clean), ("rain", "a", wet[:5]), ("gt", "a", clean)):
+        with write_frames(tmp_path / folder / side / f"{clip}.mkv") as write:
+            for frame in frames:
+                write(frame)
+    (tmp_path / folder / "rain" / "Thumbs.db").touch()
+    dataset = paired_dataset(tmp_path, "pairs", split)
+    assert dataset.skipped == ("clip a: frames from 5 to 6 have no rainy image",)
+    assert [(clip.name, clip.numbers) for clip in dataset.clips] == [("a", tuple(range(5))), ("b", tuple(range(7)))]
+    for pair, count in zip(dataset.clips, (5, 7), strict=True):
+        assert all(map(torch.equal, pair.load(), (wet[:count], clean[:count])))
+        assert all(map(torch.equal, pair.load(1, 3), (wet[1:3], clean[1:3])))
+    (clip, _) = load_pairs(dataset.clips, limit=2)
+    assert torch.equal(clip.frames[:], clean[:2])
+    assert torch.equal(clip.rainy[0][:], wet[:2])
+    layout = Layout({"all": Split("rain/{clip}", "gt/{clip}")}, crop=4)
+    (pair, _) = paired_dataset(tmp_path / folder, layout, "all").clips
+    assert [frames.shape for frames in pair.load()] == [(5, 3, 20, 24)] * 2
+    with write_frames(tmp_path / folder / "gt" / "b.avi") as write:
+        write(clean[0])
+    with pytest.raises(InvalidFileError, match=r"b\.mkv: the same clip as .*b\.avi"):
+        paired_dataset(tmp_path, "pairs", split)
+
+
+def test_pairs_of_video_files_of_different_sizes(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed")
+    for side, size in (("rain", (22, 26)), ("gt", (22, 24))):
+        with write_frames(tmp_path / side / "a.mkv") as write:
+            write(moving_texture(1, *size)[0])
+    (clip,) = paired_dataset(tmp_path, "pairs", "all").clips
+    with pytest.raises(InvalidFileError, match=r"gt/a\.mkv: 24x22; expected 26x22 as .*rain/a\.mkv"):
+        clip.load()
+
+
+def test_a_flat_pair_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (8, 9, 10):
+        save(tmp_path / "walk" / "rain" / f"rainy_{number}.tif", RAINY, number)
+        save(tmp_path / "walk" / "gt" / f"{number}.webp", CLEAN, number)
+    monkeypatch.chdir(tmp_path / "walk")
+    for root in (tmp_path / "walk", Path()):
+        check(paired_dataset(root, "pairs", "all"), ["walk"], (8, 9, 10))
+
+
+@pytest.mark.parametrize("hidden", ["rain/.ipynb_checkpoints/1-checkpoint.png", "gt/a/._2.png", "rain/a/.1.png.swp"])
+def test_hidden_files_and_folders_are_no_data(tmp_path: Path, hidden: str) -> None:
+    for number in (2, 3):
+        for side, red in (("rain", RAINY), ("gt", CLEAN)):
+            save(tmp_path / side / "a" / f"{number}.png", red, number)
+    (tmp_path / hidden).parent.mkdir(exist_ok=True)
+    (tmp_path / hidden).write_bytes(b"no image")
+    dataset = paired_dataset(tmp_path, "pairs", "all")
+    check(dataset, ["a"], (2, 3))
+    assert dataset.skipped == ()
+
+
+def test_names_that_do_not_match_are_shown(tmp_path: Path) -> None:
+    for side in ("rain", "gt"):
+        save(tmp_path / side / "a" / "1_clean.png", RAINY)
+    with pytest.raises(
+        InvalidFileError, match=r"\(clip a: no rainy frame; 'rain/a/1_clean\.png' does not match; 'gt/a/1_"
+    ):
+        paired_dataset(tmp_path, "pairs", "all")
+    layout = Layout({"all": Split("rain/{clip}/.*?{frame}", "gt/{clip}/.*?{frame}")}, suffixes=(".jpg",))
+    with pytest.raises(InvalidFileError, match=r"'rain/a/1_clean\.png' does not match"):
+        paired_dataset(tmp_path, layout, "all")

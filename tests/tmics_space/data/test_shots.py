@@ -82,3 +82,8 @@ def test_too_few_films() -> None:
         split_clips([])
     with pytest.raises(ConfigError, match="expected positive numbers"):
         split_clips(shots(1, 1, 1), (1, 0, 1))
+
+
+def test_shots_also_begin_where_it_is_known() -> None:
+    clip = moving_texture(6, 16, 16)
+    assert [len(shot) for shot in split_at_cuts(clip, [2, 5])] == [2, 3, 1]

@@ -136,3 +136,27 @@ def test_the_current_folder_is_no_target(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidFileError, match="exists already"), write_frames("."):
         pytest.fail("work began")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg", ".PNG"])
+def test_one_image(tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"out{suffix}"
+    (frame,) = moving_texture(1, 18, 20)
+    with write_frames(target) as write:
+        write(frame)
+        assert not target.exists()
+    (found,) = read_frames(target)
+    assert (found.int() - frame.int()).abs().max() <= (12 if suffix in (".jpg", ".jpeg") else 0)
+    with pytest.raises(InvalidFileError, match="exists already"), write_frames(target):
+        pytest.fail("work began")
+
+
+def test_more_frames_than_one_image_has_room_for(tmp_path: Path) -> None:
+    def write_both() -> None:
+        with write_frames(tmp_path / "out.png") as write:
+            for frame in moving_texture(2, 8, 10):
+                write(frame)
+
+    with pytest.raises(ConfigError, match=r"out\.png: is one image, but there are more frames; write to a folder or a"):
+        write_both()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,65 @@
+"""How large a video file says that it is: what tells one that is whole from one that was cut."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+
+def stated_size(path: Path) -> int | None:
+    """The bytes that a file has by the sizes of its outermost parts: of MP4 and QuickTime (ISO 14496-12, 4.2), Matroska
+    and WebM (RFC 8794), and AVI (RIFF). None for others, and for one that leaves it open, such as a live recording."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        file.seek(0)
+        if head[:4] == _EBML:
+            return _matroska(file)
+        if head[:4] == b"RIFF":
+            return _riff(file)
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+            return _boxes(file)
+    return None
+
+
+def _matroska(file: BinaryIO) -> int | None:
+    """A header, and a segment that holds all the rest."""
+    while (name := file.read(4)) in (_EBML, _SEGMENT):
+        first = file.read(1)
+        if not first or not first[0]:
+            return None
+        length = 9 - first[0].bit_length()  # bytes of the size; as many bits less one are zero before it
+        size = int.from_bytes(first + file.read(length - 1), "big") - (1 << 7 * length)
+        if name == _SEGMENT:
+            return None if size == (1 << 7 * length) - 1 else file.tell() + size  # all ones: not known
+        file.seek(size, os.SEEK_CUR)
+    return None
+
+
+def _riff(file: BinaryIO) -> int | None:
+    """One or more chunks, one behind the other; their sizes are 0 until the writer ends."""
+    end = 0
+    while len(head := file.read(8)) == 8 and head[:4] == b"RIFF":
+        (size,) = struct.unpack("<I", head[4:])
+        if not size:
+            return None
+        end += 8 + size + size % 2
+        file.seek(end)
+    return end
+
+
+def _boxes(file: BinaryIO) -> int | None:
+    """Boxes, one behind the other; what looks like none may stand behind them."""
+    end = 0
+    while len(head := file.read(8)) == 8 and head[4:].isascii():
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:
+            size = int.from_bytes(file.read(8), "big")
+        if size < 8:  # 0: up to the end of the file
+            break
+        end += size
+        file.seek(end)
+    return end
