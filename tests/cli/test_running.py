@@ -98,7 +98,7 @@ def test_derive_from_an_unfinished_search(nas: Nas, refused: Refused, searched: 
     assert nas("derive", tmp_path / "run").out == (searched / "genotype.yaml").read_text()
     message = refused("draw", tmp_path / "run")
     assert message.endswith("`nas derive` writes that of an unfinished search")
-    (tmp_path / "run" / "checkpoints" / "last.pt").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     assert "no checkpoint yet" in refused("derive", tmp_path / "run")
     assert "nowhere: not the folder of a search" in refused("derive", tmp_path / "nowhere")
 
@@ -176,6 +176,7 @@ def test_a_run_of_another_process(refused: Refused, searched: Path, tmp_path: Pa
     assert "another process is using it" in message
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_damaged_checkpoint(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
     shutil.copytree(searched, tmp_path / "run")
     last, previous = (tmp_path / "run" / "checkpoints" / name for name in ("last.pt", "previous.pt"))
