@@ -10,8 +10,8 @@ import platform
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 
 from nas import checkpoint
 from nas.errors import ConfigError, InvalidFileError
-from nas.files import convert, dump_yaml, parse_yaml, read_text, write_text
+from nas.files import convert, dump_yaml, parse_yaml, read_text, write_text, writing
 from nas.genotype import Genotype
 from nas.planner import native
 
@@ -101,7 +101,7 @@ class Run:
         self.stop = lambda: False
         self._lock = _lock(path)
         _remove_temporary(path)
-        with _writing(path / METRICS):  # unbuffered: a record reaches the system before the next step begins
+        with writing(path / METRICS):  # unbuffered: a record reaches the system before the next step begins
             self._metrics = (path / METRICS).open("ab", buffering=0)
         self._checksum = 0  # of the metrics
         self._files: dict[str, str] = {}  # what a checkpoint counts on besides the metrics, by name
@@ -209,7 +209,7 @@ class Run:
         head = {"kind": kind} if step is None else {"step": step, "kind": kind}
         line = msgspec.json.encode({**head, **values}) + b"\n"
         self._require_folder()
-        with _writing(self.path / METRICS):
+        with writing(self.path / METRICS):
             if self._metrics.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._checksum = zlib.crc32(line, self._checksum)
@@ -217,7 +217,7 @@ class Run:
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Save plain state as `checkpoints/last.pt`: `resume` goes on from here. The one before is kept beside it."""
         self._require_folder()
-        with _writing(self.path / METRICS):
+        with writing(self.path / METRICS):
             os.fsync(self._metrics.fileno())  # before the checkpoint that counts on these records
         size = os.fstat(self._metrics.fileno()).st_size
         content = {"metrics": size, "checksum": self._checksum, "files": self._files, "state": dict(state)}
@@ -334,16 +334,8 @@ def _read_state(
     raise InvalidFileError(f"{problem}; restore it from a copy, or start the run again in another folder") from problem
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be written: {error.strerror}; mend that and try again") from error
-
-
 def _lock(path: Path) -> IO[str]:
-    with _writing(path):
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         file = (path / _LOCK).open("w")
     try:

@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        InvalidFileError, match=r"last\.pt: cannot be written: No space left on device; mend that and try"
+        InvalidFileError, match=r"last\.pt: cannot be written: No space left on device; fix this and try"
     ):
         checkpoint.save(path, state(2))
     assert same(checkpoint.load(path), state(1))

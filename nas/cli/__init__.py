@@ -1,73 +1,25 @@
-"""The command line: each command a thin call. Heavy imports happen inside the commands, so that `--help` is quick."""
+"""The command line: each command a thin call. Heavy imports happen inside the commands, so that `--help` is quick.
+
+This module imports next to nothing, so that an interruption during the other imports is handled.
+"""
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
-import warnings
 
-from cyclopts import CycloptsError
-from cyclopts.exceptions import MissingArgumentError
+from nas.cli.interrupts import interrupts
 
-from nas.cli import checking, genotypes, inspecting, reporting, running, tuning
-from nas.cli.app import app
-from nas.errors import ConfigError, NASError
-
-__all__ = ["app", "checking", "genotypes", "inspecting", "main", "reporting", "running", "tuning"]
+__all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point of the `nas` command: a user's mistake is one line and exit code 2."""
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _warn
-            app(_import_modules(sys.argv[1:]), exit_on_error=False, print_error=False)
-        sys.stdout.flush()
-    except MissingArgumentError as error:
-        print(f"nas: {_missing(error)}", file=sys.stderr)
-        sys.exit(2)
-    except (NASError, CycloptsError) as error:
-        print(f"nas: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as error:
-        print("; ".join(["nas: interrupted", *map(str, error.args)]), file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        sys.exit(1)
-
-
-def _missing(error: MissingArgumentError) -> str:
-    """What to add to a command that lacks an argument; cyclopts' own words if only its value is missing."""
-    argument = error.argument
-    if argument is None or error.keyword is not None or argument.tokens:
-        return str(error)
-    command = " ".join(["nas", *(error.command_chain or ())])
-    explained = f": {' '.join(argument.parameter.help.split())}" if argument.parameter.help else ""
-    return f"{command}: {argument.name} is missing{explained.rstrip('.')}. See `{command} --help`."
-
-
-def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    """Show a warning as a line of the command, not of the code that gives it."""
-    print(f"nas: warning: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-def _import_modules(arguments: list[str]) -> list[str]:
-    """Take `--import MODULE` out of the arguments and import the modules: the only way to load more code."""
-    rest = []
-    remaining = iter(arguments)
-    for argument in remaining:
-        option, equals, name = argument.partition("=")
-        if option != "--import":
-            rest.append(argument)
-            continue
-        name = name if equals else next(remaining, "")
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ConfigError(f"--import expects the name of a module, found '{name}'")
-        sys.path.insert(0, "")
+    """Entry point of the `nas` command: a user's mistake is one line and exit code 2, a signal one and 128 + signal."""
+    with interrupts:
         try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"--import {name}: {error}") from error
-    return rest
+            from nas.cli import commands
+
+            commands.run(sys.argv[1:])
+        except BaseException as error:  # imports may turn an interruption into an error of their own
+            if not isinstance(error, KeyboardInterrupt) and interrupts.received is None:
+                raise
+            sys.exit(interrupts.tell(error.args if isinstance(error, KeyboardInterrupt) else ()))

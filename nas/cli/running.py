@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from nas.cli.app import app
+from nas.cli.interrupts import interrupts
 from nas.cli.targets import config_of, genotype_of
 from nas.errors import ConfigError
 
@@ -52,7 +53,8 @@ def search(
                 advise(step, advice)
                 update()
 
-            genotype = run_search(loaded, run, on_step, on_epoch)
+            with interrupts.deferred() as run.stop:
+                genotype = run_search(loaded, run, on_step, on_epoch)
         _show_choices(genotype)
         print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out).path}")
 
@@ -108,7 +110,7 @@ def retrain(
     loaded = load_config(config or (Path(genotype, "config.yaml") if searched else found.space), overrides)
     initial = inherit_from(genotype, loaded.retrained(found)) if inherit else None
     with _run(out, loaded, resume) as run:
-        with retrain_view(loaded, quiet=quiet) as on_step:
+        with retrain_view(loaded, quiet=quiet) as on_step, interrupts.deferred() as run.stop:
             network = run_retrain(loaded, found, run, on_step, initial=initial)
         task = loaded.build_task(retraining=True)
         scores = evaluate(network, task)
@@ -216,7 +218,7 @@ def _parts(task: Task) -> dict[str, dict[str, float]]:
 
 @contextmanager
 def _run(folder: Path, config: Config, resume: bool) -> Iterator[Run]:
-    from nas.run import CONFIG, METRICS, Run
+    from nas.run import Run
 
     text = config.dump()
     with Run.open(folder, text) if resume else Run.create(folder, text, config.seed) as run:
@@ -225,7 +227,6 @@ def _run(folder: Path, config: Config, resume: bool) -> Iterator[Run]:
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt("repeat the command with --resume to go on") from error
         except Exception:
-            # What cannot begin leaves no run behind: once the configuration is mended, the same command works.
-            if not resume and not (folder / METRICS).stat().st_size and not (folder / "checkpoints").exists():
-                (folder / CONFIG).unlink()
+            if not resume:  # once the configuration is fixed, the same command works
+                run.withdraw()
             raise

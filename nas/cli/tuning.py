@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from nas.cli.app import app
+from nas.cli.interrupts import interrupts
 from nas.cli.running import Quiet
 from nas.cli.targets import genotype_of
 
@@ -60,19 +61,23 @@ def tune(
     from nas.tune import tune as run_tuning
 
     url = storage or f"journal:{out / 'study.log'}"
-    result = run_tuning(
-        config,
-        overrides,
-        trials=trials,
-        storage=url,
-        out=out,
-        study=study,
-        genotype=None if genotype is None else genotype_of(genotype),
-        splits=Splits(train, score),
-        prune=not no_pruning,
-        views=Views(partial(search_view, quiet=quiet), partial(retrain_view, quiet=quiet)),
-        on_trial=_show,
-    )
+    try:
+        with interrupts.deferred() as stop:
+            result = run_tuning(
+                config,
+                overrides,
+                trials=trials,
+                storage=url,
+                out=out,
+                study=study,
+                genotype=None if genotype is None else genotype_of(genotype),
+                splits=Splits(train, score),
+                prune=not no_pruning,
+                views=Views(partial(search_view, quiet=quiet), partial(retrain_view, quiet=quiet), stop),
+                on_trial=_show,
+            )
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("repeat the command to go on") from error
     keys = dict.fromkeys(key for trial in result.trials for key in trial.settings)
     rows = [(t.number, t.state, t.score, *(t.settings.get(key) for key in keys)) for t in result.trials]
     table("Trials", ("trial", "state", "score", *keys), rows)

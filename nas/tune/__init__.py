@@ -13,11 +13,11 @@ from optuna.trial import TrialState
 
 from nas.config import Config, load_config
 from nas.errors import ConfigError, DivergedError
-from nas.files import dump_yaml, parse_yaml, write_text
+from nas.files import dump_yaml, parse_yaml, write_text, writing
 from nas.genotype import Genotype
 from nas.run import CONFIG, GENOTYPE, require_equal
 from nas.tune.distributions import KINDS, Distribution, split
-from nas.tune.study import SharedStudy, dashboard
+from nas.tune.study import SharedStudy, dashboard, storing
 from nas.tune.trial import Splits, Views, run_trial
 
 __all__ = ["KINDS", "Distribution", "Splits", "Trial", "Tuning", "Views", "dashboard", "tune"]
@@ -86,21 +86,26 @@ def tune(
     plain, distributions = split(overrides, load_config(source).tune)
     base = splits.of(_checked(source, plain, distributions))
     splits.check(base)
-    out.mkdir(parents=True, exist_ok=True)
-    shared = SharedStudy(storage, study or out.resolve().name, out, seed=base.seed, prune=prune)
-    with shared.locked():
-        _keep(out, base, distributions, genotype)
-        shared.require_equal("split that scores trials", splits.score)
-    while True:
-        with shared.claim(trials, distributions) as claimed:
-            if claimed is None:
-                break
-            trial, settings = claimed
-            config = load_config(source, [*plain, *(f"{key}={value}" for key, value in settings.items())])
-            _run(shared, trial, msgspec.structs.replace(config, tune={}), genotype, views or Views(), splits)
-            if on_trial is not None:
-                on_trial(_read(shared)[trial.number])
-    found = _read(shared)
+    views = views or Views()
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with storing(storage):
+        shared = SharedStudy(storage, study or out.resolve().name, out, seed=base.seed, prune=prune)
+        with shared.locked():
+            _keep(out, base, distributions, genotype)
+            shared.require_equal("split that scores trials", splits.score)
+        while True:
+            with shared.claim(trials, distributions) as claimed:
+                if claimed is None:
+                    break
+                if views.stop():
+                    raise KeyboardInterrupt
+                trial, settings = claimed
+                config = load_config(source, [*plain, *(f"{key}={value}" for key, value in settings.items())])
+                _run(shared, trial, msgspec.structs.replace(config, tune={}), genotype, views, splits)
+                if on_trial is not None:
+                    on_trial(_read(shared)[trial.number])
+        found = _read(shared)
     complete = [trial for trial in found if trial.state == "complete"]
     return Tuning(found, max(complete, key=lambda t: -math.inf if t.score is None else t.score, default=None))
 

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import IO, overload
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas.errors import ConfigError
+from nas.errors import ConfigError, InvalidFileError
+from nas.files import writing
 from nas.tune.distributions import Distribution
+from nas.tune.journal import Journal
 
 JOURNAL = "journal:"
 _FOLDER = "folder"
@@ -24,6 +26,18 @@ _FOLDER = "folder"
 def dashboard(url: str) -> str:
     """What to give to the program `optuna-dashboard` to look at a storage."""
     return url.removeprefix(JOURNAL)
+
+
+@contextmanager
+def storing(url: str) -> Iterator[None]:
+    """Inside, an error of the database is a `ConfigError` that starts with its URL."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ or error
+        raise ConfigError(
+            f"{url}: {str(cause).partition(chr(10))[0]}; the same command goes on once this is fixed"
+        ) from error
 
 
 class SharedStudy:
@@ -106,8 +120,9 @@ def _lock(folder: Path) -> IO[str]: ...
 def _lock(folder: Path, *, wait: bool) -> IO[str] | None: ...
 def _lock(folder: Path, *, wait: bool = True) -> IO[str] | None:
     """A lock that its file holds until it is closed, at the latest when the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / ".lock").open("w")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -121,7 +136,11 @@ def _open(url: str) -> BaseStorage:
         path = Path(url.removeprefix(JOURNAL))
         if not path.parent.is_dir() or path.is_dir():
             raise ConfigError(f"{url}: cannot be written; expected journal:FILE in a folder that exists")
-        return JournalStorage(JournalFileBackend(str(path)))
+        journal = Journal(path)
+        try:
+            return JournalStorage(journal)
+        except Exception as error:  # records that are none of a study make it raise anything
+            raise InvalidFileError(f"{path}: not the journal of a study ({type(error).__name__})") from error
     if "://" not in url:
         raise ConfigError(
             f"'{url}' is no storage, expected journal:FILE or the URL of a database, such as sqlite:///f.db"

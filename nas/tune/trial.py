@@ -33,11 +33,17 @@ def _no_retraining(config: Config) -> AbstractContextManager[OnRetrainStep]:
     return nullcontext(lambda *_: None)
 
 
+def _never() -> bool:
+    return False
+
+
 class Views(NamedTuple):
-    """What shows the runs of a trial: each gives, for a configuration, what is called after each step (and epoch)."""
+    """What watches the runs of a trial: each gives, for a configuration, what is called after each step (and epoch)."""
 
     search: Callable[[Config], AbstractContextManager[tuple[OnSearchStep, OnEpoch]]] = _no_search
     retrain: Callable[[Config], AbstractContextManager[OnRetrainStep]] = _no_retraining
+    stop: Callable[[], bool] = _never
+    """Whether to end after the step at hand, by `KeyboardInterrupt` (see `Run.stop`)."""
 
 
 class Splits(NamedTuple):
@@ -83,12 +89,12 @@ def run_trial(
     """
     config = splits.of(config)
     if genotype is None:
-        with _run(folder / SEARCH, config) as run, views.search(config) as (on_step, on_epoch):
+        with _run(folder / SEARCH, config, views.stop) as run, views.search(config) as (on_step, on_epoch):
             genotype = search(config, run, on_step, on_epoch)
     task = config.build_task(retraining=True)
     network = build_network(config, genotype)
     total = config.retrain.steps
-    with _run(folder / RETRAIN, config) as run, views.retrain(config) as show:
+    with _run(folder / RETRAIN, config, views.stop) as run, views.retrain(config) as show:
 
         def score(step: int, stage: str, moved: Moved | None) -> None:
             show(step, stage, moved)
@@ -105,8 +111,9 @@ def run_trial(
 
 
 @contextmanager
-def _run(folder: Path, config: Config) -> Iterator[Run]:
+def _run(folder: Path, config: Config, stop: Callable[[], bool]) -> Iterator[Run]:
     text = config.dump()
     begun = (folder / CONFIG).is_file()
     with Run.open(folder, text) if begun else Run.create(folder, text, config.seed) as run:
+        run.stop = stop
         yield run

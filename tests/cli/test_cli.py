@@ -17,7 +17,7 @@ import toy
 from cyclopts import App
 
 from nas.cli import inspecting
-from nas.cli.app import app
+from nas.cli.commands import app
 
 NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
 COMMANDS = {

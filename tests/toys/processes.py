@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 from multiprocessing.context import ForkServerProcess
@@ -60,6 +61,7 @@ def run_with_kills(arguments: list[str], out: Path, size: int, shares: list[floa
 def _nas(arguments: tuple[str, ...], errors: Path) -> None:
     from nas.cli import main
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit that it is ignored
     sys.argv = ["nas", *arguments]
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
     sys.stderr = errors.open("w", buffering=1)
