@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from nas.errors import InvalidFileError, NASError, UnknownNameError
 from nas.files import write_atomic
 
 FORMAT = 1
+
+WHOLE = "."
+"""The name of the whole network among its parts; no part can have it."""
 
 _VALUES = (type(None), bool, int, float, complex, str, bytes)
 _TENSORS = (Tensor, nn.Parameter, torch.Size, torch.device, torch.dtype)
@@ -108,25 +111,26 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         raise InvalidFileError(f"{path}: damaged, or no safetensors file ({_reason(error)})") from error
 
 
-def load_parts(network: nn.Module, files: Mapping[str, str], *, partial: bool = False) -> None:
-    """Load weights files into parts of a network, by the path of the submodule (`alignment.ofm.flow`).
+def load_parts(network: nn.Module, files: Mapping[str, str], known: Callable[[], Iterable[str]] = lambda: ()) -> None:
+    """Load weights files into parts of a network, by the path of the submodule (`alignment.ofm.flow`); `.` is the whole.
 
-    Raises `UnknownNameError` for a part that the network lacks, unless `partial`, and `InvalidFileError`.
+    `known` gives the parts that other networks of the space have: their files are read, but not used. Raises
+    `UnknownNameError` for any other part that the network lacks, and `InvalidFileError`.
     """
-    parts = dict(network.named_modules())
+    parts = {place or WHOLE: part for place, part in network.named_modules()}
     for place, path in files.items():
+        if place not in parts and place not in (others := set(known())):
+            raise UnknownNameError("part of the network (in 'initial')", place, _beside(place, {*parts, *others}))
+        weights = load_weights(path)
         if place in parts:
-            load_into(parts[place], load_weights(path), Path(path))
-        elif not partial:
-            raise UnknownNameError("part of the network (in 'initial')", place, _beside(place, parts))
+            load_into(parts[place], weights, path)
 
 
-def _beside(place: str, parts: Iterable[str]) -> list[str]:
+def _beside(place: str, parts: set[str]) -> list[str]:
     """The parts of a network that lie beside or right below the longest known beginning of a path."""
-    known = set(parts)
-    while place not in known:
+    while place and place not in parts:
         place = place.rpartition(".")[0]
-    return sorted(part for part in known if part and part.rpartition(".")[0] == place)
+    return sorted(part for part in parts - {"", WHOLE} if part.rpartition(".")[0] == place)
 
 
 def load_into(network: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:

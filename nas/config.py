@@ -93,8 +93,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
     seed: int = 0
     initial: dict[str, str] = {}
-    """Weights to start from (safetensors files), by the path of a part of the network: `alignment.ofm.flow`. A derived
-    network leaves out those of parts that it lacks."""
+    """Weights to start from (safetensors files), by the path of a part of the network (`alignment.ofm.flow`); `.`
+    is all of it. A derived network leaves out those of parts that it lacks, but other networks of its space have."""
     device: str = "cpu"
     """Where networks live: `cpu`, `cuda`, `cuda:1`, `mps`."""
     tune: dict[str, str] = {}
@@ -122,6 +122,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def retrained(self, genotype: Genotype) -> Genotype:
         """The genotype of the network that is retrained: with the choices of `genotype`, and `retrain.options`."""
         return msgspec.structs.replace(genotype, options={**genotype.options, **self.retrain.options})
+
+    def parts(self, options: Mapping[str, Any]) -> set[str]:
+        """The paths of the parts of all networks of the space, with the options of the search, and with those given as
+        the retraining changes them."""
+        space = find_space(self.space)
+        networks = [space.describe(**each).network for each in (self.options, {**options, **self.retrain.options})]
+        return {path for network in networks for path, _ in network.named_modules()}
 
     def build_task(self, *, retraining: bool = False) -> Task:
         """The task with its configuration and the run's seed; raises `InvalidFileError` for a field it has not.

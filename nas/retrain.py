@@ -108,7 +108,7 @@ def retrain(
 def build_network(config: Config, genotype: Genotype) -> nn.Module:
     """The network that a retraining of `genotype` trains, at its initial weights."""
     network = find_space(genotype.space).derived(config.retrained(genotype), seed=config.seed)
-    checkpoint.load_parts(network, config.initial, partial=True)
+    checkpoint.load_parts(network, config.initial, lambda: config.parts(genotype.options))
     return network
 
 

@@ -117,7 +117,7 @@ def build_supernet(config: Config) -> Supernet:
         memory=how.memory,
         **config.options,
     )
-    checkpoint.load_parts(supernet.network, config.initial)
+    checkpoint.load_parts(supernet.network, config.initial, lambda: config.parts(config.options))
     return supernet.to(config.torch_device())
 
 

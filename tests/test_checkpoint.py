@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import errno
 import io
 import os
@@ -314,11 +315,27 @@ def test_weights_are_loaded_into_the_named_part_alone(tmp_path: Path) -> None:
     assert all(torch.equal(after[key], before[key]) for key in ("0.weight", "0.bias"))
 
 
-def test_a_part_that_the_network_lacks_is_an_error_unless_partial(tmp_path: Path) -> None:
+def test_the_whole_network_is_a_part(tmp_path: Path) -> None:
+    network, other = (nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)) for _ in range(2))
+    checkpoint.save_weights(tmp_path / "all.safetensors", other.state_dict())
+    checkpoint.load_parts(network, {".": str(tmp_path / "all.safetensors")})
+    assert same(network.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("place", ["inner.frist", "0.inner", "", ".0", "..", "0."])
+def test_a_part_that_no_network_has_is_an_error(place: str, tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(2, 3))
-    files = {"0.inner": str(tmp_path / "missing.safetensors")}
-    with pytest.raises(UnknownNameError, match=r"unknown part of the network \(in 'initial'\) '0\.inner'"):
-        checkpoint.load_parts(network, files)
-    checkpoint.load_parts(network, files, partial=True)
-    with pytest.raises(InvalidFileError, match=r"missing\.safetensors"):
-        checkpoint.load_parts(network, {"0": files["0.inner"]})
+    files = {place: str(tmp_path / "missing.safetensors")}
+    with pytest.raises(UnknownNameError, match=r"unknown part of the network \(in 'initial'\) '") as error:
+        checkpoint.load_parts(network, files, lambda: ["inner", "inner.first"])
+    assert ("did you mean 'inner.first'?" in str(error.value)) == (place == "inner.frist")
+
+
+def test_the_file_of_a_part_is_read_also_if_only_others_have_it(tmp_path: Path) -> None:
+    network, files = nn.Sequential(nn.Linear(2, 3)), {"inner": str(tmp_path / "inner.safetensors")}
+    with pytest.raises(InvalidFileError, match=r"inner\.safetensors: cannot be read"):
+        checkpoint.load_parts(network, files, lambda: ["inner"])
+    checkpoint.save_weights(tmp_path / "inner.safetensors", nn.Linear(1, 1).state_dict())
+    before = copy.deepcopy(network.state_dict())
+    checkpoint.load_parts(network, files, lambda: ["inner"])
+    assert same(network.state_dict(), before)

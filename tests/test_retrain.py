@@ -21,7 +21,7 @@ from nas.multilevel import Moved
 from nas.planner.layout import channels_last
 from nas.retrain import WEIGHTS, OnStep, evaluate, load_network, previews, retrain
 from nas.run import Run, read_records
-from nas.search import search
+from nas.search import build_supernet, search
 from nas.space import find_space
 
 STAGES = "retrain.stages"
@@ -139,6 +139,30 @@ def test_the_genotype_of_a_retraining_is_kept_in_its_checkpoint(whole: Path, tmp
     with pytest.warns(UserWarning, match=r"run/genotype\.yaml: missing, written again from the checkpoint"):
         resume(tmp_path / "run", config)
     assert_equal_runs(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [("frist.conv", "unknown part"), ("first.conv", "cannot be read"), ("second.linear", "cannot be read"),
+     ("second.lineer", r"did you mean 'second\.linear'"), (".", "cannot be read"), ("head", "cannot be read")],
+)  # fmt: skip
+def test_initial_weights_of_a_part_are_found_or_refused(part: str, found: str, tmp_path: Path) -> None:
+    """`first.conv` and `second.linear` are of other networks of the space: this one has `scale` and `tanh`."""
+    genotype = Genotype(space="toy", options={"channels": 4}, choices=toy.CHEAPEST)
+    config = toy.config(*SHORT, f"initial={{{part}: {tmp_path}/missing.safetensors}}")
+    with pytest.raises(NASError, match=found):
+        run_retrain(tmp_path / "run", config, genotype)
+    with pytest.raises(NASError, match=found):
+        build_supernet(config)
+
+
+def test_a_retraining_can_begin_with_all_weights_of_another(whole: Path, tmp_path: Path) -> None:
+    still = [f"retrain.stages.{stage}.level.optimizer.lr=0" for stage in ("backbone", "averaging")]
+    config = toy.config(*SHORT, *still, f"initial={{.: {whole / WEIGHTS}}}")
+    run_retrain(tmp_path / "run", config)
+    names = [name for name, _ in find_space("toy").derived(NOISY).named_parameters()]
+    ours, theirs = (checkpoint.load_weights(folder / WEIGHTS) for folder in (tmp_path / "run", whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in names)
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
