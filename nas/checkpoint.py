@@ -112,7 +112,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_parts(network: nn.Module, files: Mapping[str, str], known: Callable[[], Iterable[str]] = lambda: ()) -> None:
-    """Load weights files into parts of a network, by the path of the submodule (`alignment.ofm.flow`); `.` is the whole.
+    """Load weights files into parts of a network, by the path of the submodule (`alignment.ofm.flow`); `.` is all.
 
     `known` gives the parts that other networks of the space have: their files are read, but not used. Raises
     `UnknownNameError` for any other part that the network lacks, and `InvalidFileError`.
