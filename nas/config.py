@@ -14,6 +14,7 @@ from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 from nas.files import convert, dump_yaml, parse_yaml, read_text
 from nas.genotype import Genotype
 from nas.levels import Level, Precision
+from nas.plugins import those_that_work
 from nas.space import find_space, spaces
 from nas.task import Task, find_task
 
@@ -187,10 +188,11 @@ def find_config(source: str) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configurations in the folder `configs` beside the module of each known search space, by name."""
+    """The configurations in the folder `configs` beside the module of each known search space, by name; warns of
+    spaces that are broken."""
     found: dict[str, Path] = {}
-    for name in spaces():
-        folder = Path(inspect.getfile(find_space(name).function)).parent / "configs"
+    for _, space in those_that_work(spaces(), find_space):
+        folder = Path(inspect.getfile(space.function)).parent / "configs"
         found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
     return found
 

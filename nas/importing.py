@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from nas import plugins
 from nas.errors import ConfigError, InvalidFileError, NASError, UnknownNameError
 from nas.genotype import Choice, Genotype, Provenance
 from nas.literals import Token
@@ -50,7 +51,7 @@ class _Formats(Generic[F]):
 
     def find(self, format: str) -> F:
         for point in metadata.entry_points(group=f"nas.{self.role}s", name=format):
-            found: F = point.load()
+            found: F = plugins.load(point, self.role)
             return found
         if format not in self.registered:
             hint = f"register it with @nas.importing.{self.role}"

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from torch import nn
 
+from nas import plugins
 from nas.choose import Building, Derived, Described
 from nas.errors import ConfigError, SpaceError, UnknownNameError
 from nas.genotype import Decision, Genotype
@@ -143,14 +144,14 @@ def find_space(name: str) -> SearchSpace:
     """The search space `name`: registered, an installed plugin's entry point, or `module:name` of an imported module.
 
     Raises `UnknownNameError` with the nearest name, `ConfigError` for a name claimed twice and for an entry point that
-    is no search space of its name.
+    cannot be imported or is no search space of its name.
     """
     points = [point for point in _entry_points() if point.name == name]
     if len({point.value for point in points}) > 1:
         claims = " and by ".join(f"{point.value} of {point.dist.name if point.dist else '?'}" for point in points)
         raise ConfigError(f"search space '{name}' is registered twice: by {claims}")
     if points:
-        plugin = points[0].load()
+        plugin = plugins.load(points[0], "search space")
         if not isinstance(plugin, SearchSpace) or plugin.name != name:
             raise ConfigError(
                 f"entry point '{name}' is {points[0].value}, {plugin!r}, expected a search space '{name}'"

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from nas.cli.app import app
 from nas.cli.targets import genotype_of, options_of
-from nas.errors import ConfigError, InvalidFileError, UnknownNameError
+from nas.errors import ConfigError, InvalidFileError, NASError, SpaceError, UnknownNameError
 
 if TYPE_CHECKING:
     from nas.genotype import Genotype
@@ -19,13 +19,22 @@ if TYPE_CHECKING:
 @app.command
 def spaces() -> None:
     """List the search spaces."""
-    from nas import space
+    from nas import plugins, space
     from nas.report.tables import table
 
-    rows = []
-    for name, origin in space.spaces().items():
-        found = space.find_space(name)
-        rows.append((name, len(found.describe().decisions), _first_line(found), origin))
+    origins = space.spaces()
+    found = dict(plugins.those_that_work(origins, space.find_space))
+
+    def decisions(name: str) -> int:
+        try:
+            return len(found[name].describe().decisions)
+        except NASError:
+            raise
+        except Exception as error:
+            raise SpaceError(f"search space '{name}': its function raises {type(error).__name__}: {error}") from error
+
+    counts = plugins.those_that_work(found, decisions)
+    rows = [(name, count, _first_line(found[name]), origins[name]) for name, count in counts]
     table("Search spaces", ("name", "decisions", "what it is", "from"), rows)
 
 
@@ -36,11 +45,10 @@ def ops(name: str | None = None, /) -> None:
     Args:
         name: A registered set, or a YAML file with one.
     """
-    from nas import operations, space
+    from nas import operations, plugins, space
     from nas.report.tables import table
 
-    for known in space.spaces():
-        space.find_space(known)  # an installed plugin registers its operations when it is loaded
+    list(plugins.those_that_work(space.spaces(), space.find_space))  # they register their operations when loaded
     if name is not None:
         chosen = operations.OperationSet.of(name)
         table(f"Candidates of {name}", ("candidate", "operation"), [(n, _first_line(f)) for n, f in chosen.items()])

@@ -221,3 +221,13 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert command.stderr.read() == ""
     assert command.wait() == 1
     command.stderr.close()
+
+
+def test_the_package_is_the_command() -> None:
+    """Where the folder of installed commands is not on the path."""
+    found = subprocess.run([sys.executable, "-m", "nas", "config"], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "demo" in found.stdout.splitlines()
+    found = subprocess.run([sys.executable, "-m", "nas", "config", "dem"], capture_output=True, text=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith("nas: unknown configuration 'dem' (did you mean 'demo'?)")

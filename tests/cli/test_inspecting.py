@@ -16,7 +16,7 @@ import pytest
 import torch
 import toy
 
-from nas import operations
+from nas import operations, space
 from nas.config import find_config, load_config, shipped_configs
 from nas.files import parse_yaml, write_text
 from nas.genotype import Genotype
@@ -46,6 +46,39 @@ def test_spaces(nas: Nas) -> None:
     assert result.code == 0
     assert re.search(r"^tmics +6 +Video deraining .* tmics_space\.space:tmics( \(entry point\))?$", result.out, re.M)
     assert re.search(r"^toy +2 +Two decisions for tests\. +toy:toy$", result.out, re.M)
+
+
+@pytest.mark.filterwarnings("default")
+def test_one_broken_plugin_stops_nobody_else(
+    nas: Nas, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_broken_plugin.py").write_text("raise RuntimeError('no GPU')")
+    (tmp_path / "a_strange_plugin.py").write_text(
+        "import nas\n@nas.search_space('strange')\ndef strange(choose, /):\n    raise KeyError('lost')\n"
+    )
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    points = "broken = a_broken_plugin:space\nstrange = a_strange_plugin:strange\n"
+    (info / "entry_points.txt").write_text(f"[nas.search_spaces]\n{points}")
+    monkeypatch.syspath_prepend(tmp_path)
+    for command in (("config",), ("spaces",), ("ops",), ("config", "demo")):
+        result = nas(*command)
+        assert result.code == 0
+        assert result.out
+        warnings = result.err.splitlines()
+        assert all(line.startswith("nas: warning: left out search space ") for line in warnings)
+        assert (
+            "a_broken_plugin:space of the installed package 'broken' cannot be imported (RuntimeError: no"
+            in warnings[0]
+        )
+        assert warnings[1:] == (
+            ["nas: warning: left out search space 'strange': its function raises KeyError: 'lost'"]
+            if command == ("spaces",)
+            else []
+        )
+    assert "search space 'broken': a_broken_plugin:space of the installed package 'broken'" in refused("show", "broken")
+    del sys.modules["a_strange_plugin"], space._spaces["strange"]
 
 
 def test_ops(nas: Nas) -> None:
