@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from nas.errors import ConfigError, UnknownNameError
+from nas import plugins
+from nas.errors import ConfigError, UnknownNameError, nearest
 
 TEST = "test"
 """The split that `Task.evaluate` scores by default."""
@@ -62,7 +65,12 @@ class Task(Protocol):
         """
 
     def predict(self, network: nn.Module, source: Path, sink: Path, **options: Any) -> dict[str, float]:
-        """Apply the network to what a user has (`source`), write the result to `sink`, return facts worth telling."""
+        """Apply the network to what a user has (`source`), write the result to `sink`, return facts worth telling.
+
+        A task may do without this method. `options` stands for keyword arguments of its own. The command gives those
+        named `progress` (a function to call with (done, in all)), `tile` and `bfloat16`; the user gives all others as
+        `name=value`, converted by their annotations (see `apply`).
+        """
 
 
 R = TypeVar("R")
@@ -86,7 +94,8 @@ def task(name: str) -> Callable[[T], T]:
 def find_task(name: str) -> Any:
     """The class of tasks `name`: registered, an installed plugin's entry point, or `module:name` of an imported module.
 
-    Raises `UnknownNameError` with the nearest name, `ConfigError` for a name claimed twice or a point of no class.
+    Raises `UnknownNameError` with the nearest name, `ConfigError` for a name claimed twice, and for a point that cannot
+    be imported or is no class.
     """
     if name in _tasks:
         return _tasks[name]
@@ -95,7 +104,7 @@ def find_task(name: str) -> Any:
     if len(values) > 1:
         raise ConfigError(f"task '{name}' is registered twice: by {' and by '.join(values)}")
     if values:
-        found = next(point for point in points if point.name == name).load()
+        found = plugins.load(next(point for point in points if point.name == name), "task")
         if not isinstance(found, type):
             raise ConfigError(f"entry point '{name}' is {values[0]}, {found!r}, expected a class of tasks")
         return found
@@ -115,6 +124,64 @@ def of_split(method: Callable[..., R], split: str) -> Callable[..., R]:
         return method
     where = getattr(method, "__qualname__", repr(method))
     raise ConfigError(f"{where} must take the argument 'split' to score split '{split}'; add it to the task's method")
+
+
+def apply(
+    task: Any,
+    name: str,
+    network: nn.Module,
+    source: Path,
+    sink: Path,
+    options: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Call the method `predict` of the task `name` with those arguments that it takes.
+
+    Raises `ConfigError` if the task has no such method, for an option that it does not take, for one that it needs and
+    is not given, and for a value that does not fit.
+    """
+    method = getattr(task, "predict", None)
+    where = f"predict of task '{name}'"
+    if method is None:
+        found = type(task)
+        raise ConfigError(
+            f"task '{name}' cannot predict: {found.__qualname__} has no method predict(network, source, sink)"
+        )
+    parameters = list(inspect.signature(method).parameters.values())
+    named = {p.name: p for p in parameters[3:] if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    any_name = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for option in options:
+        if option not in named and not any_name:
+            known = [known for known in named if known != "progress"]
+            raise ConfigError(
+                f"{where} takes no '{option}'{nearest(option, known)}; it takes {', '.join(known) or 'no options'}"
+            )
+    kinds = _kinds(method)
+    given = {option: _fitting(where, option, value, kinds.get(option, Any)) for option, value in options.items()}
+    offered = {"tile": None, "bfloat16": False, "progress": progress}
+    arguments = {key: value for key, value in offered.items() if any_name or key in named} | given
+    for parameter in named.values():
+        if parameter.default is parameter.empty and parameter.name not in arguments:
+            raise ConfigError(f"{where} needs the option '{parameter.name}': give {parameter.name}=VALUE")
+    return method(network, source, sink, **arguments) or {}
+
+
+def _kinds(method: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a method, as far as they are known when the program runs."""
+    try:
+        return typing.get_type_hints(method, include_extras=True)
+    except NameError:
+        return {}
+
+
+def _fitting(where: str, option: str, value: Any, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        message = str(error).replace("`", "'")
+        raise ConfigError(f"{where}: {option}: {message}, got {value!r}") from error
+    except TypeError:  # an annotation of another kind than data has
+        return value
 
 
 def _origin(cls: type) -> str:

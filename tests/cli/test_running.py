@@ -103,6 +103,97 @@ def test_derive_from_an_unfinished_search(nas: Nas, refused: Refused, searched: 
     assert "nowhere: not the folder of a search" in refused("derive", tmp_path / "nowhere")
 
 
+# What a task's `predict` takes
+
+
+@pytest.fixture
+def net(nas: Nas, genotype: Path, tmp_path: Path) -> Path:
+    """A retrained network, and a file `in.txt` beside it."""
+    (tmp_path / "in.txt").write_text("0 " * 50)
+    assert nas("retrain", genotype, *BRIEF, "--out", tmp_path / "net", "--quiet").code == 0
+    return tmp_path / "net"
+
+
+def told(**arguments: Any) -> dict[str, Any]:
+    """The arguments of a call as facts, each but the function for the progress."""
+    return {name: value for name, value in arguments.items() if not callable(value)}
+
+
+class Plain:
+    def predict(self, network: Any, source: Path, sink: Path) -> None:
+        sink.write_text("nothing")
+
+
+class Own:
+    def predict(
+        self,
+        network: Any,
+        source: Path,
+        sink: Path,
+        *,
+        strength: float = 1.0,
+        name: str,
+        steps: list[int] | None = None,
+    ) -> dict[str, Any]:
+        return told(strength=strength, name=name, steps=steps)
+
+
+class Known:
+    def predict(self, network: Any, source: Path, sink: Path, tile: int | None, bfloat16: bool) -> dict[str, Any]:
+        return told(tile=tile, bfloat16=bfloat16)
+
+
+class Everything:
+    def predict(self, network: Any, source: Path, sink: Path, **options: Any) -> dict[str, Any]:
+        return told(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "facts"),
+    [
+        (Plain, [], ""),
+        (Own, ["name=a"], ": strength 1, name a, steps None"),
+        (Own, ["name=1e3", "strength=2"], "refused: name: Expected 'str', got 'float', got 1000.0"),
+        (Own, ["name=b", "strength=1e-1", "steps=[1, 2]"], ": strength 0.1, name b, steps [1, 2]"),
+        (Own, ["name=b", "steps=[a]"], "refused: steps: Expected 'int', got 'str'"),
+        (Own, [], "refused: predict of task 'toy' needs the option 'name': give name=VALUE"),
+        (
+            Own,
+            ["name=b", "strenght=2"],
+            "refused: takes no 'strenght' (did you mean 'strength'?); it takes strength, name,",
+        ),
+        (Own, ["name=b", "--tile", "64"], "refused: predict of task 'toy' takes no 'tile'"),
+        (Plain, ["--bfloat16"], "refused: predict of task 'toy' takes no 'bfloat16'; it takes no options"),
+        (Plain, ["big"], "refused: 'big' is not an option: expected name=value"),
+        (Known, [], ": tile None, bfloat16 0"),
+        (Known, ["--tile", "64", "--bfloat16"], ": tile 64, bfloat16 1"),
+        (Known, ["tile=64"], ": tile 64, bfloat16 0"),
+        (Everything, ["mine=3"], ": tile None, bfloat16 0, mine 3"),
+    ],
+)
+def test_predict_gets_what_its_signature_takes(
+    kind: type[Plain],
+    arguments: list[str],
+    facts: str,
+    nas: Nas,
+    refused: Refused,
+    net: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(toy.ToyTask, "predict", kind.predict)
+    command = ["predict", net.parent / "in.txt", net.parent / "out.txt", *arguments, "--model", net, "--quiet"]
+    if facts.startswith("refused: "):
+        assert facts.removeprefix("refused: ") in refused(*command)
+    else:
+        assert nas(*command) == (0, f"{net.parent}/out.txt{facts}\n", "")
+
+
+def test_a_task_that_cannot_predict(refused: Refused, net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(toy.ToyTask, "predict")
+    message = refused("predict", net.parent / "in.txt", net.parent / "out.txt", "--model", net)
+    assert "task 'toy' cannot predict: ToyTask has no method predict(network, source, sink)" in message
+
+
 # Where a retraining begins
 
 
