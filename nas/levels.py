@@ -117,6 +117,19 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         since = step - self.start(total)
         return since >= 0 and since % self.period == self.period - 1
 
+    def moves(self, step: int, total: int) -> int:
+        """At how many search steps the level has moved once this one is over."""
+        return max((step - self.start(total) + 1) // self.period, 0)
+
+    def after(self, step: int, total: int, count: int = 0) -> tuple[int, int]:
+        """The level's step number `count` after a search step: (its search step, its inner step).
+
+        Count 0 is the next one; the steps go on as if the run had no end. Count -1 is the last one taken, or the last
+        of the first search step at which the level moves if it has not moved yet.
+        """
+        moves = max(self.moves(step, total) + count // self.inner_steps, 0)
+        return self.start(total) + (moves + 1) * self.period - 1, count % self.inner_steps
+
     def lr(self, step: int, total: int) -> float:
         """The learning rate at this search step: a cosine goes from `optimizer.lr` after the warm-up to its end."""
         if self.schedule == "constant":

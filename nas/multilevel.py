@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, DivergedError
-from nas.hypergradient import Loss, Parameters, Response, response
-from nas.hypergradient.protocol import constants, differentiate, leaves
+from nas.hypergradient import Loss, Parameters, Repeated, Response, Step, name_of, response
+from nas.hypergradient.dense import FlatError
+from nas.hypergradient.first_order import FirstOrder
+from nas.hypergradient.protocol import Part, constants, differentiate, leaves
 from nas.hypergradient.step import virtual_step
+from nas.hypergradient.twice import not_differentiable
 from nas.levels import Level, Precision, assign
 from nas.objective import TaskLoss, Terms, objective
 from nas.probing import copied, in_mode, places, replaced, replayed, unmoved
@@ -54,9 +58,9 @@ class Multilevel:
         arguments: what regularizers take besides the supernet, by name: `{"expected_cost": {"cost": costs(...)}}`.
         precision: of the evaluations; parameters, gradients and optimizers keep their own.
 
-    Each loss is evaluated once at the start. Raises `ConfigError` for levels that cannot work (see `nas.levels.assign`
-    and `nas.reach.require_reached`), `UnknownNameError` for a loss, hypergradient or regularizer that does not exist,
-    and what `batch` raises for a split that does not.
+    Each loss is evaluated once at the start, and each hypergradient computed once. Raises `ConfigError` for levels that
+    cannot work (see `nas.levels.assign` and `nas.reach.require_reached`), `UnknownNameError` for a loss, hypergradient
+    or regularizer that does not exist, and what `batch` raises for a split that does not.
     """
 
     def __init__(
@@ -93,10 +97,12 @@ class Multilevel:
         self._hearing: list[Any] = [module for module in self._modules if hasattr(module, "on_progress")]
         # Levels read the same batches again in the responses of one another.
         self._device = next(iter(self._named.values())).device
-        kept = functools.lru_cache(maxsize=sum(level.accumulate for level in self.levels.values()))
+        kept = functools.lru_cache(maxsize=sum(self._held(name) for name in self.levels))
         self.batch = kept(lambda split, index: placed(batch(split, index), self._device))
         """The batches, on the device of the model."""
+        self._tell(0)
         self._require_reached()
+        self._require_differentiable()
 
     def step(self, k: int) -> dict[str, Moved]:
         """Search step `k`: every level that is due moves, from the lowest to the highest.
@@ -129,9 +135,25 @@ class Multilevel:
         the level that responds.
         """
         self._tell(k)
-        with self._random_kept():
-            respond = functools.partial(self._respond, {**self._responses[name], **(responses or {})}, k, {})
-            loss, _, gradients = self._differentiate(name, k, 0, respond, probing=True)
+        return self._probe(name, k, k, {**self._responses[name], **(responses or {})})
+
+    def _probe(self, name: str, k: int, taken: int, responses: Mapping[str, Response]) -> tuple[Tensor, Parameters]:
+        """What `gradient` returns; the levels below respond as after search step `taken`."""
+        respond = functools.partial(self._respond, name, responses, taken, {})
+        try:
+            with self._random_kept():
+                loss, _, gradients = self._differentiate(name, k, 0, respond, probing=True)
+        except RuntimeError as error:
+            if (operation := not_differentiable(error)) is None:
+                raise
+            if len(responses) > 1:
+                for below, method in responses.items():
+                    self._probe(name, k, taken, {below: method})
+            raise ConfigError(
+                f"level '{name}': hypergradient.{next(iter(responses))} ({name_of(next(iter(responses.values())))}) must"
+                f" differentiate the gradient of {operation}, which torch cannot; use finite_difference, gauss_newton or"
+                " first_order, or another operation"
+            ) from error
         return loss, gradients
 
     def state_dict(self) -> dict[str, Any]:
@@ -155,7 +177,7 @@ class Multilevel:
         probing = name != next(iter(self.levels))
         buffers = {} if probing else copied(self._buffers())
         wanted = self._wanted(name, k)
-        respond = functools.partial(self._respond, self._responses[name], k, taken)
+        respond = functools.partial(self._respond, name, self._responses[name], k, taken)
         loss, terms, found = self._differentiate(name, k, inner, respond, wanted, probing=probing)
         gradients = {p: found[p] for p in self.owned[name]}
         size = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients.values()))))
@@ -215,7 +237,7 @@ class Multilevel:
         return torch.stack(losses).mean(), terms, dict(zip(live, total, strict=True))
 
     def _respond(
-        self, responses: Mapping[str, Response], k: int, taken: Taken, live: Parameters, fixed: Parameters
+        self, name: str, responses: Mapping[str, Response], k: int, taken: Taken, live: Parameters, fixed: Parameters
     ) -> Parameters:
         """The parameters of levels below as functions of those of the level that moves (`live`), from the lowest up.
 
@@ -223,18 +245,35 @@ class Multilevel:
         """
         answers: Parameters = {}
         replay = replayed(self._devices)
-        for below, level in self.levels.items():
-            if below not in responses:
-                continue
+        for below in (each for each in self.levels if each in responses):
             own = {p: self._named[p] for p in self.owned[below]}
             others = {p: v for p, v in {**fixed, **live, **answers}.items() if p not in own}
-            parts = [functools.partial(self._part, below, k, part) for part in range(level.accumulate)]
-            step = virtual_step(self.optimizers[below], own, level.clip, level.lr(k, self.steps))
-            answers |= responses[below](Loss(parts, replay, taken.get(below, {})), constants(own), others, step)
+            loss, step = self._coming(below, k, taken.get(below, {}), repeat=isinstance(responses[below], Repeated))
+            try:
+                answers |= responses[below](replace(loss, replay=replay), constants(own), others, step)
+            except ConfigError as error:
+                raise type(error)(f"level '{name}', response of '{below}': {error}") from error
         return answers
 
-    def _part(self, name: str, k: int, part: int, own: Parameters, others: Parameters) -> Tensor:
-        return self._evaluate(name, {**others, **own}, self._inputs(name, k, 0, part), probing=True)[0]
+    def _coming(self, name: str, k: int, taken: Parameters, *, repeat: bool) -> tuple[Loss, Step]:
+        """What a level would descend, and by which steps, after search step `k`, or once more if it is to `repeat`."""
+        level = self.levels[name]
+
+        def when(count: int) -> tuple[int, int]:
+            return level.after(k, self.steps, -1 if repeat else count)
+
+        def parts(count: int) -> list[Part]:
+            return [functools.partial(part, count, number) for number in range(level.accumulate)]
+
+        def part(count: int, number: int, own: Parameters, others: Parameters) -> Tensor:
+            inputs = self._inputs(name, *when(count), number)
+            return self._evaluate(name, {**others, **own}, inputs, probing=True)[0]
+
+        # Beyond the end of the run the batches go on, and the rate stays the last one.
+        rates = (level.lr(min(when(count)[0], self.steps - 1), self.steps) for count in itertools.count())
+        own = {p: self._named[p] for p in self.owned[name]}
+        step = virtual_step(self.optimizers[name], own, level.clip, rates)
+        return Loss(parts(0), taken=taken if repeat else {}, later=parts), step
 
     def _inputs(self, name: str, k: int, inner: int, part: int) -> tuple[Any, float]:
         """The batch of a level at search step `k`, and the ramp of its regularizers."""
@@ -251,6 +290,11 @@ class Multilevel:
         in_place = replaced(self._places, values)
         with in_mode(self.model, self.levels[name].mode, self._modules), in_place, kept, autocast:
             return self._objectives[name](*inputs)
+
+    def _held(self, name: str) -> int:
+        """How many batches of a level are read more than once: those of a step, and of steps that responses look at."""
+        responses = [methods[name] for methods in self._responses.values() if name in methods]
+        return self.levels[name].accumulate * max((1, *(getattr(method, "steps", 1) for method in responses)))
 
     def _buffers(self) -> Parameters:
         """The buffers that the model has now, by name."""
@@ -274,6 +318,13 @@ class Multilevel:
         require_reached(self.levels, self.owned, seen)
         require_decided(self.model, self.levels, self.owned, by_loss)
 
+    def _require_differentiable(self) -> None:
+        """Compute the hypergradient of each level once; raise `ConfigError` for one that no step could compute."""
+        for name, responses in self._responses.items():
+            if any(not isinstance(method, FirstOrder) for method in responses.values()):
+                with suppress(FlatError):  # a later step may find the level elsewhere
+                    self._probe(name, 0, -1, responses)  # of the batches just read
+
     def _random_kept(self) -> AbstractContextManager[None]:
         """Leave torch's random state on the model's devices as it was."""
         return torch.random.fork_rng(self._devices)
@@ -286,5 +337,5 @@ def _response(level: str, below: str, arguments: Mapping[str, Any]) -> Response:
         )
     try:
         return response(**arguments)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise ConfigError(f"level '{level}': hypergradient.{below}: {error}") from error

@@ -14,15 +14,18 @@ epoch, in eval mode, where nothing moves and no relaxation draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nas.cell import Cell, Chain
 from nas.genotype import Choice, Genotype
+from nas.hypergradient.twice import twice_differentiable
 from nas.mixed import Decided
 from nas.regularize import entropy
 from nas.space import Description
@@ -66,7 +69,7 @@ class Observer:
         """The indicators by name: of the supernet as it is, and of the `genotype` that it derives.
 
         `entropy` in [0, 1], `margin` (mean) and `least_margin` in [0, 1], `parameter_free/CELL` in [0, 1], `gradient`
-        (a norm), and `eigenvalue` where there are `products`.
+        (a norm), and `eigenvalue` and `eigenvalue_error` where there are `products`.
         """
         margins = list((genotype.provenance.margins if genotype.provenance else {}).values())
         found = {"entropy": entropy(supernet).item()}
@@ -106,31 +109,46 @@ def parameter_free(
 
 def sharpness(supernet: Supernet, loss: Callable[[nn.Module], Tensor], products: int = 0) -> dict[str, float]:
     """The norm of the gradient of `loss(supernet)` with respect to the arch parameters, in eval mode, as `gradient`;
-    with `products` also the largest eigenvalue of its Hessian, as `eigenvalue`."""
+    with `products` also the largest eigenvalue of its Hessian and the bound of its error, as `eigenvalue` and
+    `eigenvalue_error`."""
     parameters = list(supernet.arch.values())
     training = supernet.training
     supernet.eval()
     try:
-        gradient = _gradient(loss(supernet), parameters, create_graph=products > 0)
+        with twice_differentiable() if products else nullcontext():
+            value = loss(supernet)
+        gradient = _gradient(value, parameters, create_graph=products > 0)
         found = {"gradient": gradient.norm().item()}
         if products:
 
             def product(vector: Tensor) -> Tensor:
                 return _gradient(gradient @ vector, parameters, retain_graph=True)
 
-            # Random, as all ones would do nothing: a softmax does not see what all logits have in common.
-            start = torch.randn(len(gradient), generator=torch.Generator().manual_seed(0)).to(gradient)
-            found["eigenvalue"] = largest_eigenvalue(product, start, products) if gradient.requires_grad else 0.0
+            # The gradient lies mostly where the loss curves, which spares products; the rest is for where it does not.
+            drawn = torch.randn(len(gradient), generator=torch.Generator().manual_seed(0)).to(gradient)
+            start = gradient.detach() / (gradient.detach().norm() or 1.0) + 0.1 * drawn / drawn.norm()
+            curved = gradient.requires_grad
+            value, error = largest_eigenvalue(product, start, products) if curved else Eigenvalue(0.0, 0.0)
+            found |= {"eigenvalue": value, "eigenvalue_error": error}
     finally:
         supernet.train(training)
     return found
 
 
-def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, products: int) -> float:
+class Eigenvalue(NamedTuple):
+    """An eigenvalue as estimated."""
+
+    value: float
+    error: float
+    """A bound of the distance to the nearest eigenvalue, which is the one sought unless the start hardly held it."""
+
+
+def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, products: int) -> Eigenvalue:
     """The largest eigenvalue of a symmetric matrix of which only the product with a vector is known.
 
     The best value in the space of the vectors that a power iteration passes through (Lanczos), hence never below what
-    the power iteration has after equally many products, and exact after as many as there are distinct eigenvalues.
+    the power iteration has after equally many products, and exact after as many as there are distinct eigenvalues. Not
+    a number where a product is not finite.
 
     Args:
         product: a vector `(n,)` to the matrix times it, `(n,)`.
@@ -149,7 +167,10 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, produ
             break
         basis.append(rest / rest.norm())
     projected = torch.stack(basis) @ torch.stack(images).T
-    return float(torch.linalg.eigvalsh((projected + projected.T) / 2)[-1])
+    if not projected.isfinite().all():
+        return Eigenvalue(math.nan, math.nan)
+    values, vectors = torch.linalg.eigh((projected + projected.T) / 2)
+    return Eigenvalue(values[-1].item(), (rest.norm() * vectors[-1, -1]).abs().item())
 
 
 def advice(epochs: Sequence[Mapping[str, Any]], *, finished: bool = False) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, Self
@@ -18,6 +19,7 @@ from nas.mixed import Node, Sampled
 from nas.planner import plan
 from nas.planner.layout import channels_last, is_last
 from nas.planner.memory import checkpointed
+from nas.probing import in_mode
 from nas.relaxation import relaxation
 from nas.relaxation.sampling import Sampling, gumbel_noise, sample
 from nas.space import SearchSpace
@@ -63,6 +65,8 @@ class Supernet(nn.Module):
         self.relaxation = _relaxation(relaxation)
         self.seed = seed
         self.on_progress(0, 1)
+        self._untold: int | None = 0
+        """How often it has drawn without being told a step; None once it has been told one."""
         self.arch = nn.ParameterDict(
             {
                 label: nn.Parameter(torch.zeros(len(decision.candidates)))
@@ -82,6 +86,7 @@ class Supernet(nn.Module):
         if self.evaluation == "planned":
             inputs = tuple(map(_laid_out, inputs))
             keywords = {name: _laid_out(value) for name, value in keywords.items()}
+        self._warn_if_stuck()
         self._weights = self._drawn()
         try:
             return self.network(*inputs, **keywords)
@@ -95,10 +100,14 @@ class Supernet(nn.Module):
         return self
 
     def mixing_weights(self) -> dict[str, Tensor]:
-        """The mixing weights of every decision that has arch parameters: shape `(candidates,)`, in [0, 1], by label."""
+        """The mixing weights of every decision that has arch parameters: shape `(candidates,)`, in [0, 1], by label.
+
+        Those of eval mode, whatever the mode is: a relaxation that samples does not make a genotype random.
+        """
         if self._fixed is not None:
             return {label: w.weights if isinstance(w, Sampled) else w for label, w in self._fixed.items()}
-        return {label: self.relaxation(logits) for label, logits in self.arch.items()}
+        with in_mode(self.relaxation, "eval"):
+            return {label: self.relaxation(logits) for label, logits in self.arch.items()}
 
     def on_progress(self, step: int, steps: int) -> None:
         """Say where the search is: at `step` of `steps`, counted from 0.
@@ -107,13 +116,26 @@ class Supernet(nn.Module):
         """
         self._step = step
         self._progress = step / max(steps - 1, 1)
+        self._untold = None
+
+    def _warn_if_stuck(self) -> None:
+        """Warn, once, of a second draw if no one has said which step of the search it is."""
+        if self._untold is None or not (isinstance(self.relaxation, Sampling) and self.relaxation.training):
+            return
+        self._untold += 1
+        if self._untold == 2:
+            warnings.warn(
+                "the supernet draws the same candidates until it is told the step of the search; call"
+                " supernet.on_progress(step, steps) before each step",
+                stacklevel=4,
+            )
 
     def _drawn(self) -> Mapping[str, Tensor | Sampled]:
         """What the mixed operations compute with, by label."""
         if self._fixed is not None:
             return self._fixed
         if not isinstance(self.relaxation, Sampling):
-            return self.mixing_weights()
+            return {label: self.relaxation(logits) for label, logits in self.arch.items()}
         noise = None
         if self.relaxation.training:
             noise = {

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from nas.choose import Chooser
 from nas.cost import costs
 from nas.errors import ConfigError, DivergedError, UnknownNameError
 from nas.files import convert
-from nas.hypergradient import RESPONSES
+from nas.hypergradient import RESPONSES, response
 from nas.levels import Level
 from nas.multilevel import Moved, Multilevel
 from nas.primitives import DropPath
@@ -266,12 +267,12 @@ def test_hypergradient_equals_central_differences_of_what_the_levels_below_reall
         torch.set_rng_state(masks)
         for name in answering:
             own = [p for p_name, p in net.named_parameters() if p_name in levels.owned[name]]
-            loss = LOSSES[name](net, batch(levels.levels[name].split, warm))
+            loss = LOSSES[name](net, batch(levels.levels[name].split, warm + 1))
             for p, gradient in zip(own, torch.autograd.grad(loss, own), strict=True):
                 p.grad = gradient
             if clip is not None:
                 nn.utils.clip_grad_norm_(own, clip)
-            optimizers[name].param_groups[0]["lr"] = levels.levels[name].lr(warm, 20)
+            optimizers[name].param_groups[0]["lr"] = levels.levels[name].lr(warm + 1, 20)
             optimizers[name].step()
             torch.set_rng_state(masks)  # every response draws what the level's own pass does
         return upper(net, batch("val", warm)).item()
@@ -286,10 +287,125 @@ def test_hypergradient_equals_central_differences_of_what_the_levels_below_reall
     assert not torch.allclose(ignored, expected, rtol=1e-4)  # else the test would say nothing about the responses
 
 
+OPTIMIZERS = {
+    "momentum": {"name": "sgd", "lr": 0.3, "momentum": 0.9, "weight_decay": 0.01},
+    "adam": {"name": "adam", "lr": 0.05, "weight_decay": 0.01},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"schedule": "cosine", "final_lr": 0.1, "clip": 0.05},
+        {"schedule": "cosine", "inner_steps": 2, "accumulate": 2},
+        {"period": 3, "inner_steps": 2},
+        {"warmup": 0.3, "schedule": "cosine"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("k", "ahead"), [(1, 1), (3, 3), (4, 6)])
+def test_virtual_steps_are_the_next_ones_that_the_level_really_takes(
+    k: int, ahead: int, fields: dict[str, Any], optimizer: dict[str, Any]
+) -> None:
+    """Warm-up, period, several inner steps and the schedule included."""
+
+    def engine() -> Multilevel:
+        unrolled = {"name": "unrolled", "steps": ahead}
+        changes = {"lower": {"optimizer": optimizer, **fields}, "upper": {"hypergradient": {"lower": unrolled}}}
+        levels = build({name: each for name, each in three(**changes).items() if name != "middle"})
+        model: Any = levels.model
+        model.dropout.p = 0.0
+        return levels
+
+    levels = engine()
+    for step in range(k + 1):
+        levels.step(step)
+    expected = upper_after(copy.deepcopy(levels), k, ahead)
+    assert levels.gradient("upper", k)[0].item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
+    if levels.levels["lower"].moves(k, levels.steps):
+        repeated = {"lower": response("unrolled", steps=ahead, batches="repeat")}
+        assert levels.gradient("upper", k, repeated)[0].item() != pytest.approx(expected, rel=1e-6)
+
+
+def upper_after(levels: Multilevel, k: int, count: int) -> float:
+    """The upper loss of search step `k` once the lower level has really taken `count` more steps."""
+    real = {"lower": levels.levels["lower"], "upper": msgspec.structs.replace(levels.levels["upper"], period=99)}
+    alone = Multilevel(levels.model, real, LOSSES, batch, levels.steps)
+    alone.optimizers["lower"].load_state_dict(levels.optimizers["lower"].state_dict())
+    taken = itertools.count(1)
+    values: dict[str, Tensor] = {}
+
+    def stop(*_: object) -> None:
+        if next(taken) == count:
+            values.update({name: p.detach().clone() for name, p in levels.model.named_parameters()})
+
+    alone.optimizers["lower"].register_step_post_hook(stop)
+    step = k
+    while not values:
+        step += 1
+        alone.step(step)
+    with torch.no_grad():
+        levels.model.load_state_dict(values, strict=False)
+        return upper(levels.model.train(), batch("val", k)).item()
+
+
+def test_beyond_the_end_of_the_run_the_batches_go_on_at_the_last_rate() -> None:
+    changes = {"lower": {"schedule": "cosine"}, "upper": {"hypergradient": {"lower": {"name": "unrolled", "steps": 2}}}}
+    asked: list[tuple[str, int]] = []
+
+    def counting(split: str, index: int) -> tuple[Tensor, Tensor]:
+        asked.append((split, index))
+        return batch(split, index)
+
+    last = build(three(**changes), steps=4, batch=counting)
+    forget(last)
+    asked.clear()
+    found = last.gradient("upper", 3)[1]
+    assert [index for split, index in asked if split == "train"] == [4, 5]
+    rate = last.levels["lower"].lr(3, 4)
+    changes["lower"] = {"optimizer": {"name": "adam", "lr": rate, "weight_decay": 0.01}}
+    constant = build(three(**changes), steps=4)
+    assert rate > 0
+    torch.testing.assert_close(found, constant.gradient("upper", 3)[1])
+
+
+@pytest.mark.parametrize("method", [name for name in RESPONSES if name not in ("first_order", "closed")])
+@pytest.mark.parametrize(
+    ("fields", "k", "last", "coming"),
+    [
+        ({}, 2, [2], [3]),
+        ({"inner_steps": 2, "accumulate": 2}, 2, [10, 11], [12, 13]),
+        ({"period": 2}, 2, [1], [3]),
+        ({"warmup": 0.5}, 2, [10], [10]),  # no step has been taken
+    ],
+)
+def test_a_response_is_to_the_next_batch_or_repeats_the_last(
+    method: str, fields: dict[str, Any], k: int, last: list[int], coming: list[int]
+) -> None:
+    asked: set[tuple[str, int]] = set()
+
+    def counting(split: str, index: int) -> tuple[Tensor, Tensor]:
+        asked.add((split, index))
+        return batch(split, index)
+
+    one = {"steps": 1} if method == "truncated" else {}
+    for batches, expected in (("next", coming), ("repeat", last)):
+        levels = build(
+            three(lower=fields, upper={"hypergradient": {"lower": {"name": method, "batches": batches, **one}}}),
+            batch=counting,
+        )
+        forget(levels)
+        asked.clear()
+        levels.gradient("upper", k)
+        assert {index for split, index in asked if split == "train"} == set(expected)
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_gauss_newton_reuses_the_gradient_of_the_step_just_taken(accumulate: int) -> None:
     """The rank-one formula with f where the lower step began, and F where it ended."""
-    method = {"name": "gauss_newton", "reuse": True}
+    method = {"name": "gauss_newton", "reuse": True, "batches": "repeat"}
     changes = {"lower": {"accumulate": accumulate}, "upper": {"hypergradient": {"lower": method}, "period": 2}}
     levels = build({name: each for name, each in three(**changes).items() if name != "middle"})
     net: Any = levels.model
@@ -322,7 +438,7 @@ def test_gauss_newton_computes_the_gradient_where_no_step_was_taken() -> None:
     for middle_answers, others in (({}, {}), (answers, answers), (answers, {})):
         found = []
         for reuse in (False, True):
-            method = {"name": "gauss_newton", "reuse": reuse}
+            method = {"name": "gauss_newton", "reuse": reuse, "batches": "repeat"}
             upper_answers = {**others, "middle": method} if middle_answers else {"lower": method}
             levels = build(three(middle={"hypergradient": middle_answers}, upper={"hypergradient": upper_answers}))
             torch.manual_seed(0)
@@ -406,7 +522,7 @@ def test_splitting_a_batch_and_accumulating_changes_rounding_only(method: str, a
 
 def test_accumulation_reads_a_batch_for_each_part() -> None:
     asked, _ = counted(three(lower={"accumulate": 3}, middle={"period": 9}, upper={"period": 9}), 3)
-    assert [index for split, index in asked if split == "train"] == list(range(1, 9))
+    assert [index for split, index in asked if split == "train"] == list(range(9))
 
 
 class Watched(torch.autograd.Function):
@@ -490,6 +606,12 @@ def test_sign_toy(method: dict[str, Any], expected: float) -> None:
 # --- when, with which batch, and how fast ---
 
 
+def forget(levels: Multilevel) -> None:
+    """Read again what the checks before the first step left in memory."""
+    batches: Any = levels.batch
+    batches.cache_clear()
+
+
 def counted(levels: dict[str, Level], steps: int) -> tuple[list[tuple[str, int]], list[list[str]]]:
     asked: list[tuple[str, int]] = []
 
@@ -498,6 +620,7 @@ def counted(levels: dict[str, Level], steps: int) -> tuple[list[tuple[str, int]]
         return batch(split, index)
 
     engine = build(levels, steps, batch=counting)
+    forget(engine)
     asked.clear()
     moved = [list(engine.step(k)) for k in range(steps)]
     return asked, moved
@@ -511,15 +634,18 @@ def test_warm_up_period_and_inner_steps() -> None:
     assert [k for k in range(8) if "lower" in moved[k]] == list(range(8))
     assert [k for k in range(8) if "middle" in moved[k]] == [4, 5, 6, 7]
     assert [k for k in range(8) if "upper" in moved[k]] == [4, 7]
-    # Step 0 reads the first batches again from memory, where the check of the splits left them.
-    assert [index for split, index in asked if split == "train"] == list(range(1, 16))
+    assert [index for split, index in asked if split == "train"] == list(range(16))
     assert [index for split, index in asked if split == "middle"] == [4, 5, 6, 7]
     assert [index for split, index in asked if split == "val"] == [4, 7]
 
 
 def test_responses_read_the_batch_of_the_level_that_responds_and_read_it_once() -> None:
-    asked, _ = counted(three(), 3)
-    assert asked == [(split, k) for k in (1, 2) for split in ("train", "middle", "val")]
+    for ahead in (1, 3):  # as many batches of the lower level as it takes virtual steps, the first three at once
+        method = {"lower": {"name": "unrolled", "steps": ahead}, "middle": {"name": "implicit"}}
+        asked, _ = counted(three(upper={"hypergradient": method}), 3)
+        first = [("train", 0), ("middle", 0), *(("train", 1 + i) for i in range(ahead)), ("middle", 1), ("val", 0)]
+        rest = [[("train", 1 + ahead + k), ("middle", k + 2), ("val", k + 1)] for k in (0, 1)]
+        assert asked == [*first, *rest[0], *rest[1]]
 
 
 def test_modes_are_each_levels_own_and_restored() -> None:
@@ -920,6 +1046,19 @@ def test_looking_for_influence_changes_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert isinstance(levels.model, Net)
     assert int(levels.model.norm.num_batches_tracked or 0) == 0
+
+
+@pytest.mark.parametrize("method", [name for name in RESPONSES if name not in ("first_order", "closed")])
+def test_only_methods_that_take_steps_need_an_optimizer_that_can_be_differentiated(method: str) -> None:
+    levels = build(three(upper={"hypergradient": {"lower": {"name": method}}}))
+    own = [levels.model.get_parameter(name) for name in levels.owned["lower"]]
+    levels.optimizers["lower"] = torch.optim.RMSprop(own)
+    if method in ("unrolled", "truncated", "finite_difference"):
+        message = r"^level 'upper', response of 'lower': a differentiable step must be one of .*, got one of RMSprop$"
+        with pytest.raises(ConfigError, match=message):
+            levels.gradient("upper", 1)
+    else:
+        levels.gradient("upper", 1)
 
 
 def test_patience_is_each_level_s_own() -> None:

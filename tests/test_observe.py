@@ -34,7 +34,10 @@ def symmetric(spectrum: list[float], seed: int = 0) -> Tensor:
 
 def found(matrix: Tensor, products: int) -> float:
     start = torch.randn(len(matrix), generator=torch.Generator().manual_seed(1)).to(matrix)
-    return largest_eigenvalue(lambda v: matrix @ v, start, products)
+    value, error = largest_eigenvalue(lambda v: matrix @ v, start, products)
+    distances = (torch.linalg.eigvalsh(matrix) - value).abs()
+    assert distances.min().item() <= error + 1e-6 * max(1.0, matrix.abs().max().item()), "the stated bound"
+    return value
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=12), st.integers(0, 99))
@@ -62,6 +65,19 @@ def test_it_is_never_below_the_power_iteration() -> None:
         vector = matrix @ vector
         vector = vector / vector.norm()
     assert found(matrix, 12) == pytest.approx(10.0, rel=1e-3)
+
+
+def test_the_error_falls_to_zero() -> None:
+    matrix = symmetric([10.0, *torch.linspace(-3, 3, 30).tolist()])
+    start = torch.randn(31, generator=torch.Generator().manual_seed(1)).double()
+    errors = [largest_eigenvalue(lambda v: matrix @ v, start, products).error for products in (4, 12)]
+    assert errors[0] > 0.1
+    assert errors[1] < 0.05
+
+
+def test_a_product_that_is_not_finite_has_no_eigenvalue() -> None:
+    estimate = largest_eigenvalue(lambda v: v * torch.nan, torch.ones(3), 2)
+    assert all(map(math.isnan, estimate))
 
 
 # Gradient and Hessian of a supernet
@@ -102,12 +118,46 @@ def test_sharpness_is_that_of_the_closed_form(values: tuple[float, ...]) -> None
     assert got["eigenvalue"] == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-9)
     less = sharpness(supernet, lambda model: -model(torch.zeros((), dtype=torch.double)), products=4)
     assert less["eigenvalue"] == pytest.approx(-torch.linalg.eigvalsh(hessian)[0].item(), rel=1e-9)
+    assert less["eigenvalue_error"] == pytest.approx(0, abs=1e-6)
+
+
+def deep(choose: Chooser, /) -> nn.Module:
+    """Eight decisions over small layers, one after another."""
+    kinds = {"tanh": nn.Tanh, "linear": lambda: nn.Linear(6, 6), "skip": nn.Identity, "silu": nn.SiLU}
+    return nn.Sequential(*(choose(f"layer{i}", kinds) for i in range(8)))
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0])
+def test_few_products_suffice_on_a_supernet(scale: float) -> None:
+    supernet = Supernet(SearchSpace("deep", deep)).double().eval()
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for values in supernet.arch.values():
+            values.copy_(scale * torch.randn(len(values), generator=generator))
+    x = torch.randn(9, 6, generator=generator, dtype=torch.double)
+
+    def loss(model: nn.Module) -> Tensor:
+        return (model(x) - x.cos()).square().mean()  # type: ignore[no-any-return]
+
+    arch = list(supernet.arch.values())
+    gradient = torch.cat(torch.autograd.grad(loss(supernet), arch, create_graph=True))
+    rows = [torch.cat(torch.autograd.grad(g, arch, retain_graph=True)) for g in gradient]
+    exact = torch.linalg.eigvalsh(torch.stack(rows))[-1].item()
+    for products, error in ((5, 0.03), (len(rows), 1e-6)):
+        got = sharpness(supernet, loss, products)
+        assert got["eigenvalue"] == pytest.approx(exact, rel=error)
+        assert abs(got["eigenvalue"] - exact) <= got["eigenvalue_error"] + 1e-9
+    assert torch.linalg.matrix_rank(torch.stack(rows)) > 12  # else five were nearly as many as there are
 
 
 def test_a_loss_that_arch_parameters_do_not_enter_is_flat() -> None:
     supernet = Supernet(SearchSpace("priced", priced))
     weight = torch.ones((), requires_grad=True)
-    assert sharpness(supernet, lambda model: weight * 2, products=3) == {"gradient": 0.0, "eigenvalue": 0.0}
+    assert sharpness(supernet, lambda model: weight * 2, products=3) == {
+        "gradient": 0.0,
+        "eigenvalue": 0.0,
+        "eigenvalue_error": 0.0,
+    }
 
 
 def test_looking_changes_nothing() -> None:

@@ -40,7 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "finite_difference": {"name": "finite_difference"},
     "truncated, 5 steps": {"name": "truncated", "steps": 5},
     "gauss_newton": {"name": "gauss_newton"},
-    "gauss_newton, reuse": {"name": "gauss_newton", "reuse": True},
+    "gauss_newton, reuse": {"name": "gauss_newton", "reuse": True, "batches": "repeat"},
     "neumann, 5 terms": {"name": "neumann", "terms": 5},
     "conjugate_gradient, 5": {"name": "conjugate_gradient", "iterations": 5},
 }

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from nas.errors import UnknownNameError
+from nas.errors import ConfigError, UnknownNameError
 from nas.hypergradient.closed import Closed
 from nas.hypergradient.conjugate_gradient import ConjugateGradient
 from nas.hypergradient.finite_difference import FiniteDifference
@@ -19,10 +20,11 @@ from nas.hypergradient.gauss_newton import GaussNewton
 from nas.hypergradient.implicit import Implicit
 from nas.hypergradient.neumann import Neumann
 from nas.hypergradient.protocol import Loss, Parameters, Response, Step
+from nas.hypergradient.repeated import Repeated
 from nas.hypergradient.truncated import Truncated
 from nas.hypergradient.unrolled import Unrolled
 
-__all__ = ["RESPONSES", "Loss", "Parameters", "Response", "Step", "response"]
+__all__ = ["RESPONSES", "Loss", "Parameters", "Repeated", "Response", "Step", "name_of", "response"]
 
 RESPONSES: Mapping[str, Callable[..., Response]] = {
     "first_order": FirstOrder,
@@ -37,13 +39,34 @@ RESPONSES: Mapping[str, Callable[..., Response]] = {
 }
 
 
-def response(name: str, **arguments: float) -> Response:
-    """The method `name` with its arguments; raises `UnknownNameError` for a method or an argument, `ConfigError`,
-    `TypeError` for a value of another type."""
+def response(name: str, *, batches: str = "next", **arguments: Any) -> Response:
+    """The method `name` with its arguments.
+
+    Args:
+        batches: what the level responds to: `next`, the batches of its next steps, or `repeat`, the one that it has
+            just descended, over and over.
+
+    Raises `UnknownNameError` for a method or an argument, `ConfigError`, `TypeError` for a value of another type.
+    """
     if name not in RESPONSES:
         raise UnknownNameError("hypergradient", name, RESPONSES)
     known = inspect.signature(RESPONSES[name]).parameters
     for argument in arguments:
         if argument not in known:
-            raise UnknownNameError(f"argument of hypergradient '{name}'", argument, known)
-    return RESPONSES[name](**arguments)
+            raise UnknownNameError(f"argument of hypergradient '{name}'", argument, [*known, "batches"])
+    if batches not in ("next", "repeat"):
+        raise ConfigError(f"'batches' of hypergradient '{name}' must be next or repeat, got {batches!r}")
+    method = RESPONSES[name](**arguments)
+    if batches == "repeat":
+        return Repeated(method)
+    if getattr(method, "reuse", False):
+        raise ConfigError(
+            f"hypergradient '{name}' with 'reuse' takes the gradient of the batch just descended; add batches: repeat"
+        )
+    return method
+
+
+def name_of(method: Response) -> str:
+    """The name of a method."""
+    kind = type(method.method if isinstance(method, Repeated) else method)
+    return next((name for name, known in RESPONSES.items() if known is kind), kind.__name__)

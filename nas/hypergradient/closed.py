@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.hypergradient.dense import derivatives, flat, less
+from nas.hypergradient.dense import FlatError, derivatives, flat, less
 from nas.hypergradient.protocol import Loss, Parameters, Step, constants
 
 
@@ -57,7 +57,7 @@ class Closed:
         hessian.diagonal().add_(self.ridge)
         factor, failed = torch.linalg.cholesky_ex(hessian)
         if failed and hessian.isfinite().all():  # else the engine skips the step
-            raise ConfigError(
+            raise FlatError(
                 "hypergradient 'closed': the level's loss does not curve upwards in every direction, so that it has no"
                 f" single optimum; set a ridge above {self.ridge:g}, or take 'unrolled'"
             )

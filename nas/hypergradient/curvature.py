@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nas.hypergradient.attach import asked
-from nas.hypergradient.grouped import twice_differentiable
 from nas.hypergradient.protocol import Loss, Parameters, differentiate, leaves
+from nas.hypergradient.twice import twice_differentiable
 
 
 class Curvature:

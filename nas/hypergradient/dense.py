@@ -7,6 +7,11 @@ from torch import Tensor
 
 from nas.errors import ConfigError
 from nas.hypergradient.protocol import Loss, Parameters, differentiate, leaves
+from nas.hypergradient.twice import twice_differentiable
+
+
+class FlatError(ConfigError):
+    """A level's loss that curves upwards too little where the level stands; elsewhere it may do."""
 
 
 def derivatives(loss: Loss, own: Parameters, others: Parameters, method: str, limit: int) -> tuple[Tensor, Tensor]:
@@ -21,7 +26,9 @@ def derivatives(loss: Loss, own: Parameters, others: Parameters, method: str, li
         )
     current = leaves(own)
     point = list(current.values())
-    gradient = flat(differentiate(loss(current, others), point, create_graph=True))
+    with twice_differentiable():
+        value = loss(current, others)
+    gradient = flat(differentiate(value, point, create_graph=True))
     units = torch.eye(count, dtype=gradient.dtype, device=gradient.device)
     rows = [flat(differentiate(gradient, point, [unit], retain_graph=True)) for unit in units]
     return gradient, torch.stack(rows)

@@ -17,12 +17,13 @@ class GaussNewton:
     Task-Guided, Implicitly-Searched and Meta-Initialized Deep Model for Image Fusion, TPAMI 2024 (TIM, the implicit
     architecture search). Costs one gradient of the lower loss, with respect to both levels at once.
 
-    Where `f_w` is zero the level does not respond: the quotient has no limit there.
+    Where `f_w` vanishes the quotient has no limit, and is made of rounding errors: the level does not respond if
+    `|f_w| <= sqrt(eps) |F_w|`, with `eps` that of the dtype (`|f_w|` below 3.5e-4 `|F_w|` in float32).
 
     Args:
-        reuse: take `f_w` and `f_a` from the step that the level has just taken, where they are those at which it began:
-            no further gradient is computed. Where the level has not moved in this search step, or answers to levels
-            below it, they are computed as without.
+        reuse: take `f_w` and `f_a` from the step that the level has just taken, at the weights where it began: no
+            further gradient is computed. Needs `batches: repeat`. Where the level has not moved in this search step,
+            or responds to levels below it, they are computed as without.
     """
 
     def __init__(self, *, reuse: bool = False) -> None:
@@ -38,6 +39,7 @@ class GaussNewton:
                 found = dict(zip((*point, *above), gradients, strict=True))
             f_w, f_a = ([found[name] for name in names] for names in (point, above))
             square = dot(f_w, f_w)
-            return times(f_a, torch.where(square == 0, 0.0, -dot(v, f_w) / square))
+            vanishes = square <= torch.finfo(square.dtype).eps * dot(v, v)
+            return times(f_a, torch.where(vanishes, 0.0, -dot(v, f_w) / square))
 
         return attach(own, others, pull)

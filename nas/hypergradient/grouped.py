@@ -6,33 +6,16 @@ channels are many. Each term of that derivative is a convolution, or the gradien
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 Settings = tuple[list[int], list[int], list[int], int]
 """Stride, padding, dilation, groups."""
 
 
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """A context in which the gradients of two-dimensional grouped convolutions are quick to differentiate."""
-    with _Grouped():
-        yield
-
-
-class _Grouped(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func is torch.conv2d:
-            return _conv2d(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _conv2d(
+def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -41,6 +24,7 @@ def _conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
+    """`torch.conv2d`, whose gradient is quick to differentiate if there are groups."""
     if groups == 1 or isinstance(padding, str) or input.dim() != 4:
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     if torch.is_autocast_enabled(input.device.type):  # it would cast inside of ours, and not what they save

@@ -10,7 +10,7 @@ import operator
 import torch
 
 from nas.errors import ConfigError
-from nas.hypergradient.dense import derivatives, less
+from nas.hypergradient.dense import FlatError, derivatives, less
 from nas.hypergradient.protocol import Loss, Parameters, Step
 
 
@@ -35,7 +35,5 @@ class Implicit:
         # Zero in value: it only carries the derivative of the level's optimum with respect to the levels above.
         shift, singular = torch.linalg.solve_ex(hessian, gradient - gradient.detach())
         if singular:
-            raise ConfigError(
-                f"hypergradient 'implicit': the Hessian is singular; set a damping above {self.damping:g}"
-            )
+            raise FlatError(f"hypergradient 'implicit': the Hessian is singular; set a damping above {self.damping:g}")
         return less(own, shift)

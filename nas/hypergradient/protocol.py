@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -22,19 +22,28 @@ Step = Callable[[Parameters, Parameters], Parameters]
 
 @dataclass(frozen=True)
 class Loss:
-    """A level's own loss `f(w, a)`: the mean of its parts.
+    """A level's own loss `f(w, a)` in its next step: the mean of its parts.
 
     Args:
         parts: one for each micro-batch.
         replay: a context in which the same random numbers are drawn each time, so that every evaluation is of the same
             function; it leaves the random state as it was.
-        taken: the gradient, by parameter, that the level's last step descended, where it has just been taken and the
-            level above has a response with a true attribute `reuse`; else empty.
+        taken: the gradient, by parameter, of the step that the level took earlier in the same search step; filled only
+            if the response is `Repeated` and has a true attribute `reuse`.
+        later: the parts of the step that comes so many steps after the next one; the same parts if None.
     """
 
     parts: Sequence[Part]
     replay: Callable[[], AbstractContextManager[None]] = nullcontext
     taken: Mapping[str, Tensor] = field(default_factory=dict)
+    later: Callable[[int], Sequence[Part]] | None = None
+
+    def after(self, steps: int) -> Loss:
+        """The loss of the step that comes `steps` steps after the next one."""
+        later = self.later
+        if later is None or steps == 0:
+            return self
+        return replace(self, parts=later(steps), later=lambda further: later(steps + further))
 
     def __call__(self, own: Parameters, others: Parameters) -> Tensor:
         """The loss, a scalar, with its graph."""
@@ -61,10 +70,10 @@ class Response(Protocol):
         """The level's parameters, attached to the graph of those of `others` that require a gradient.
 
         Args:
-            loss: the level's own loss, never the upper one.
+            loss: the level's own loss, never the upper one; virtual step `i`, from 0, descends `loss.after(i)`.
             own: the current values of the level's parameters, without a graph.
             others: the parameters of all other levels: constants, leaves, or the responses of levels further below.
-            step: the step that the level's optimizer would really take from here.
+            step: the step that the level's optimizer will really take from here; each further call takes the one after.
         """
 
 

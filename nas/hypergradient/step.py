@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,43 +13,50 @@ from nas.errors import ConfigError
 from nas.hypergradient.protocol import Parameters, Step
 
 State = dict[str, Any]
+Rule = Callable[[Tensor, Tensor, State, State], tuple[Tensor, State]]
+"""(parameter, gradient, state of the parameter, its group) to the next parameter and state."""
 
 
 def virtual_step(
     optimizer: Optimizer,
     parameters: Mapping[str, nn.Parameter],
     clip: float | None = None,
-    lr: float | None = None,
+    rates: Iterable[float] | None = None,
 ) -> Step:
-    """The next step of `optimizer` (SGD with momentum, Adam or AdamW, each with weight decay) from its present state.
+    """The next steps of `optimizer` (SGD with momentum, Adam or AdamW, each with weight decay) from its present state.
 
     Neither the optimizer nor its parameters change. With `clip` the gradients are first scaled to at most that norm;
-    `lr` is for a learning rate that the optimizer has not been given yet. Several steps in a row each start from the
-    state that the last one left. Raises `ConfigError` for other optimizers.
+    `rates` are the learning rates of the steps, if these differ from the optimizer's present one. Several steps in a
+    row each start from the state that the last one left. A step raises `ConfigError` for other optimizers.
     """
-    rules: dict[type, Callable[[Tensor, Tensor, State, State], tuple[Tensor, State]]]
-    rules = {SGD: _sgd, Adam: _adam, AdamW: _adam}
-    variants = [flag for flag in ("amsgrad", "maximize") if any(group.get(flag) for group in optimizer.param_groups)]
-    if type(optimizer) not in rules or variants:
-        found = " with ".join([type(optimizer).__name__, *variants])
-        raise ConfigError(f"hypergradient 'unrolled' knows the optimizers sgd, adam and adamw, found {found}")
-    rule = rules[type(optimizer)]
-    ours: State = {"lr": lr} if lr is not None else {}
+    ours: State = {}
     if isinstance(optimizer, AdamW):
         ours["decoupled_weight_decay"] = True  # torch 2.6 does not say so itself
     groups = {id(p): {**group, **ours} for group in optimizer.param_groups for p in group["params"]}
     state = {name: dict(optimizer.state.get(p, {})) for name, p in parameters.items()}
+    coming = None if rates is None else iter(rates)
 
     def step(current: Parameters, gradients: Parameters) -> Parameters:
+        rule = _rule(optimizer)
+        rate: State = {} if coming is None else {"lr": next(coming)}
         if clip is not None:
             gradients = _clipped(gradients, clip)
         following = {}
         for name, value in current.items():
             group = groups[id(parameters[name])]
-            following[name], state[name] = rule(value, gradients[name], state[name], group)
+            following[name], state[name] = rule(value, gradients[name], state[name], {**group, **rate})
         return following
 
     return step
+
+
+def _rule(optimizer: Optimizer) -> Rule:
+    rules: dict[type, Rule] = {SGD: _sgd, Adam: _adam, AdamW: _adam}
+    variants = [flag for flag in ("amsgrad", "maximize") if any(group.get(flag) for group in optimizer.param_groups)]
+    if type(optimizer) not in rules or variants:
+        found = " with ".join([type(optimizer).__name__, *variants])
+        raise ConfigError(f"a differentiable step must be one of sgd, adam or adamw, got one of {found}")
+    return rules[type(optimizer)]
 
 
 def _sgd(p: Tensor, g: Tensor, state: State, group: State) -> tuple[Tensor, State]:

@@ -25,15 +25,17 @@ class Truncated:
 
     def __init__(self, steps: int = 5, last: int = 1) -> None:
         self.steps = operator.index(steps)
+        if not 1 <= operator.index(last) <= self.steps:
+            raise ConfigError(
+                f"hypergradient 'truncated': 'last' must be from 1 to the {steps} steps in all, got {last}"
+            )
         self.unrolled = Unrolled(last)
-        if self.steps < self.unrolled.steps:
-            raise ConfigError(f"hypergradient 'truncated' differentiates the last {last} steps, found {steps} in all")
 
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
-        current = own
-        for _ in range(self.steps - self.unrolled.steps):
+        current, before = own, self.steps - self.unrolled.steps
+        for i in range(before):
             point = leaves(current)
-            gradients = loss.gradient(point, constants(others), list(point.values()))
+            gradients = loss.after(i).gradient(point, constants(others), list(point.values()))
             with torch.no_grad():
                 current = step(current, dict(zip(current, gradients, strict=True)))
-        return self.unrolled(loss, current, others, step)
+        return self.unrolled(loss.after(before), current, others, step)

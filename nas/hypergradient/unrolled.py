@@ -9,8 +9,8 @@ from __future__ import annotations
 import operator
 
 from nas.errors import ConfigError
-from nas.hypergradient.grouped import twice_differentiable
 from nas.hypergradient.protocol import Loss, Parameters, Step, differentiate, leaves
+from nas.hypergradient.twice import twice_differentiable
 
 
 class Unrolled:
@@ -30,9 +30,9 @@ class Unrolled:
 
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
         current = leaves(own)
-        for _ in range(self.steps):
+        for i in range(self.steps):
             with twice_differentiable():
-                value = loss(current, others)
+                value = loss.after(i)(current, others)
             gradients = differentiate(value, list(current.values()), create_graph=True)
             current = step(current, dict(zip(current, gradients, strict=True)))
         return current

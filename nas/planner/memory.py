@@ -1,19 +1,20 @@
 """Activation checkpointing of parts of a network (Chen et al., 2016): their inside is computed again for the gradient.
 
-Exact: the second computation has the parameters, buffers, modes, mixing weights and random numbers of the first,
-whatever has been replaced or moved on since, and moves no buffer.
+Exact: the second computation has the parameters, buffers, modes, mixing weights, function modes of torch and random
+numbers of the first, whatever has been replaced or moved on since, and moves no buffer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 from nas.cell import Cell
@@ -64,10 +65,11 @@ class Checkpointed:
         buffers = {name: buffer.clone() for name, buffer in whole.named_buffers()}
         state = [(m, m.training, m.kept if isinstance(m, Node) else ()) for m in self.part.modules()]
         held = self.hold()
+        kernels = _modes()
 
         def again(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
             current: Mapping[str, Tensor] = {name: buffer.clone() for name, buffer in buffers.items()}
-            with held(), _restored(state), discarding():
+            with held(), _restored(state), discarding(), _entered(kernels):
                 return functional_call(whole, {**parameters, **current}, inputs, keywords)
 
         return again
@@ -83,6 +85,21 @@ class _Whole(nn.Module):
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         return self.compute(*inputs, **keywords)
+
+
+@contextmanager
+def _entered(modes: Sequence[TorchFunctionMode]) -> Iterator[None]:
+    """Function modes of torch, each once, such as that which picks differentiable kernels."""
+    with ExitStack() as stack:
+        for mode in modes:
+            if mode not in _modes():
+                stack.enter_context(mode)
+        yield
+
+
+def _modes() -> list[TorchFunctionMode]:
+    modes: list[TorchFunctionMode] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    return modes
 
 
 State = list[tuple[nn.Module, bool, tuple[int, ...]]]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from quadratic import Quadratic, descent
 
+from nas.errors import ConfigError
 from nas.hypergradient import Loss, response
 from nas.hypergradient.gauss_newton import GaussNewton
 
@@ -30,11 +31,23 @@ def test_is_the_exact_response_where_the_hessian_has_rank_one() -> None:
     torch.testing.assert_close(found, above @ u / (u @ u))
 
 
-def test_at_the_optimum_the_level_does_not_respond() -> None:
-    a = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-15), (torch.float32, 1e-6)])
+def test_at_the_optimum_the_level_does_not_respond(dtype: torch.dtype, rounding: float) -> None:
+    """Nor next to it, where the gradient is nothing but rounding errors: the formula has no limit there."""
+    a = torch.tensor(0.5, dtype=dtype, requires_grad=True)
     loss = Loss([lambda own, others: (own["w"] - others["a"]).square() / 2])
-    answer = response("gauss_newton")(loss, {"w": a.detach().clone()}, {"a": a}, descent(0.1))
-    assert torch.autograd.grad(answer["w"], a)[0].item() == 0
+    for off in (0.0, rounding, -rounding):
+        answer = response("gauss_newton")(loss, {"w": a.detach() + off}, {"a": a}, descent(0.1))
+        assert torch.autograd.grad(answer["w"], a)[0].item() == 0
+    near = response("gauss_newton")(loss, {"w": a.detach() + 0.01}, {"a": a}, descent(0.1))
+    assert torch.autograd.grad(near["w"], a)[0].item() == pytest.approx(1, rel=1e-5)
+
+
+def test_the_gradient_of_a_step_can_be_reused_for_its_own_batch_alone() -> None:
+    with pytest.raises(ConfigError, match=r"'gauss_newton' with 'reuse' .* add batches: repeat"):
+        response("gauss_newton", reuse=True)
+    with pytest.raises(ConfigError, match=r"'batches' of hypergradient 'unrolled' must be next or repeat, got 'same'"):
+        response("unrolled", batches="same")
 
 
 @pytest.mark.parametrize("reuse", [False, True])
@@ -42,7 +55,7 @@ def test_takes_the_gradient_of_the_last_step_only_if_told(reuse: bool) -> None:
     toy = Quadratic(0)
     f_w, f_a = torch.randn(6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     loss = Loss([toy.lower], taken={**toy.named(f_w), "a": f_a})
-    answer = response("gauss_newton", reuse=reuse)(loss, toy.named(toy.w), toy.others, descent(0.1))
+    answer = response("gauss_newton", reuse=reuse, batches="repeat")(loss, toy.named(toy.w), toy.others, descent(0.1))
     found = torch.autograd.grad(toy.upper(answer), toy.a)[0]
     expected = toy.d - (toy.w - toy.c) @ f_w / (f_w @ f_w) * f_a if reuse else toy.hypergradient(GaussNewton())
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.hypergradient.grouped import twice_differentiable
+from nas.hypergradient.twice import twice_differentiable
 
 SHAPES: dict[str, dict[str, Any]] = {
     "depthwise": {"kernel_size": 3, "padding": 1, "groups": 4},

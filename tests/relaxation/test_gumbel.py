@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from nas.cell import Cell
 from nas.choose import Chooser
 from nas.errors import ConfigError, UnknownNameError
+from nas.files import convert
+from nas.levels import Level
+from nas.multilevel import Multilevel
 from nas.relaxation import relaxation
 from nas.relaxation.gumbel import Gumbel
 from nas.relaxation.sampling import Sampling, gumbel_noise, sample
@@ -153,6 +156,53 @@ def test_eval_mode_takes_the_strongest_and_derives_by_probability() -> None:
     x = torch.ones(1, 2)
     with torch.no_grad():
         assert torch.equal(supernet.eval()(x), supernet.derived(genotype)(x))
+
+
+def test_a_loop_that_tells_no_step_is_warned_once() -> None:
+    x = torch.ones(1, 2)
+    supernet = Supernet(SearchSpace("s", space), relaxation="gumbel")
+    supernet(x)  # one pass is no loop
+    with pytest.warns(UserWarning, match=r"same candidates until .* supernet.on_progress\(step, steps\)"):
+        supernet(x)
+    for _ in range(3):  # where a further warning would be an error
+        supernet(x)
+    for quiet in (supernet.eval(), Supernet(SearchSpace("s", space))):
+        quiet(x), quiet(x)
+
+
+def test_the_loop_of_this_package_tells_the_step() -> None:
+    supernet = Supernet(SearchSpace("s", space), relaxation="gumbel")
+    common = {"split": "s", "optimizer": {"name": "sgd", "lr": 0.1}}
+    unrolled = {"hypergradient": {"lower": {"name": "unrolled"}}}
+    levels = {
+        "lower": convert({"parameters": ["network.*"], "loss": "mean", **common}, Level, "lower"),
+        "upper": convert({"parameters": ["arch.*"], "loss": "sum", **unrolled, **common}, Level, "upper"),
+    }
+    losses: Any = {"sum": lambda net, x: net(x).square().sum(), "mean": lambda net, x: net(x).square().mean()}
+    engine = Multilevel(supernet, levels, losses, lambda split, index: torch.ones(1, 2), 5)
+    for k in range(5):
+        engine.step(k)
+
+
+class Noisy(nn.Module):
+    """A relaxation that draws its weights in train mode."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return (logits + 3 * torch.randn_like(logits) if self.training else logits).softmax(-1)
+
+
+def test_a_relaxation_that_samples_does_not_make_the_genotype_random() -> None:
+    supernet = Supernet(SearchSpace("s", space), relaxation=Noisy())
+    x = torch.ones(1, 2)
+    before = torch.get_rng_state()
+    found = [supernet.derive() for _ in range(10)]
+    weights = [supernet.mixing_weights()["macro"] for _ in range(3)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(genotype == found[0] for genotype in found)
+    assert torch.equal(weights[0], torch.full((3,), 1 / 3))
+    assert supernet.relaxation.training
+    assert len({supernet(x).sum().item() for _ in range(5)}) == 5, "but the search is"
+    assert len({supernet.eval()(x).sum().item() for _ in range(5)}) == 1
 
 
 def test_the_sampled_weights_are_the_ones_that_get_gradients() -> None:
