@@ -149,10 +149,11 @@ class Multilevel:
             if len(responses) > 1:
                 for below, method in responses.items():
                     self._probe(name, k, taken, {below: method})
+                raise
+            ((below, method),) = responses.items()
             raise ConfigError(
-                f"level '{name}': hypergradient.{next(iter(responses))} ({name_of(next(iter(responses.values())))}) must"
-                f" differentiate the gradient of {operation}, which torch cannot; use finite_difference, gauss_newton or"
-                " first_order, or another operation"
+                f"level '{name}': hypergradient.{below} ({name_of(method)}) must differentiate the gradient of {operation},"
+                " which torch cannot; use finite_difference, gauss_newton or first_order, or another operation"
             ) from error
         return loss, gradients
 
