@@ -152,8 +152,9 @@ class Multilevel:
                 raise
             ((below, method),) = responses.items()
             raise ConfigError(
-                f"level '{name}': hypergradient.{below} ({name_of(method)}) must differentiate the gradient of {operation},"
-                " which torch cannot; use finite_difference, gauss_newton or first_order, or another operation"
+                f"level '{name}': hypergradient.{below} ({name_of(method)}) must differentiate the gradient of"
+                f" {operation}, which torch cannot; use finite_difference, gauss_newton or first_order, or another"
+                " operation"
             ) from error
         return loss, gradients
 
