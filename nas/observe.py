@@ -116,8 +116,8 @@ def sharpness(supernet: Supernet, loss: Callable[[nn.Module], Tensor], products:
     supernet.eval()
     try:
         with twice_differentiable() if products else nullcontext():
-            value = loss(supernet)
-        gradient = _gradient(value, parameters, create_graph=products > 0)
+            measured = loss(supernet)
+        gradient = _gradient(measured, parameters, create_graph=products > 0)
         found = {"gradient": gradient.norm().item()}
         if products:
 
