@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas import Cell, Chooser, OperationSet, search_space
 from nas.choose import Factory
+from nas.errors import ConfigError
 from nas.primitives import DARTS, DropPath, FactorizedReduce, relu_conv_bn
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -39,7 +40,8 @@ def darts(
 
     The defaults are those of the published search. The published networks have `channels=36`, `cells=20`,
     `affine=True` and `operations="darts-evaluation"`, and are trained with `auxiliary=True` (in training mode the
-    network returns two tensors, its scores and those of an auxiliary head; images have 21 pixels or more a side) and
+    network returns two tensors, its scores and those of an auxiliary head; batches have two images or more, images 21
+    pixels or more a side) and
     `drop_path=0.2` (the share of its edges, identities apart, that a training image skips).
     """
     before = last = 3 * channels
@@ -84,7 +86,10 @@ class Network(nn.Module):
         for cell in self.cells:
             states.append(cell(*states[-2:]))
         scores: Tensor = self.classifier(states[-1].mean((2, 3)))
-        return (scores, self.auxiliary(states[2 + self.branch])) if self.auxiliary and self.training else scores
+        if self.auxiliary is None or not self.training:
+            return scores
+        _require_room(states[2 + self.branch], x)
+        return scores, self.auxiliary(states[2 + self.branch])
 
 
 class Stage(nn.Module):
@@ -117,6 +122,23 @@ def auxiliary_head(channels: int, classes: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(768, classes),
     )
+
+
+def _require_room(maps: Tensor, images: Tensor) -> None:
+    """Raise `ConfigError` for maps of too few pixels for the auxiliary head, or for its batch norms in training."""
+    (batch, _, height, width), (rows, columns) = maps.shape, images.shape[2:]
+    found = f"got maps of {height}x{width} of images of {rows}x{columns}"
+    otherwise = "or set auxiliary=false in the options of the space"
+    if min(height, width) < 6:
+        raise ConfigError(
+            f"darts: the auxiliary head must see maps of 6x6 or more, {found}; take images of 21 pixels or more a side,"
+            f" {otherwise}"
+        )
+    if batch == 1 and max(height, width) < 9:  # which become one pixel
+        raise ConfigError(
+            f"darts: the auxiliary head must train on batches of 2 or more, {found} in a batch of 1, where a batch norm"
+            f" sees one value per channel; take a larger batch, images of 33 pixels or more a side, {otherwise}"
+        )
 
 
 def _droppable(make: Factory, rate: float) -> nn.Module:

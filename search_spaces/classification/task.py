@@ -215,6 +215,14 @@ class Classification:
                 f"the network takes images of {found[1]} channels, but these have {found[2]}: set the option of the"
                 f" space, such as options.in_channels={found[2]}"
             ) from error
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            height, width = images.shape[2:]
+            raise ConfigError(
+                f"task.batch must be at least 2 for images of {width}x{height}, got {len(images)}: in training a batch"
+                " norm of this network sees one value per channel; take a larger batch or larger images"
+            ) from error
         scores: tuple[Tensor, ...] = outputs if isinstance(outputs, tuple) else (outputs,)
         classes = len(self.train.classes)
         if scores[0].shape[1:] != (classes,):

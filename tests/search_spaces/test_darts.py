@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.cost import measure, size
+from nas.errors import ConfigError
 from nas.genotype import Genotype
 from nas.graph import graph
 from nas.primitives import DropPath
@@ -129,6 +130,33 @@ def test_the_auxiliary_head_is_the_authors_on_cifar_and_trains_the_cells_before_
     numbers = [name.split(".")[0] for name, _ in network.cells.named_parameters()]
     assert {n for n, g in zip(numbers, reached, strict=True) if g is not None} == {"0", "1", "2"}
     assert scores.shape == auxiliary.shape == (4, 10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 3, 20, 40), "must see maps of 6x6 or more, got maps of 5x10 of images of 20x40; take images of 21 pix"),
+        ((2, 3, 32, 8), "must see maps of 6x6 or more, got maps of 8x2 of"),
+        (
+            (1, 3, 32, 32),
+            "on batches of 2 or more, got maps of 8x8 .* in a batch of 1, .*; take a larger batch",
+        ),
+        ((1, 3, 21, 21), "must train on batches of 2 or more, got maps of 6x6"),
+        ((2, 3, 21, 21), None),
+        ((1, 3, 33, 33), None),
+        ((1, 3, 21, 33), None),
+    ],
+)
+def test_what_the_auxiliary_head_cannot_see_says_what_to_do(shape: tuple[int, ...], message: str | None) -> None:
+    network: Any = small(auxiliary=True)
+    images = torch.randn(shape)
+    if message is None:
+        assert [scores.shape for scores in network(images)] == [(shape[0], 10)] * 2
+    else:
+        with pytest.raises(ConfigError, match=message):
+            network(images)
+        for seen in (images, torch.randn(1, 3, 8, 8)):
+            assert network.eval()(seen).shape == (len(seen), 10)  # which does not use it
 
 
 def test_drop_path_spares_identities_and_evaluation() -> None:

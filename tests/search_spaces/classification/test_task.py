@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
@@ -150,6 +151,40 @@ def test_images_of_other_channels_than_the_network_takes(build: Callable[..., Cl
         build().losses["cross_entropy"](network, build().batch("train", 0))
     with pytest.raises(RuntimeError, match="to have 2 channels, but got 3"):
         build().evaluate(nn.Sequential(nn.Conv2d(1, 3, 1), nn.Conv2d(2, 3, 1)))
+
+
+def test_a_batch_norm_that_sees_one_value(build: Callable[..., Classification]) -> None:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1, 3))
+    task = build(batch=1)
+    with pytest.raises(ConfigError, match=r"task\.batch must be at least 2 for images of 4x5, got 1: .*larger images"):
+        task.losses["cross_entropy"](network, task.batch("train", 0))
+    assert task.losses["cross_entropy"](network.eval(), task.batch("train", 0)).isfinite()
+
+
+def test_the_statistics_of_the_training_images_are_no_part_of_the_speed(
+    build: Callable[..., Classification], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that an image moves by a second, and what is read or measured of others by a hundred."""
+    now = 0.0
+
+    def moved(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal now
+            now += seconds
+            return function(*arguments, **named)
+
+        return call
+
+    task = build()
+    monkeypatch.setattr("search_spaces.classification.predict.time.perf_counter", lambda: now)
+    monkeypatch.setattr("search_spaces.classification.idx.IDX.load", moved(100, type(task.config.data).load))
+    monkeypatch.setattr(torch.Tensor, "bincount", moved(100, torch.Tensor.bincount))
+    for name in ("a.png", "b.png"):
+        Image.new("L", (4, 5)).save(tmp_path / name)
+    network = Linear().eval()
+    network.forward = moved(1, network.forward)  # type: ignore[method-assign]
+    facts = task.predict(network, tmp_path, tmp_path / "out.csv")
+    assert (facts["seconds"], facts["pictures_per_second"]) == (2, 1)
 
 
 def test_batches_that_repeat_images_are_said_once(build: Callable[..., Classification]) -> None:
