@@ -140,7 +140,7 @@ def _read(alike: Sequence[Cell | Chain], choices: Mapping[str, Choice]) -> CellG
             if edge.label not in choices:
                 continue  # the node does not keep this edge
             name = str(choices[edge.label])
-            same = all(_is_identity(getattr(others[state][source], name)) for others in everywhere)
+            same = all(is_identity(getattr(others[state][source], name)) for others in everywhere)
             mark = "'" * list(variants[name]).index(looks(state, source, name))
             effect: Effect = "zero" if name == NONE else "identity" if same else "operation"
             in_edges.append(Edge(source, name + mark, effect))
@@ -153,8 +153,9 @@ def _read(alike: Sequence[Cell | Chain], choices: Mapping[str, Choice]) -> CellG
     return CellGraph(1, tuple(nodes), (len(nodes),))
 
 
-def _is_identity(module: nn.Module) -> bool:
-    return isinstance(module, nn.Identity) or (isinstance(module, nn.Sequential) and all(map(_is_identity, module)))
+def is_identity(module: nn.Module) -> bool:
+    """Whether a module returns its input, by its class."""
+    return isinstance(module, nn.Identity) or (isinstance(module, nn.Sequential) and all(map(is_identity, module)))
 
 
 def _term(source: str, edge: Edge) -> str:

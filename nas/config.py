@@ -40,6 +40,10 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In what losses are evaluated, where torch's autocast allows it: `bfloat16` is for graphics processors."""
     epochs: Count = 10
     """How often the run records the genotype it would derive and the collapse indicators, and saves a checkpoint."""
+    at_most: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
+    """The most of a candidate that each cell of a derived genotype has, by `CANDIDATE` or `CELL/CANDIDATE`."""
+    validation_batches: Annotated[int, msgspec.Meta(ge=0)] = 4
+    """Batches on which the supernet is scored at each epoch, of the split of the arch parameters' level."""
     hessian_products: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Hessian-vector products spent at each epoch on the sharpness of the validation loss (see `nas.observe`)."""
     latency: dict[str, dict[str, Annotated[float, msgspec.Meta(ge=0)]]] = {}

@@ -8,14 +8,18 @@ import torch
 from torch import Tensor
 
 from nas.genotype import NONE, Choice, Condition, Decision
+from nas.limits import within
 
 
 def choose_strongest(
     decisions: Mapping[str, Decision],
     weights: Mapping[str, Tensor],
     costs: Mapping[str, Sequence[float]] | None = None,
+    at_most: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, Choice], dict[str, float]]:
     """The strongest candidate of every decision, and its margin: its mixing weight less the runner-up's.
+
+    What has no alternative, such as a node that keeps all of its in-edges, was not decided and has no margin.
 
     A node that keeps k of its in-edges keeps those whose strongest candidate besides `none` has the largest mixing
     weight (DARTS, sec. 2.4), and never derives `none` on them. Ties go to the cheaper candidate, then to the first.
@@ -24,12 +28,14 @@ def choose_strongest(
         decisions: the decisions of a space, by label.
         weights: the mixing weights `(candidates,)` of each decision that has arch parameters.
         costs: what each candidate of a decision costs, to settle ties.
+        at_most: limits on candidates (see `nas.limits.within`). A choice that they force has a margin of 0.
     """
     choices: dict[str, Choice] = {}
     margins: dict[str, float] = {}
     values: dict[str, list[float]] = {label: weight.double().tolist() for label, weight in weights.items()}
     edges = _edges(decisions)
     allowed = _allowed(decisions)
+    fixed = within(decisions, values, costs or {}, allowed, at_most) if at_most else {}
 
     def strength(edge: str | None) -> float:
         """The largest mixing weight on an edge; one without a decision is as strong as can be."""
@@ -38,15 +44,20 @@ def choose_strongest(
     for label, decision in _existing(decisions, choices):
         if decision.kind == "inputs":
             strengths = [strength(edges[label].get(int(source))) for source in decision.candidates]
-            order = sorted(range(len(strengths)), key=lambda i: (-strengths[i], i))
+            kept = fixed.get(label, ())
+            assert isinstance(kept, tuple)
+            order = sorted(range(len(strengths)), key=lambda i: (decision.candidates[i] not in kept, -strengths[i], i))
             choices[label] = tuple(sorted(int(decision.candidates[i]) for i in order[: decision.keep]))
-            margins[label] = _lead(order, strengths, decision.keep)
+            ranked = [strengths[i] for i in order]
         else:
             price = (costs or {}).get(label, [0.0] * len(values[label]))
             options = allowed[label] or range(len(price))
-            order = sorted(options, key=lambda i: (-values[label][i], price[i], i))
+            forced = fixed.get(label)
+            order = sorted(options, key=lambda i: (decision.candidates[i] != forced, -values[label][i], price[i], i))
             choices[label] = decision.candidates[order[0]]
-            margins[label] = _lead(order, values[label])
+            ranked = [values[label][i] for i in order]
+        if len(ranked) > decision.keep:  # by how much the last one kept leads the first one dropped
+            margins[label] = max(ranked[decision.keep - 1] - ranked[decision.keep], 0.0)
     return choices, margins
 
 
@@ -136,8 +147,3 @@ def _edges(decisions: Mapping[str, Decision]) -> dict[str, dict[int, str]]:
             if parent in found and decision.kind == "operation":
                 found[parent].setdefault(int(source), decision.label)
     return found
-
-
-def _lead(order: Sequence[int], values: Sequence[float], keep: int = 1) -> float:
-    """By how much the last one kept leads the first one dropped."""
-    return values[order[keep - 1]] - values[order[keep]] if len(order) > keep else 1.0

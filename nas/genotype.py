@@ -85,7 +85,10 @@ class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """Publication or file a genotype was taken from."""
     scores: dict[str, float] = {}
     margins: dict[str, float] = {}
-    """For each decision the lead of the chosen candidate: its mixing weight minus the runner-up's, in [0, 1]."""
+    """For each decision with an alternative the lead of the chosen candidate: its mixing weight minus the runner-up's,
+    in [0, 1]."""
+    undecided: tuple[str, ...] = ()
+    """The decisions that the search has not made (see `nas.undecided`)."""
 
 
 class Genotype(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -127,6 +130,11 @@ class Genotype(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             for label, choice in data["choices"].items():
                 convert(choice, Choice, f"{where}: choices.{label}")  # type: ignore[arg-type]  # a union is a type here
         return convert(data, cls, where)
+
+    def contested(self) -> dict[str, Choice]:
+        """The choices that had an alternative in the search; all of them if no margins tell."""
+        margins = self.provenance.margins if self.provenance else {}
+        return {label: choice for label, choice in self.choices.items() if not margins or label in margins}
 
     def dump(self) -> str:
         """The YAML text."""

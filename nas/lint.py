@@ -84,6 +84,9 @@ def _provenance(genotype: Genotype, description: Description) -> Iterator[str]:
     for name, score in genotype.provenance.scores.items():
         if not math.isfinite(score):
             yield f"provenance.scores.{name}: {score} is no score"
+    for i, label in enumerate(genotype.provenance.undecided):
+        if label not in description.decisions:
+            yield f"provenance.undecided[{i}]: no decision of the space{nearest(label, description.decisions)}"
     for label, margin in genotype.provenance.margins.items():
         if label not in description.decisions:
             yield f"provenance.margins.{label}: no decision of the space{nearest(label, description.decisions)}"

@@ -1,7 +1,8 @@
 """Collapse indicators: signs, recorded at each epoch, that a search drifts towards a poor genotype.
 
-- Operations without parameters take over. They are the first to be useful beside operations that are not trained yet,
-  and differentiable searches are known to end in skip connections alone (DARTS+, Liang et al., 2019).
+- Skip connections take over. They are the first to be useful beside operations that are not trained yet, and
+  differentiable searches are known to end in them alone (DARTS+, Liang et al., 2019). Poolings do not count: published
+  reduction cells consist of them.
 - Decisions stay open. A supernet that mixes its candidates evenly says little about the network that keeps one of each
   (entropy: DA2S, Tian et al., 2021; margins: FairDARTS, Chu et al., 2020).
 - The validation loss is sharp in the arch parameters. Its largest eigenvalue grows before derived networks get worse
@@ -15,7 +16,8 @@ epoch, in eval mode, where nothing moves and no relaxation draws.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,8 +25,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nas.canon import is_identity
 from nas.cell import Cell, Chain
-from nas.genotype import Choice, Genotype
+from nas.genotype import Choice, Genotype, Provenance
 from nas.hypergradient.twice import twice_differentiable
 from nas.mixed import Decided
 from nas.regularize import entropy
@@ -33,14 +36,16 @@ from nas.supernet import Supernet
 
 INDICATORS = "indicators"
 """The kind of the records that hold them, one for each epoch."""
-PARAMETER_FREE = "parameter_free/"
-"""What the names of a cell's share of operations without parameters begin with."""
+VALIDATION = "validation"
+"""The kind of the records that hold the task's metrics of the supernet, one for each epoch."""
+SKIPS = "skips/"
+"""What the names of a cell's share of skip connections begin with."""
 
 OPEN = 0.9
 """Mean entropy above which decisions count as open: 0.9 is, for eight candidates, about 0.38 on one of them."""
 MAJORITY = 0.5
-"""The share of operations without parameters above which a cell has collapsed. DARTS+ stops at two of eight already; a
-space with poolings reaches that in good cells."""
+"""The share of skip connections above which a cell has collapsed. DARTS+ stops at two of eight already; the published
+cells of DARTS have two or three."""
 SMOOTHED = 5
 """k of RobustDARTS: over how many epochs eigenvalues are averaged, and how far back they are compared."""
 SHARPENED = 0.75
@@ -55,55 +60,49 @@ class Observer:
 
     Args:
         description: the space that is searched.
-        prices: the parameters of each candidate, by label (see `nas.cost.Cost.candidates`).
         loss: of the level that owns the arch parameters, as a function of the supernet alone; None where none does.
         products: Hessian-vector products for the largest eigenvalue, each about three passes; 0 leaves it out.
     """
 
     description: Description
-    prices: Mapping[str, Sequence[float]]
     loss: Callable[[nn.Module], Tensor] | None = None
     products: int = 0
 
     def __call__(self, supernet: Supernet, genotype: Genotype) -> dict[str, float]:
         """The indicators by name: of the supernet as it is, and of the `genotype` that it derives.
 
-        `entropy` in [0, 1], `margin` (mean) and `least_margin` in [0, 1], `parameter_free/CELL` in [0, 1], `gradient`
-        (a norm), and `eigenvalue` and `eigenvalue_error` where there are `products`.
+        `entropy` in [0, 1], `margin` (mean) and `least_margin` in [0, 1], the share of `undecided` decisions,
+        `skips/CELL` in [0, 1], `gradient` (a norm), and `eigenvalue` and `eigenvalue_error` where there are `products`.
         """
-        margins = list((genotype.provenance.margins if genotype.provenance else {}).values())
+        provenance = genotype.provenance or Provenance()
+        margins = list(provenance.margins.values())
         found = {"entropy": entropy(supernet).item()}
         if margins:
             found |= {"margin": sum(margins) / len(margins), "least_margin": min(margins)}
-        shares = parameter_free(self.description, self.prices, genotype.choices)
-        found |= {PARAMETER_FREE + cell: share for cell, share in shares.items()}
+            found["undecided"] = len(provenance.undecided) / len(margins)
+        shares = skips(self.description, genotype.choices, provenance.undecided)
+        found |= {SKIPS + cell: share for cell, share in shares.items()}
         return found | (sharpness(supernet, self.loss, self.products) if self.loss else {})
 
 
-def parameter_free(
-    description: Description, prices: Mapping[str, Sequence[float]], choices: Mapping[str, Choice]
-) -> dict[str, float]:
-    """For each cell the share of its chosen operations that have no parameters: skip connections, poolings, `none`.
+def skips(description: Description, choices: Mapping[str, Choice], undecided: Collection[str] = ()) -> dict[str, float]:
+    """For each cell the share of its chosen operations that are skip connections, `undecided` ones not counted.
 
-    A cell whose candidates all have parameters, or all have none, cannot collapse and is left out, as is one that the
-    choices do not reach.
+    A candidate is a skip connection if it returns its input at any place in cells of this label. A cell that has no
+    such candidate, or no other, cannot collapse and is left out, as is one that the choices do not reach.
     """
-    shares = {}
+    alike: dict[str, list[Decided]] = defaultdict(list)
     for cell in description.network.modules():
-        if not isinstance(cell, Cell | Chain):
-            continue
-        labels = [module.label for module in cell.modules() if isinstance(module, Decided)]
-        labels = [label for label in dict.fromkeys(labels) if description.decisions[label].kind == "operation"]
-        free = {
-            label: {
-                name: price == 0
-                for name, price in zip(description.decisions[label].candidates, prices[label], strict=True)
-            }
-            for label in labels
-        }
-        chosen = [free[label][choices[label]] for label in labels if label in choices]
-        if chosen and len({kind for kinds in free.values() for kind in kinds.values()}) == 2:
-            shares[cell.label] = sum(chosen) / len(chosen)
+        if isinstance(cell, Cell | Chain):
+            alike[cell.label] += [each for each in cell.modules() if isinstance(each, Decided)]
+    shares = {}
+    for label, members in alike.items():
+        places = [each for each in members if description.decisions[each.label].kind == "operation"]
+        names = {name for each in places for name, _ in each.named_children()}
+        skipping = {name for each in places for name, child in each.named_children() if is_identity(child)}
+        chosen = [each for each in dict.fromkeys(each.label for each in places) if each in choices]
+        if chosen and skipping and names - skipping:
+            shares[label] = sum(choices[each] in skipping and each not in undecided for each in chosen) / len(chosen)
     return shares
 
 
@@ -173,6 +172,13 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, produ
     return Eigenvalue(values[-1].item(), (rest.norm() * vectors[-1, -1]).abs().item())
 
 
+def best_epoch(records: Iterable[Mapping[str, Any]], score: str) -> int | None:
+    """The step of the epoch at which the supernet had the best validation score, the first of equal ones, if any."""
+    found = {record["step"]: record.get(score) for record in records if record["kind"] == VALIDATION}
+    known = {step: value for step, value in found.items() if value is not None}
+    return max(known, key=lambda step: (known[step], -step), default=None)
+
+
 def advice(epochs: Sequence[Mapping[str, Any]], *, finished: bool = False) -> list[str]:
     """What the indicators give reason to say, a sentence each; nothing where all is well.
 
@@ -183,12 +189,13 @@ def advice(epochs: Sequence[Mapping[str, Any]], *, finished: bool = False) -> li
     if not epochs:
         return []
     now, said = epochs[-1], []
+    still_open = now["entropy"] > OPEN
     for name, share in now.items():
-        if name.startswith(PARAMETER_FREE) and share > MAJORITY:
+        if name.startswith(SKIPS) and share > MAJORITY and not still_open:
             said.append(
-                f"cell '{name.removeprefix(PARAMETER_FREE)}' has collapsed: {share:.0%} of its operations have no"
-                " parameters; use the genotype of an earlier epoch, or give the arch parameters a longer warmup or a"
-                " regularizer (beta_decay, l2_to_uniform)"
+                f"cell '{name.removeprefix(SKIPS)}' has collapsed: {share:.0%} of its operations are skip connections;"
+                " use the genotype of an earlier epoch, limit them by search.at_most, or give the arch parameters a"
+                " longer warmup or a regularizer (beta_decay, l2_to_uniform)"
             )
     if (sharp := _sharpened(epochs)) is not None:
         said.append(
@@ -196,7 +203,6 @@ def advice(epochs: Sequence[Mapping[str, Any]], *, finished: bool = False) -> li
             f" than {1 / SHARPENED - 1:.0%} in {SMOOTHED} epochs; RobustDARTS would stop, and use the genotype of step"
             f" {sharp}"
         )
-    still_open = now["entropy"] > OPEN
     if still_open and now.get("gradient", 1.0) < DEAD * max(epoch.get("gradient", 0.0) for epoch in epochs):
         said.append(
             "the arch gradient has died while decisions are open: raise the learning rate of the arch parameters, or"

@@ -33,6 +33,8 @@ METRICS = "metrics.jsonl"
 GENOTYPE = "genotype.yaml"
 LAST, PREVIOUS = "checkpoints/last.pt", "checkpoints/previous.pt"
 """The last checkpoint of a run, and the one before, for when the last is damaged."""
+BEST = "best.yaml"
+"""The genotype of the epoch at which a search's supernet had the best validation score."""
 _LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """The names of the temporary files of `nas.files.write_atomic`."""
@@ -289,6 +291,12 @@ def read_records(folder: str | Path) -> list[Record]:
         except msgspec.DecodeError as error:
             raise InvalidFileError(f"{path}:{number}: not a record: {error}") from error
     return records
+
+
+def read_genotypes(folder: str | Path) -> dict[int, Genotype]:
+    """The genotypes that a search derived at its epochs, by step, ascending; raises `InvalidFileError`."""
+    paths = {int(path.stem[5:]): path for path in (Path(folder) / "genotypes").glob("step-*.yaml")}
+    return {step: Genotype.load(paths[step]) for step in sorted(paths)}
 
 
 def read_versions(folder: str | Path) -> Versions:

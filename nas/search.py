@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 from nas import checkpoint
@@ -19,12 +20,15 @@ from nas.errors import ConfigError, DivergedError, InvalidFileError, SpaceError
 from nas.genotype import Genotype, Provenance
 from nas.inheritance import check_inheritance
 from nas.latency import tabulated
+from nas.levels import Level
 from nas.multilevel import Moved, Multilevel
-from nas.observe import INDICATORS, Observer, advice
-from nas.run import CONFIG, LAST, Run, config_hash, package_version, read_records, read_state
+from nas.observe import INDICATORS, VALIDATION, Observer, advice, best_epoch
+from nas.probing import in_mode
+from nas.run import BEST, CONFIG, LAST, Run, config_hash, package_version, read_genotypes, read_records, read_state
 from nas.space import Description, find_space
 from nas.supernet import Supernet
 from nas.task import Task
+from nas.undecided import judged
 
 OnStep = Callable[[int, dict[str, Moved], Supernet], None]
 """Called where the search begins and after each of its steps: (steps done, what each level did, the supernet)."""
@@ -37,24 +41,29 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
     """Search in the configured space; goes on from the run's last checkpoint where there is one.
 
     Equal configurations give equal genotypes, and a run that was killed and resumed equals the uninterrupted one, bit
-    for bit on one machine. The run folder receives metrics, checkpoints, the genotype and picture of each epoch, and
-    `genotype.yaml`. Before anything is recorded raises `ConfigError` where the configuration cannot work, and
-    `SpaceError` where derived networks could not inherit the weights of narrow widths; then `DivergedError`, once the
-    last state is saved, where the losses stop being finite.
+    for bit on one machine. The run folder receives metrics, checkpoints, the genotype and picture of each epoch,
+    `genotype.yaml`, and `best.yaml`: the genotype of the epoch whose supernet scored best on validation batches.
+
+    Before anything is recorded raises `ConfigError` where the configuration cannot work, and `SpaceError` where derived
+    networks could not inherit the weights of narrow widths; then `DivergedError`, once the last state is saved, where
+    the losses stop being finite.
     """
     task = config.build_task()
     description = _describe(config)
     cost = costs(description)
-    provenance = _provenance(config)
     supernet = build_supernet(config)
     steps = config.search.steps
     levels = build_levels(config, supernet, task)
-    observe = _observer(config, task, description, cost, levels)
+    observe = _observer(config, task, description, levels)
+    measure = _validation(config, task, levels)
 
-    def export(step: int | None = None) -> Genotype:
-        genotype = supernet.derive(provenance, cost.candidates)
-        path = run.save_genotype(genotype, step)
+    epochs: dict[int, Genotype] = {}
+
+    def export(step: int, *, final: bool = False) -> Genotype:
+        genotype = _derive(supernet, config, cost, epochs, step)
+        path = run.save_genotype(genotype, None if final else step)
         save_picture(path.with_suffix(".svg"), description, genotype)
+        epochs[step] = genotype
         return genotype
 
     def save(step: int) -> None:
@@ -67,6 +76,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
         start = 0
         if state is None:
             _check(config, description, task)
+            supernet.derive(at_most=config.search.at_most)  # raises for limits that cannot be kept
             save(0)
         else:
             with checkpoint.restoring(run.path / LAST):
@@ -74,6 +84,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
                 _load(supernet, state, run.path)
                 levels.load_state_dict(state["levels"])
                 checkpoint.set_random_state(state["random"])
+            epochs |= {step: genotype for step, genotype in read_genotypes(run.path).items() if step <= start}
         if start == 0:
             candidates = {label: list(supernet.decisions[label].candidates) for label in supernet.arch}
             run.record("decisions", 0, decisions=candidates)
@@ -93,16 +104,22 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
             stop = run.stop()
             if config.search.ends_epoch(k + 1):
                 _record_weights(run, k + 1, supernet)
-                run.record(INDICATORS, k + 1, **observe(supernet, export(k + 1)))
+                genotype = export(k + 1)
+                run.record(INDICATORS, k + 1, **observe(supernet, genotype))
+                if measure is not None:
+                    run.record(VALIDATION, k + 1, **measure(supernet))
+                records = read_records(run.path)
+                if best := best_epoch(records, task.score):
+                    epochs[best].save(run.path / BEST)
                 save(k + 1)
                 if on_epoch is not None:
-                    epochs = [record for record in read_records(run.path) if record["kind"] == INDICATORS]
-                    on_epoch(k + 1, advice(epochs, finished=k + 1 == steps))
+                    observed = [record for record in records if record["kind"] == INDICATORS]
+                    on_epoch(k + 1, advice(observed, finished=k + 1 == steps))
             elif stop:
                 save(k + 1)
             if stop:
                 raise KeyboardInterrupt
-    return export()
+    return export(steps, final=True)
 
 
 def build_supernet(config: Config) -> Supernet:
@@ -137,13 +154,16 @@ def build_levels(
     return Multilevel(supernet, how.levels, task.losses, batch or task.batch, how.steps, terms, precision=how.precision)
 
 
-def derive_from(run: str | Path) -> Genotype:
-    """The genotype that a search, finished or not, derives at its last checkpoint.
+def derive_from(run: str | Path, at_most: Mapping[str, int] | None = None) -> Genotype:
+    """The genotype that a search, finished or not, derives at its last checkpoint; `at_most` in place of the limits of
+    its configuration.
 
     Raises `ConfigError` before the first one, and `InvalidFileError` where the folder holds no search.
     """
-    config, supernet = _searched(Path(run))
-    return supernet.derive(_provenance(config), costs(_describe(config)).candidates)
+    config, supernet, step = _searched(Path(run))
+    if at_most is not None:
+        config = replace(config, search=replace(config.search, at_most=dict(at_most)))
+    return _derive(supernet, config, costs(_describe(config)), read_genotypes(run), step)
 
 
 def inherit_from(run: str | Path, genotype: Genotype) -> nn.Module:
@@ -154,19 +174,24 @@ def inherit_from(run: str | Path, genotype: Genotype) -> nn.Module:
     return _searched(Path(run))[1].derived(genotype)
 
 
-def _searched(run: Path) -> tuple[Config, Supernet]:
-    """The configuration of a search, and its supernet at the last checkpoint."""
+def _derive(supernet: Supernet, config: Config, cost: Cost, epochs: Mapping[int, Genotype], step: int) -> Genotype:
+    """The genotype at a step; of those derived at epochs the earlier ones tell which of its decisions are undecided."""
+    provenance = Provenance(package=package_version(), seed=config.seed, config=config_hash(config.dump()))
+    genotype = supernet.derive(provenance, cost.candidates, config.search.at_most)
+    return judged(genotype, [earlier for at, earlier in epochs.items() if at < step])
+
+
+def _searched(run: Path) -> tuple[Config, Supernet, int]:
+    """The configuration of a search, and its supernet at the last checkpoint, and the steps done then."""
     if not (run / CONFIG).is_file():
         raise InvalidFileError(f"{run}: not the folder of a search (it has no {CONFIG})")
     state = read_state(run)
     if state is None or ("supernet" in state and not state.get("step")):
         raise ConfigError(f"{run}: no checkpoint yet, so nothing to derive from; wait for the first epoch to end")
     config = load_config(run / CONFIG)
-    supernet = build_supernet(
-        msgspec.structs.replace(config, initial={}, device="cpu")
-    )  # files and devices may be gone
+    supernet = build_supernet(replace(config, initial={}, device="cpu"))  # files and devices may be gone
     _load(supernet, state, run)
-    return config, supernet
+    return config, supernet, int(state["step"])
 
 
 def _load(supernet: Supernet, state: dict[str, Any], run: Path) -> None:
@@ -179,15 +204,20 @@ def _describe(config: Config) -> Description:
     return find_space(config.space).describe(**config.options)
 
 
-def _observer(config: Config, task: Task, description: Description, cost: Cost, levels: Multilevel) -> Observer:
+def _observer(config: Config, task: Task, description: Description, levels: Multilevel) -> Observer:
     """Indicators on the first batch of the level that owns the arch parameters."""
-    arch = next((name for name, owned in levels.owned.items() if any(p.startswith("arch.") for p in owned)), None)
-    if arch is None:
-        return Observer(description, cost.candidates)
-    level = config.search.levels[arch]
+    level = _arch_level(config, levels)
+    if level is None:
+        return Observer(description)
     loss = task.losses[level.loss]
     products = config.search.hessian_products
-    return Observer(description, cost.candidates, lambda model: loss(model, levels.batch(level.split, 0)), products)
+    return Observer(description, lambda model: loss(model, levels.batch(level.split, 0)), products)
+
+
+def _arch_level(config: Config, levels: Multilevel) -> Level | None:
+    """The level that owns the arch parameters."""
+    owners = (name for name, owned in levels.owned.items() if any(p.startswith("arch.") for p in owned))
+    return next((config.search.levels[name] for name in owners), None)
 
 
 def _check(config: Config, description: Description, task: Task) -> None:
@@ -200,8 +230,20 @@ def _check(config: Config, description: Description, task: Task) -> None:
         warnings.warn(str(error), stacklevel=3)
 
 
-def _provenance(config: Config) -> Provenance:
-    return Provenance(package=package_version(), seed=config.seed, config=config_hash(config.dump()))
+def _validation(config: Config, task: Task, levels: Multilevel) -> Callable[[Supernet], dict[str, float]] | None:
+    """The task's metrics of a supernet, means over the first batches of the split of the arch parameters' level."""
+    level = _arch_level(config, levels)
+    take: Callable[[nn.Module, Any], dict[str, float]] | None = getattr(task, "measure", None)
+    if level is None or take is None or not config.search.validation_batches:
+        return None
+
+    def measure(supernet: Supernet) -> dict[str, float]:
+        with in_mode(supernet, "eval"), torch.no_grad():
+            batches = (levels.batch(level.split, index) for index in range(config.search.validation_batches))
+            rows = [take(supernet, batch) for batch in batches]
+        return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
+
+    return measure
 
 
 def _record_weights(run: Run, step: int, supernet: Supernet) -> None:

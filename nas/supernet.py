@@ -180,11 +180,15 @@ class Supernet(nn.Module):
                 node.kept = kept
 
     def derive(
-        self, provenance: Provenance | None = None, costs: Mapping[str, Sequence[float]] | None = None
+        self,
+        provenance: Provenance | None = None,
+        costs: Mapping[str, Sequence[float]] | None = None,
+        at_most: Mapping[str, int] | None = None,
     ) -> Genotype:
-        """The genotype of the strongest candidates; `costs` settle ties (see `nas.derive.choose_strongest`)."""
+        """The genotype of the strongest candidates; `costs` settle ties, `at_most` limits candidates (see
+        `nas.derive.choose_strongest`)."""
         weights = {label: weight.detach() for label, weight in self.mixing_weights().items()}
-        choices, margins = choose_strongest(self.decisions, weights, costs)
+        choices, margins = choose_strongest(self.decisions, weights, costs, at_most)
         record = msgspec.structs.replace(provenance or Provenance(), margins=margins)
         return Genotype(space=self.space.name, options=self.options, choices=choices, provenance=record)
 

@@ -59,8 +59,14 @@ def test_the_largest_mixing_weight_wins() -> None:
     assert margins == pytest.approx({"a": 0.2, "w": 0.5, "d": 0.2, "b": 0.8})
 
 
-def test_a_single_candidate_leads_by_all() -> None:
-    assert choose_strongest(listed(operation("a", ("x",))), tensors(a=[1.0])) == ({"a": "x"}, {"a": 1.0})
+def test_what_has_no_alternative_has_no_margin() -> None:
+    assert choose_strongest(listed(operation("a", ("x",))), tensors(a=[1.0])) == ({"a": "x"}, {})
+    uniform = [1 / 3] * 3
+    for keep in (None, 2):  # all in-edges stay
+        _, margins = choose_strongest(node(2, keep), tensors(e0=uniform, e1=uniform))
+        assert margins == {"e0": 0.0, "e1": 0.0}, "at uniform weights no decision is made"
+    _, margins = choose_strongest(node(2, 2, ("conv", NONE)), tensors(e0=[0.1, 0.9], e1=[0.7, 0.3]))
+    assert margins == {}, "`none` is no alternative on an edge that stays"
 
 
 def test_edges_are_ranked_by_mixing_weight_where_logits_say_otherwise() -> None:
@@ -112,13 +118,13 @@ def test_a_node_keeps_its_strongest_edges(values: list[list[float]], data: st.Da
         sum(strength[s] for s in some) for some in itertools.combinations(range(len(values)), keep)
     )
     assert found.keys() == {"n", *(f"e{s}" for s in kept)}
-    assert margins.keys() == found.keys()
+    assert margins.keys() == {label for label in found if label != "n" or keep < len(values)}
     for source in kept:
         chosen = found[f"e{source}"]
         assert values[source][OPERATIONS.index(str(chosen))] == strength[source]
         assert not (pruned and chosen == NONE)
     rest = [strength[s] for s in range(len(values)) if s not in kept]
-    assert margins["n"] == (min(strength[s] for s in kept) - max(rest) if rest else 1.0)
+    assert margins.get("n") == (min(strength[s] for s in kept) - max(rest) if rest else None)
 
 
 def test_a_node_that_keeps_all_edges_may_derive_none() -> None:

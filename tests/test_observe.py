@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from nas import observe
 from nas.cell import Cell, Chain
 from nas.choose import Chooser
-from nas.cost import costs
-from nas.genotype import Choice, Genotype, Provenance
-from nas.observe import Observer, advice, largest_eigenvalue, parameter_free, sharpness
+from nas.genotype import Choice, Genotype, Provenance, shipped
+from nas.observe import Observer, advice, largest_eigenvalue, sharpness, skips
 from nas.primitives import DARTS
-from nas.space import SearchSpace
+from nas.space import SearchSpace, find_space
 from nas.supernet import Supernet
 
 # The largest eigenvalue
@@ -174,7 +173,7 @@ def test_looking_changes_nothing() -> None:
     assert all(module.training for module in supernet.modules())
 
 
-# Operations without parameters
+# Skip connections
 
 
 def two_cells(choose: Chooser, /) -> nn.Module:
@@ -195,26 +194,38 @@ FOUR = ("cell/2<-0", "cell/2<-1", "cell/3<-1", "cell/3<-2")
     [
         (["skip_connect"] * 4, 1.0),
         (["sep_conv_3x3"] * 4, 0.0),
-        (["max_pool_3x3", "dil_conv_3x3", "none", "sep_conv_5x5"], 0.5),
-        (["sep_conv_3x3", "dil_conv_5x5", "avg_pool_3x3", "sep_conv_3x3"], 0.25),
+        (["max_pool_3x3", "dil_conv_3x3", "none", "sep_conv_5x5"], 0.0),
+        (["sep_conv_3x3", "skip_connect", "avg_pool_3x3", "sep_conv_3x3"], 0.25),
     ],
 )
-def test_the_share_of_operations_without_parameters(operations: list[str], share: float) -> None:
+def test_the_share_of_skip_connections(operations: list[str], share: float) -> None:
     description = SearchSpace("two", two_cells).describe()
     choices: dict[str, Choice] = {"head": "none", "chain/1": "conv1", "chain/2": "conv3"}
     choices |= {"cell/2": (0, 1), "cell/3": (1, 2), **dict(zip(FOUR, operations, strict=True))}
-    prices = costs(description).candidates
-    assert parameter_free(description, prices, choices) == {"cell": share}, "a chain of convolutions cannot collapse"
-    assert parameter_free(description, prices, {"head": "none"}) == {}
+    assert skips(description, choices) == {"cell": share}, "a chain of convolutions cannot collapse"
+    assert skips(description, choices, [*FOUR[:2], "chain/1"])["cell"] == sum(
+        operation == "skip_connect" for operation in operations[2:]
+    ) / len(operations)
+    assert skips(description, {"head": "none"}) == {}
+
+
+def test_no_advice_condemns_the_published_cells() -> None:
+    for name in shipped():
+        genotype = Genotype.load(name)
+        found = skips(find_space(genotype.space).describe(**genotype.options), genotype.choices)
+        assert found == ({"normal": int(name[-1] == "1") / 8 + 2 / 8, "reduce": 3 / 8} if "darts" in name else {})
+        record = {"step": 1, "entropy": 0.1, **{f"skips/{cell}": share for cell, share in found.items()}}
+        assert advice([record], finished=True) == []
 
 
 def test_the_indicators_of_an_epoch() -> None:
     supernet = Supernet(SearchSpace("priced", priced))
     logits(supernet, 0.0, math.log(2.0), 0.0, 0.0)  # mixing weights of a fifth, and two fifths
-    genotype = Genotype(space="priced", choices={}, provenance=Provenance(margins={"a": 0.1, "b": 0.5}))
-    seen = Observer(supernet.space.describe(), {"only": [0.0] * 4})(supernet, genotype)
+    provenance = Provenance(margins={"a": 0.1, "b": 0.5}, undecided=("b",))
+    seen = Observer(supernet.space.describe())(supernet, Genotype(space="priced", choices={}, provenance=provenance))
     expected = -(3 * 0.2 * math.log(0.2) + 0.4 * math.log(0.4)) / math.log(4)
-    assert seen == {"entropy": pytest.approx(expected), "margin": pytest.approx(0.3), "least_margin": 0.1}
+    margins = {"margin": pytest.approx(0.3), "least_margin": 0.1, "undecided": 0.5}
+    assert seen == {"entropy": pytest.approx(expected), **margins}
 
 
 # Advice
@@ -222,7 +233,7 @@ def test_the_indicators_of_an_epoch() -> None:
 
 def epochs(**values: list[float]) -> list[dict[str, Any]]:
     """Indicators of as many epochs of ten steps as there are values, all well besides these."""
-    fine = {"entropy": 0.5, "margin": 0.3, "least_margin": 0.1, "gradient": 1.0, "parameter_free/cell": 0.25}
+    fine = {"entropy": 0.5, "margin": 0.3, "least_margin": 0.1, "gradient": 1.0, "skips/cell": 0.25}
     count = len(next(iter(values.values())))
     return [
         {"kind": "indicators", "step": 10 * (i + 1), **fine, **{name: each[i] for name, each in values.items()}}
@@ -238,10 +249,12 @@ def test_nothing_to_say() -> None:
     assert advice(epochs(eigenvalue=[1.0] * 4 + [9.0] * 5)) == [], "too few epochs to smooth"
 
 
-@pytest.mark.parametrize(("share", "said"), [(0.5, False), (0.75, True)])
-def test_a_cell_that_collapses(share: float, said: bool) -> None:
-    lines = advice([{**epochs(entropy=[0.5])[0], "parameter_free/normal": share}])
-    assert [line.startswith("cell 'normal' has collapsed: 75% of its operations") for line in lines] == [True] * said
+@pytest.mark.parametrize(("share", "entropy", "said"), [(0.5, 0.5, 0), (0.75, 0.5, 1), (0.75, 0.9, 1), (0.75, 0.99, 0)])
+def test_a_cell_that_collapses_once_its_decisions_are_made(share: float, entropy: float, said: int) -> None:
+    lines = advice([{**epochs(entropy=[entropy])[0], "skips/normal": share}])
+    assert [line.startswith("cell 'normal' has collapsed: 75% of its operations are skip") for line in lines] == [
+        True
+    ] * said
 
 
 @pytest.mark.parametrize(("after", "said"), [(1.3, False), (1.4, True)])
@@ -253,11 +266,25 @@ def test_sharpness_by_the_rule_of_its_authors(after: float, said: bool) -> None:
     assert len(lines) == said
 
 
-def test_a_gradient_that_dies() -> None:
-    dying = epochs(gradient=[1.0, 0.5, 0.009])
+@pytest.mark.parametrize(
+    ("gradients", "said"),
+    [
+        ([1.0, 0.5, 0.0099], True),
+        ([1.0, 0.5, 0.0101], False),
+        ([0.5, 1.0, 0.0099], True),  # of the largest, and not of the first
+        ([0.0001, 1.0, 0.5], False),  # the last one counts
+        ([0.0, 0.0], False),
+    ],
+)
+def test_a_gradient_that_dies(gradients: list[float], said: bool) -> None:
+    dying = epochs(gradient=gradients)
     assert advice(dying) == [], "decided: nothing is left to learn"
-    (line,) = advice([{**epoch, "entropy": 0.95} for epoch in dying])
-    assert line.startswith("the arch gradient has died while decisions are open")
+    for entropy, still_open in ((0.91, True), (0.89, False)):
+        lines = advice([{**epoch, "entropy": entropy} for epoch in dying])
+        start = "the arch gradient has died while decisions are open"
+        assert [line.startswith(start) for line in lines] == [True] * (said and still_open)
+    without = [{name: value for name, value in epoch.items() if name != "gradient"} for epoch in dying]
+    assert advice([{**epoch, "entropy": 0.95} for epoch in without]) == []
 
 
 def test_decisions_that_stay_open() -> None:

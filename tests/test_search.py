@@ -28,11 +28,12 @@ from nas.cost import costs
 from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError, SpaceError
 from nas.genotype import Choice, Genotype
 from nas.multilevel import Moved
-from nas.observe import sharpness
-from nas.run import Run, read_records
+from nas.observe import best_epoch, sharpness
+from nas.run import Run, read_genotypes, read_records
 from nas.search import OnStep, build_supernet, derive_from, inherit_from, search
 from nas.space import find_space, search_space
 from nas.supernet import Supernet
+from nas.undecided import undecided
 
 SHORT = ("search.steps=12", "search.epochs=4")
 UPPER = "search.levels.upper"
@@ -150,7 +151,8 @@ def test_what_a_run_holds(whole: Path) -> None:
         assert mixing[-1]["weights"][label] == supernet[f"arch.{label}"].softmax(0).tolist()
     observed = [record for record in records if record["kind"] == "indicators"]
     assert [record["step"] for record in observed] == steps
-    assert observed[0].keys() == {"step", "kind", "entropy", "margin", "least_margin", "gradient"}
+    assert observed[0].keys() == {"step", "kind", "entropy", "margin", "least_margin", "undecided", "gradient"}
+    assert [record["undecided"] for record in observed[:2]] == [1.0, 1.0], "two epochs tell nothing"
     train = [(record["step"], record["level"]) for record in records if record["kind"] == "train"]
     levels = {"lower": range(1, 13), "middle": range(3, 13, 3), "upper": range(4, 13, 2)}  # a warm-up of 1.2 steps
     assert sorted(train) == sorted((step, level) for level, due in levels.items() for step in due)
@@ -165,6 +167,54 @@ def test_what_a_run_holds(whole: Path) -> None:
 
 
 CANDIDATES = {"first": ["conv", "depthwise", "scale"], "second": ["linear", "tanh"]}
+
+
+def test_the_supernet_is_scored_at_each_epoch_and_the_best_genotype_kept(whole: Path, tmp_path: Path) -> None:
+    scores = {r["step"]: r["score"] for r in read_records(whole) if r["kind"] == "validation"}
+    assert list(scores) == [3, 6, 9, 12]
+    supernet, task = build_supernet(toy.config()), toy.config().build_task()
+    supernet.load_state_dict(last(whole)["supernet"])
+    with torch.no_grad():
+        rows = [task.measure(supernet.eval(), task.batch("val", index))["score"] for index in range(4)]
+    assert scores[12] == pytest.approx(sum(rows) / 4, rel=1e-6)
+    best = max(scores, key=scores.__getitem__)
+    assert Genotype.load(whole / "best.yaml") == Genotype.load(whole / "genotypes" / f"step-{best:06d}.yaml")
+    run_search(tmp_path / "run", toy.config(*SHORT, "search.validation_batches=0"))
+    assert not (tmp_path / "run" / "best.yaml").exists()
+    records = [r for r in read_records(whole) if r["kind"] != "validation"]
+    assert read_records(tmp_path / "run") == records, "scoring changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"), [([1.0, 3.0, 2.0], 20), ([2.0, None, 2.0], 10), ([None], None), ([], None)]
+)
+def test_the_best_epoch_is_the_first_of_the_highest_score(scores: list[float | None], expected: int | None) -> None:
+    records = [{"kind": "validation", "step": 10 * i, "score": score} for i, score in enumerate(scores, 1)]
+    assert best_epoch([{"kind": "train", "step": 5}, *records], "score") == expected
+    assert best_epoch(records, "other") is None
+
+
+def test_the_provenance_names_what_is_undecided(whole: Path) -> None:
+    """As the genotypes of the epochs say, in the files of the epochs, the final one, and what is derived again."""
+    epochs = list(read_genotypes(whole).values())
+    for number, genotype in enumerate(epochs, 1):
+        assert genotype.provenance is not None
+        assert genotype.provenance.undecided == undecided(epochs[:number])
+    assert epochs[0].provenance is not None
+    assert epochs[0].provenance.undecided == ("first", "second")
+    assert Genotype.load(whole / "genotype.yaml") == epochs[-1] == derive_from(whole)
+
+
+def test_a_search_with_limits_and_others_when_it_is_derived_again(tmp_path: Path) -> None:
+    term = f"{UPPER}.regularizers=[{{name: expected_cost, weight: 5}}]"
+    config = toy.config(*SHORT, f"{UPPER}.warmup=0", term, "search.at_most={scale: 0}")
+    genotype = run_search(tmp_path / "run", config)
+    assert genotype.choices == {"first": "depthwise", "second": "tanh"}
+    assert derive_from(tmp_path / "run") == genotype
+    assert derive_from(tmp_path / "run", {}).choices == toy.CHEAPEST
+    assert derive_from(tmp_path / "run", {"tanh": 0}).choices == {"first": "scale", "second": "linear"}
+    with pytest.raises(NASError, match=r"candidate of a limit 'scal'.*'scale'"):
+        derive_from(tmp_path / "run", {"scal": 1})
 
 
 def test_epochs_are_as_many_as_asked_whether_or_not_they_divide_the_steps(tmp_path: Path) -> None:
@@ -326,6 +376,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(whole: Path, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("search.at_most={scal: 1}", "unknown candidate of a limit 'scal'.*'scale'"),
         (f"{UPPER}.loss=fusd", "unknown loss of level 'upper' 'fusd'.*did you mean 'fused'"),
         (f"{UPPER}.split=vall", "unknown split 'vall'.*did you mean"),
         (f"{UPPER}.parameters=[arhc.*]", "level 'upper' owns no parameters"),

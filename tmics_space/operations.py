@@ -55,7 +55,7 @@ def channel_attention(channels: int, *, kernel: int = 3) -> nn.Module:
 
 
 class Dense(nn.Module):
-    """Convolutions on x, on (x, a) and on (x, a, b), each followed by one shared PReLU; x + 0.3333 of the last."""
+    """Convolutions on x, on (x, a) and on (x, a, b), each followed by one shared PReLU; x + 0.333333 of the last."""
 
     def __init__(self, channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Dense(nn.Module):
         maps = [x]
         for convolution in self.convs:
             maps.append(self.activation(convolution(torch.cat(maps, 1))))
-        return x + 0.3333 * maps[-1]  # the authors' constant
+        return x + 0.333333 * maps[-1]  # the authors' constant
 
 
 OPERATIONS = OperationSet(

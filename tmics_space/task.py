@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import zlib
 from collections.abc import Callable, Mapping
@@ -21,7 +22,8 @@ from tmics_space.data.sources import Films, Pairs
 from tmics_space.flow import DenseInverseSearch
 from tmics_space.losses import ARC_LOSSES, arc_loss, companion_loss, fidelity, temporal_loss
 from tmics_space.metrics.image import luminance, mean_psnr, psnr
-from tmics_space.metrics.protocol import bootstrap, evaluate_clip, protocol
+from tmics_space.metrics.interval import interval
+from tmics_space.metrics.protocol import evaluate_clip, protocol
 from tmics_space.metrics.temporal import TOF, WARPING_ERROR, tof, warping_error
 from tmics_space.network import Restored
 from tmics_space.predict import derain, derain_file
@@ -56,6 +58,8 @@ class DerainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     train: Films | Pairs
     test: Films | Pairs
     """Scored by `evaluate` alone; take other films than for `train`."""
+    test_seed: int = 0
+    """Of the rain on `test`; not the run's, so that runs of several seeds are scored on the same frames."""
     fractions: Fractions = Fractions()
     by_film: bool = True
     """Whether all shots of a film go to the same split of the search."""
@@ -145,9 +149,9 @@ class DerainTask:
     def evaluate(self, network: nn.Module, split: str = TEST) -> dict[str, float]:
         """Means over the test clips, or those of another split: PSNR in dB and SSIM, those of the rainy input
         (`rainy_psnr`, ...), and the weight of the dominant branch; with `temporal` also the warping error, that of the
-        truth (`true_...`), and tOF. Of several clips also the ends of the 95 % bootstrap interval of the mean PSNR
-        (`psnr_low`, `psnr_high`). A frame that equals its truth has no PSNR and is left out of its mean; if there are
-        any, `equal_frames` and `rainy_equal_frames` count them."""
+        truth (`true_...`), and tOF. Of three clips or more also the ends of the 95 % interval of the mean PSNR by
+        Student's t over clips (`psnr_low`, `psnr_high`). A frame that equals its truth has no PSNR and is left out of
+        its mean; if there are any, `equal_frames` and `rainy_equal_frames` count them."""
         self.parts = {
             clip.name + f" #{version}" * (len(clip.rainy) > 1): self._score(network, clip.frames[:], rainy[:])
             for clip in self._scored(split)
@@ -159,8 +163,9 @@ class DerainTask:
                 for row in rows:
                     del row[name]
         means = {name: _over_clips(name, [row[name] for row in rows]) for name in rows[0]}
-        if len(rows) > 1:
-            found = bootstrap([row["psnr"] for row in rows if row["psnr"] != math.inf] or [math.inf])
+        values = iter(row["psnr"] for row in rows)
+        clips = [mean_psnr(list(itertools.islice(values, len(clip.rainy)))) for clip in self._scored(split)]
+        if (found := interval([each for each in clips if each != math.inf])) is not None:
             means |= {"psnr_low": found.low, "psnr_high": found.high}
         return means
 
@@ -193,7 +198,7 @@ class DerainTask:
     @functools.cached_property
     def test_clips(self) -> list[Clip]:
         """The clips that `evaluate` scores, with their rain."""
-        return self.config.test.load(self.seed)
+        return self.config.test.load(self.config.test_seed)
 
     @functools.cached_property
     def _clips(self) -> list[Clip]:

@@ -108,8 +108,9 @@ def _show_provenance(genotype: Genotype) -> None:
     import msgspec
 
     for field, value in msgspec.to_builtins(genotype.provenance or {}).items():
-        text = ", ".join(f"{name} {number:g}" for name, number in value.items()) if isinstance(value, dict) else value
-        print(f"{field}: {text}")
+        if isinstance(value, dict):
+            value = [f"{name} {number:g}" for name, number in value.items()]
+        print(f"{field}: {', '.join(value) if isinstance(value, list) else value}")
 
 
 def _show_costs(genotype: Genotype, shapes: list[list[int]], depth: int, runs: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -57,19 +58,31 @@ def search(
                 genotype = run_search(loaded, run, on_step, on_epoch)
         _show_choices(genotype)
         print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out).path}")
+        print(_undecided(genotype), end="")
 
 
 @app.command
-def derive(run: Path, /, *, out: Path | None = None) -> None:
+def derive(
+    run: Path,
+    /,
+    *,
+    at_most: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False)] = (),
+    out: Path | None = None,
+) -> None:
     """Write the genotype that a search, finished or not, derives at its last checkpoint.
 
     Args:
         run: The folder of a search.
+        at_most: CANDIDATE=NUMBER, the most of a candidate in each cell, or CELL/CANDIDATE=NUMBER; in place of the
+            limits that the search was configured with. May be repeated.
         out: The file to write; the terminal where absent.
     """
+    from nas.files import convert
     from nas.search import derive_from
 
-    genotype = derive_from(run)
+    limits = convert(options_of(at_most), dict[str, int], "--at-most") if at_most else None
+    genotype = derive_from(run, limits)
+    print(_undecided(genotype), end="", file=sys.stderr)
     if out is None:
         print(genotype.dump(), end="")
     else:
@@ -200,8 +213,15 @@ def _show_choices(genotype: Genotype) -> None:
     from nas.report.tables import table
 
     margins = genotype.provenance.margins if genotype.provenance else {}
-    rows = [(label, str(choice), margins.get(label)) for label, choice in genotype.choices.items()]
+    rows = [(label, str(choice), margins.get(label)) for label, choice in genotype.contested().items()]
     table("Genotype", ("decision", "chosen", "margin"), rows)
+
+
+def _undecided(genotype: Genotype) -> str:
+    """The line that says which decisions are undecided, if any."""
+    labels = genotype.provenance.undecided if genotype.provenance else ()
+    named = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+    return f"undecided: {len(labels)} of {len(genotype.contested())} decisions ({named})\n" if labels else ""
 
 
 def _show_scores(run: Path, scores: Mapping[str, float], task: Task) -> None:

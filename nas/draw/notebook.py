@@ -26,7 +26,7 @@ def genotype_svg(genotype: Genotype) -> str | None:
 def genotype_html(genotype: Genotype) -> str:
     """The picture of a genotype, or a table of its choices where it has none."""
     margins = genotype.provenance.margins if genotype.provenance else {}
-    rows = ((label, _text(choice), _share(margins.get(label))) for label, choice in genotype.choices.items())
+    rows = ((label, _text(choice), _share(margins.get(label))) for label, choice in genotype.contested().items())
     title = f"<b>Genotype</b> of the search space <code>{escape(genotype.space)}</code>"
     picture = genotype_svg(genotype)
     return f"<div>{title}{picture or _table(('decision', 'chosen', 'margin'), rows)}</div>"

@@ -122,7 +122,7 @@ def curves(found: Sequence[Group]) -> list[Plot]:
 def choices(runs: Sequence[Recorded]) -> list[Choices]:
     """The choices of the runs' genotypes, decision by decision, the in-edges of a node after it."""
     genotypes = [run.genotype for run in runs]
-    labels = dict.fromkeys(label for genotype in genotypes if genotype for label in genotype.choices)
+    labels = dict.fromkeys(label for genotype in genotypes if genotype for label in genotype.contested())
     nodes = [*dict.fromkeys(label.partition("<-")[0] for label in labels)]
     rows = []
     for label in sorted(labels, key=lambda label: (nodes.index(label.partition("<-")[0]), label)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nas.observe import INDICATORS, MAJORITY, OPEN, PARAMETER_FREE, advice
+from nas.observe import INDICATORS, MAJORITY, OPEN, SKIPS, VALIDATION, advice, best_epoch
 from nas.report import history
 from nas.report.history import Series, running_mean
 from nas.report.plot import Plot, plot
@@ -41,8 +41,10 @@ class Indicators(NamedTuple):
 
     plots: list[Plot]
     advice: list[str]
+    best: int | None
+    """The step of the best validation score."""
     cells: bool
-    """Whether the space has cells that could collapse into operations without parameters."""
+    """Whether the space has cells that could collapse into skip connections."""
     sharp: bool
     """Whether eigenvalues are recorded."""
 
@@ -90,17 +92,23 @@ def indicators(run: Recorded) -> Indicators | None:
     series = history.scalars(run.records, INDICATORS)
     if not series:
         return None
-    cells = {n.removeprefix(PARAMETER_FREE): s for n, s in series.items() if n.startswith(PARAMETER_FREE)}
+    cells = {name.removeprefix(SKIPS): each for name, each in series.items() if name.startswith(SKIPS)}
     margins: dict[str, Series] = {}
     for name, title in (("margin", "mean"), ("least_margin", "least")):
         if name in series:
             margins[title] = series[name]
-    plots = [plot("Entropy of the mixing weights", {"entropy": series["entropy"]}, level=OPEN, limits=(0.0, 1.02))]
+    scores = history.scalars(run.records, VALIDATION)
+    plots = [plot(f"Validation {name} of the supernet", {name: each}) for name, each in scores.items()]
+    plots += [plot("Entropy of the mixing weights", {"entropy": series["entropy"]}, level=OPEN, limits=(0.0, 1.02))]
     if margins:
         plots.append(plot("Margin of the decisions", margins))
+    if "undecided" in series:
+        plots.append(plot("Undecided decisions", {"undecided": series["undecided"]}, limits=(0.0, 1.02)))
     if cells:
-        plots.append(plot("Operations without parameters", cells, level=MAJORITY, limits=(0.0, 1.02)))
+        plots.append(plot("Skip connections", cells, level=MAJORITY, limits=(0.0, 1.02)))
     for name, title in (("gradient", "Arch gradient"), ("eigenvalue", "Largest eigenvalue")):
         if name in series:
             plots.append(plot(title, {name: series[name]}))
-    return Indicators(plots, advice(run.epochs, finished=run.final is not None), bool(cells), "eigenvalue" in series)
+    said = advice(run.epochs, finished=run.final is not None)
+    score = run.config.task_class().score if run.config and scores else ""
+    return Indicators(plots, said, best_epoch(run.records, score), bool(cells), "eigenvalue" in series)

@@ -19,19 +19,21 @@ class Row(NamedTuple):
     other: float | None
     """The mixing weight of the runner-up."""
     margin: float | None
+    undecided: bool = False
 
 
 def decisions(genotype: Genotype, mixing: Mapping[str, Mixing]) -> list[Row]:
-    """A row for each decision of the genotype, its mixing weights being the last ones recorded."""
+    """A row for each decision of the genotype with an alternative, its mixing weights being the last ones recorded."""
     margins = genotype.provenance.margins if genotype.provenance else {}
+    undecided = genotype.provenance.undecided if genotype.provenance else ()
     rows = []
-    for label, choice in genotype.choices.items():
+    for label, choice in genotype.contested().items():
         chosen = choice_text(choice)
         weights = dict(zip(mixing[label].candidates, mixing[label].weights[-1], strict=True)) if label in mixing else {}
         others = {name: weight for name, weight in weights.items() if name != chosen}
         second = max(others, key=others.__getitem__, default=None)
         other = None if second is None else others[second]
-        rows.append(Row(label, chosen, weights.get(chosen), second, other, margins.get(label)))
+        rows.append(Row(label, chosen, weights.get(chosen), second, other, margins.get(label), label in undecided))
     return rows
 
 

@@ -88,7 +88,9 @@ def _leaders(supernet: Supernet) -> dict[str, Leader]:
     leaders = {}
     with torch.no_grad():
         for label, weights in supernet.mixing_weights().items():
+            if len(weights) == 1:
+                continue  # there is nothing to lead
             best = int(weights.argmax())
-            second, first = [0.0, *weights.sort().values.tolist()][-2:]
+            second, first = weights.sort().values.tolist()[-2:]
             leaders[label] = Leader(str(supernet.decisions[label].candidates[best]), first, first - second)
     return leaders

@@ -12,7 +12,7 @@ from nas.files import read_text
 from nas.genotype import Genotype
 from nas.observe import INDICATORS
 from nas.report import history
-from nas.run import CONFIG, GENOTYPE, Record, Versions, read_records, read_versions
+from nas.run import CONFIG, GENOTYPE, Record, Versions, read_genotypes, read_records, read_versions
 
 ORIGIN = "origin"
 """The kind of the record in which a retraining names the folder of its search, relative to its own."""
@@ -97,6 +97,6 @@ def read_run(folder: str | Path) -> Recorded:
         read_versions(folder),
         read_text(folder / CONFIG),
         read_records(folder),
-        {int(path.stem[5:]): Genotype.load(path) for path in sorted((folder / "genotypes").glob("step-*.yaml"))},
+        read_genotypes(folder),
         Genotype.load(final) if final.is_file() else None,
     )

@@ -81,7 +81,7 @@ def make_search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                         space="tmics", choices=choices, options=description.options, provenance=provenance
                     )
                     run.save_genotype(genotype, step)
-                    sign = {"parameter_free/cell": step / 80, "gradient": 1 / step, "eigenvalue": step / 10}
+                    sign = {"skips/cell": step / 80, "gradient": 1 / step, "eigenvalue": step / 10}
                     spread = {"entropy": 1 - step / 100, "margin": step / 120, "least_margin": step / 600}
                     run.record(INDICATORS, step, **spread, **sign)
             if finished:

@@ -132,7 +132,7 @@ def test_texts_of_a_run_are_never_markup(tmp_path: Path) -> None:
         run.record("decisions", 0, decisions={HOSTILE: [HOSTILE, "b"]})
         run.record("mixing", 0, weights={HOSTILE: [0.25, None]})
         run.record("train", 1, level=HOSTILE, loss=1.0)
-        run.record("indicators", 1, entropy=0.5, **{f"parameter_free/{HOSTILE}": 0.9})
+        run.record("indicators", 1, entropy=0.5, **{f"skips/{HOSTILE}": 0.9})
         run.record("evaluate", 1, statement=HOSTILE, **{HOSTILE: 2.0})
         source = Provenance(source=HOSTILE, margins={HOSTILE: 0.5})
         run.save_genotype(Genotype(space=HOSTILE, choices={HOSTILE: HOSTILE}, provenance=source))

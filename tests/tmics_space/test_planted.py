@@ -3,7 +3,10 @@
 In the worlds `ofm` and `tgm` the centre frame is blank, and the neighbours show it shifted by a displacement that their
 first pixel tells, which the flow provider reads. In `ofm` the displacement is true: only who follows it can align the
 neighbours. In `tgm` the neighbours are not shifted and the displacement lies: who follows it goes astray. In the worlds
-`left` and `right` the target also needs what lies 8 pixels to that side, which one operation alone can bring.
+`left` and `right` the target also needs what lies 8 pixels to that side, which the operation of that name brings at
+once; the convolutions of all other parts together reach some of it too.
+
+The arch parameter of the planted choice begins below the others, so that it is not found where nothing is learned.
 """
 
 from __future__ import annotations
@@ -84,12 +87,14 @@ def search(world: str, seed: int, lr: float) -> str:
     operations: dict[str, Any] = {"plain": {"factory": "residual"}}
     decision, frames, items, steps = "alignment", 5, 6, 40
     if world in CELL_WORLDS:
-        decision, frames, items, steps = "cell/1", 3, 8, 40
+        decision, frames, items, steps = "cell/1", 3, 8, 60
         options |= {"alignment": ["tgm"], "frames": frames}
         operations |= {name: {"factory": "test_planted_shift", "by": by} for name, by in CELL_WORLDS.items()}
     clips = Films(films={"none": "none"})
     task = DerainTask(DerainConfig(train=clips, test=clips, structure=0.0, frames=frames))
     supernet = Supernet(tmics, seed=seed, operations=operations, **options)
+    planted = supernet.decisions[decision].candidates.index(world)
+    supernet.arch[decision].data[planted] = -0.1
     weights, averaging, arch = ("network.*", "!network.averaging.*"), ("network.averaging.*",), ("arch.*",)
     upper = Adam(lr=lr, betas=(0.5, 0.999))
     levels = {
@@ -113,8 +118,6 @@ SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("pair", [("ofm", "tgm"), ("left", "right")], ids="+".join)
-def test_point_13_nothing_is_found_where_arch_parameters_stand_still(pair: tuple[str, str], seed: int) -> None:
-    """Then the choice is the same in both worlds of a pair, and in one of them, or in both, it is wrong."""
-    first, second = (search(world, seed, lr=0.0) for world in pair)
-    assert first == second
+@pytest.mark.parametrize("world", ["ofm", "tgm", "left", "right"])
+def test_point_13_nothing_is_found_where_arch_parameters_stand_still(world: str, seed: int) -> None:
+    assert search(world, seed, lr=0.0) != world

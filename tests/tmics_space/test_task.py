@@ -226,7 +226,6 @@ def test_evaluation_equals_its_parts(build: Callable[..., DerainTask], how: str)
             ours, before = (evaluate_clip(how, each, truth) for each in (output, rainy / 255))
             rows.append([ours.psnr, ours.ssim, before.psnr, before.ssim, 0.9])
     means = torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
-    del found["psnr_low"], found["psnr_high"]
     assert found == pytest.approx(dict(zip(["psnr", "ssim", "rainy_psnr", "rainy_ssim", "weight"], means, strict=True)))
     assert all(isinstance(value, float) and math.isfinite(value) for value in found.values())
     assert task.score in found
@@ -363,12 +362,28 @@ def test_clips_to_be_scored_are_looked_at_before_a_training(tmp_path: Path, film
 
 
 def test_scores_clip_by_clip_and_the_interval_of_their_mean(tmp_path: Path, films: dict[str, str]) -> None:
+    """A clip counts once, however many rainy versions it has; two clips have no interval."""
     task = load_config(config(tmp_path, films), ["task.test.rains=2"]).build_task()
     scores = task.evaluate(Blur())
-    psnrs = [part["psnr"] for part in task.parts.values()]
-    assert len(psnrs) == 2 * len(task.test_clips)
-    assert scores["psnr"] == pytest.approx(sum(psnrs) / len(psnrs))
-    assert min(psnrs) <= scores["psnr_low"] <= scores["psnr"] <= scores["psnr_high"] <= max(psnrs)
+    psnrs = torch.tensor([part["psnr"] for part in task.parts.values()], dtype=torch.float64)
+    assert len(psnrs) == 2 * len(task.test_clips) == 10
+    assert scores["psnr"] == pytest.approx(psnrs.mean().item())
+    clips = psnrs.view(5, 2).mean(1)
+    half = 2.7764451052 * clips.std().item() / math.sqrt(5)  # the quantile of four degrees of freedom
+    assert (scores["psnr_low"], scores["psnr_high"]) == pytest.approx((scores["psnr"] - half, scores["psnr"] + half))
+    two = {name: films[name] for name in "ab"}
+    assert "psnr_low" not in load_config(config(tmp_path, two), ["task.test.rains=2"]).build_task().evaluate(Blur())
+
+
+def test_the_seed_of_a_run_does_not_change_the_test(build: Callable[..., DerainTask]) -> None:
+    """Not its rain, and not the motion of a synthetic camera; the rain of the training changes."""
+    tests = [build(seed=seed, test="de").test_clips for seed in (0, 1)] + [build(test="de", test_seed=1).test_clips]
+    first, same, other = ([clip.rainy[0] for clip in clips] for clips in tests)
+    assert all(map(torch.equal, first, same))
+    assert not any(map(torch.equal, first, other))
+    network = Blur().eval()
+    assert build(seed=0).evaluate(network) == build(seed=3).evaluate(network)
+    assert not torch.equal(build(seed=0)._clips[0].rainy[0][:], build(seed=3)._clips[0].rainy[0][:])
 
 
 def test_frames_that_equal_their_truth_are_counted(build: Callable[..., DerainTask]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tmics_space.metrics.image import luminance, mean_psnr, psnr, ssim
-from tmics_space.metrics.protocol import ClipScores, Interval, Protocol, bootstrap, evaluate_clip, protocol
+from tmics_space.metrics.interval import Interval, interval
+from tmics_space.metrics.protocol import ClipScores, Protocol, evaluate_clip, protocol
 from tmics_space.metrics.temporal import TemporalScore, tof, warping_error
 
 __all__ = [
@@ -11,8 +12,8 @@ __all__ = [
     "Interval",
     "Protocol",
     "TemporalScore",
-    "bootstrap",
     "evaluate_clip",
+    "interval",
     "luminance",
     "mean_psnr",
     "protocol",

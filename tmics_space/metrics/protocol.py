@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
-import torch
 from torch import Tensor
 
 from nas.errors import UnknownNameError
@@ -45,14 +43,6 @@ class ClipScores(msgspec.Struct, frozen=True):
     def equal_frames(self) -> int:
         """How many scored frames equal the truth."""
         return self.frame_psnr.count(math.inf)
-
-
-class Interval(msgspec.Struct, frozen=True):
-    """A mean over clips with the ends of its 95 % confidence interval; one clip has no interval: nan."""
-
-    mean: float
-    low: float
-    high: float
 
 
 _SSIM = "SSIM 11x11 Gaussian sigma 1.5, valid region, data range 1; mean per clip, then over clips"
@@ -114,21 +104,3 @@ def evaluate_clip(how: str | Protocol, output: Tensor, truth: Tensor) -> ClipSco
         protocol=how.name,
         statement=how.statement,
     )
-
-
-def bootstrap(values: Sequence[float], *, seed: int = 0, resamples: int = 2000) -> Interval:
-    """The mean over clips with its 95 % percentile-bootstrap interval (Efron and Tibshirani 1993, ch. 13).
-
-    Every clip counts once: frames of one clip resemble each other, so resampling frames would give intervals that are
-    too narrow.
-    """
-    sample = torch.tensor(values, dtype=torch.float64)
-    mean = sample.mean().item()
-    if len(values) < 2:
-        return Interval(mean, float("nan"), float("nan"))
-    generator = torch.Generator().manual_seed(seed)
-    picks = torch.randint(len(values), (resamples, len(values)), generator=generator)
-    means = sample[picks].mean(dim=1).sort().values
-    # order statistics, not interpolation: a clip equal to its truth scores inf, and inf - inf is nan
-    low, high = (means[round(level * (resamples - 1))].item() for level in (0.025, 0.975))
-    return Interval(mean, low, high)

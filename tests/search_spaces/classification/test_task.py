@@ -132,6 +132,35 @@ def test_scores_are_means_over_the_test_images(
     assert task.score in found
 
 
+def test_the_seed_changes_the_splits_but_not_the_test(build: Callable[..., Classification]) -> None:
+    tasks = [build(seed=seed) for seed in (0, 1)]
+    tasks += [
+        Classification(msgspec.convert({"data": {"kind": "digits"}}, ClassificationConfig), seed=s) for s in (0, 1)
+    ]
+    for one, other in (tasks[:2], tasks[2:]):
+        assert torch.equal(one.test.pixels, other.test.pixels)
+        assert torch.equal(one.normalize(one.test.pixels), other.normalize(other.test.pixels))
+        assert set(one.members("val")) != set(other.members("val"))
+
+
+def test_scores_on_another_split_are_those_of_its_images_as_they_are(build: Callable[..., Classification]) -> None:
+    task, network = build(val=0.25, augment={"pad": 2, "flip": True}), Linear()
+    network.eval()
+    for split, count in (("val", 3), ("train", 9), ("all", 12)):
+        members = task.members(split)
+        assert len(members) == count
+        scores = network(task.normalize(task.train.pixels[members]))
+        right = (scores.argmax(1) == task.train.labels[members]).double().mean().item()
+        found = evaluate(network, task, split)
+        assert found["accuracy"] == right
+        assert found["loss"] == pytest.approx(F.cross_entropy(scores, task.train.labels[members]).item())
+    batch = task.batch("val", 0)
+    expected = F.cross_entropy(network(batch.images), batch.labels).item()
+    assert task.measure(network, batch)["loss"] == pytest.approx(expected)
+    with pytest.raises(UnknownNameError, match="did you mean 'val'"):
+        evaluate(network, task, "vall")
+
+
 def test_errors(build: Callable[..., Classification], tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown split 'valid' \\(did you mean 'val'\\?\\)"):
         build().batch("valid", 0)

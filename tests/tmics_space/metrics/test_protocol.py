@@ -15,7 +15,6 @@ from tmics_space.metrics.protocol import (
     PROTOCOLS,
     ClipScores,
     Protocol,
-    bootstrap,
     evaluate_clip,
     protocol,
 )
@@ -107,32 +106,6 @@ def test_a_frame_that_equals_its_truth_is_left_out_of_the_mean_and_counted() -> 
     assert evaluate_clip("y", truth, truth).equal_frames == 7
     assert mean_psnr([30.0, math.inf, 20.0]) == 25
     assert mean_psnr([math.inf]) == math.inf
-
-
-def test_bootstrap_is_that_of_the_normal_law_for_many_clips() -> None:
-    values = np.random.default_rng(0).normal(30, 2, 400)
-    found = bootstrap(values.tolist())
-    half = 1.96 * values.std() / math.sqrt(len(values))
-    assert found.mean == pytest.approx(values.mean())
-    assert found.low == pytest.approx(values.mean() - half, abs=0.08 * half)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.08 * half)
-
-
-def test_bootstrap_is_seeded() -> None:
-    values = torch.rand(20, generator=torch.Generator().manual_seed(0)).tolist()
-    assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
-    assert bootstrap(values, seed=3) != bootstrap(values, seed=4)
-
-
-def test_bootstrap_at_its_edges() -> None:
-    assert bootstrap([30.0, 30.0]) == bootstrap([30.0, 30.0], seed=1)
-    one = bootstrap([30.0])
-    assert one.mean == 30
-    assert math.isnan(one.low)
-    assert math.isnan(one.high)
-    perfect = bootstrap([30.0, 31.0, math.inf])
-    assert perfect.high == math.inf
-    assert not math.isnan(perfect.low)
 
 
 def test_an_unknown_protocol_suggests_the_nearest() -> None:
