@@ -110,7 +110,7 @@ def _show_provenance(genotype: Genotype) -> None:
     for field, value in msgspec.to_builtins(genotype.provenance or {}).items():
         if isinstance(value, dict):
             value = [f"{name} {number:g}" for name, number in value.items()]
-        print(f"{field}: {', '.join(value) if isinstance(value, list) else value}")
+        print(f"{field}: {', '.join(value) if isinstance(value, list | tuple) else value}")
 
 
 def _show_costs(genotype: Genotype, shapes: list[list[int]], depth: int, runs: int) -> None:

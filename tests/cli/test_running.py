@@ -45,12 +45,15 @@ def test_the_whole_path(nas: Nas, tmp_path: Path) -> None:
     assert "search 12/12 (100%)" in result.out
     for label, choice in genotype.choices.items():
         assert re.search(rf"^{label} +{choice} +0\.\d+$", result.out, re.M)
-    assert result.out.endswith(f"genotype: {run}/genotype.yaml\nreport: {run}/report.html\n")
+    assert genotype.provenance is not None
+    labels = genotype.provenance.undecided
+    undecided = f"undecided: {len(labels)} of 2 decisions ({', '.join(labels)})\n" if labels else ""
+    assert result.out.endswith(f"genotype: {run}/genotype.yaml\nreport: {run}/report.html\n{undecided}")
     assert '<th scope="row">first</th>' in (run / "report.html").read_text()
     assert load_config(run / "config.yaml") == toy.config(*SHORT)
 
-    assert nas("derive", run) == (0, (run / "genotype.yaml").read_text(), "")
-    assert nas("derive", run, "--out", tmp_path / "derived.yaml") == (0, "", "")
+    assert nas("derive", run) == (0, (run / "genotype.yaml").read_text(), undecided)
+    assert nas("derive", run, "--out", tmp_path / "derived.yaml") == (0, "", undecided)
     assert Genotype.load(tmp_path / "derived.yaml") == genotype
 
     result = nas("retrain", run, *BRIEF, "--out", net)
@@ -77,6 +80,26 @@ def test_the_whole_path(nas: Nas, tmp_path: Path) -> None:
     assert result.out == f"{tmp_path}/out.txt: pictures 3, seed 0\n"
     y = torch.tensor([float(number) for number in (tmp_path / "out.txt").read_text().split()])
     torch.testing.assert_close(y, load_network(net)(x).flatten())
+
+
+def test_what_is_undecided_is_said(nas: Nas, tmp_path: Path) -> None:
+    still = "search.levels.upper.optimizer.lr=0"
+    line = "undecided: 2 of 2 decisions (first, second)"
+    assert nas("search", "toy", *SHORT, still, "--out", tmp_path / "run").out.splitlines()[-1] == line
+    assert nas("derive", tmp_path / "run").err == f"{line}\n"
+    assert "\nundecided: first, second\n" in nas("show", tmp_path / "run").out
+    assert "2 of 2 decisions are undecided" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_limits_of_what_is_derived(nas: Nas, refused: Refused, searched: Path) -> None:
+    def chosen(*limits: str) -> object:
+        flags = [part for limit in limits for part in ("--at-most", limit)]
+        return Genotype.parse(nas("derive", searched, *flags).out).choices["first"]
+
+    assert chosen("conv=0", "scale=0") == "depthwise"
+    assert chosen("conv=0", "depthwise=0") == "scale"
+    assert "candidate of a limit 'cnv' (did you mean 'conv'?)" in refused("derive", searched, "--at-most", "cnv=0")
+    assert "Expected 'int', got 'str'" in refused("derive", searched, "--at-most", "conv=few")
 
 
 def test_quiet_shows_no_progress(nas: Nas, tmp_path: Path) -> None:

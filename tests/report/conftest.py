@@ -12,7 +12,7 @@ import torch
 from nas.config import load_config
 from nas.derive import choose_strongest
 from nas.genotype import Genotype, Provenance
-from nas.observe import INDICATORS
+from nas.observe import INDICATORS, VALIDATION
 from nas.report.recorded import ORIGIN
 from nas.run import Run
 from nas.space import find_space
@@ -76,13 +76,21 @@ def make_search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                 run.record("mixing", step, weights={label: value.tolist() for label, value in weights.items()})
                 if step:
                     choices, margins = choose_strongest(description.decisions, weights)
-                    provenance = Provenance(package="tmics-nas 0", seed=seed, config="c0ffee", margins=margins)
+                    provenance = Provenance(
+                        package="tmics-nas 0", seed=seed, config="c0ffee", margins=margins, undecided=(min(margins),)
+                    )
                     genotype = Genotype(
                         space="tmics", choices=choices, options=description.options, provenance=provenance
                     )
                     run.save_genotype(genotype, step)
+                    run.record(VALIDATION, step, psnr=30 - abs(step - 40) / 10)
                     sign = {"skips/cell": step / 80, "gradient": 1 / step, "eigenvalue": step / 10}
-                    spread = {"entropy": 1 - step / 100, "margin": step / 120, "least_margin": step / 600}
+                    spread = {
+                        "entropy": 1 - step / 100,
+                        "margin": step / 120,
+                        "least_margin": step / 600,
+                        "undecided": 0.5,
+                    }
                     run.record(INDICATORS, step, **spread, **sign)
             if finished:
                 run.save_genotype(genotype)

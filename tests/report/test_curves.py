@@ -40,9 +40,16 @@ def test_evaluations(folder: Path) -> None:
 def test_indicators_and_their_advice(searched: Path, retrained: Path) -> None:
     found = indicators(read_run(searched))
     assert found is not None
-    titles = ["Entropy of the mixing weights", "Margin of the decisions", "Operations without parameters"]
-    assert [plot.title for plot in found.plots] == [*titles, "Arch gradient", "Largest eigenvalue"]
-    assert (found.cells, found.sharp) == (True, True)
+    assert [plot.title for plot in found.plots] == [
+        "Validation psnr of the supernet",
+        "Entropy of the mixing weights",
+        "Margin of the decisions",
+        "Undecided decisions",
+        "Skip connections",
+        "Arch gradient",
+        "Largest eigenvalue",
+    ]
+    assert (found.best, found.cells, found.sharp) == (40, True, True)
     assert [text[:26] for text in found.advice] == ["cell 'cell' has collapsed:"]
-    assert found.plots[0].lines[0].values == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert found.plots[1].lines[0].values == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     assert indicators(read_run(retrained)) is None

@@ -73,6 +73,12 @@ def test_a_search_has_every_section(searched: Path, tmp_path: Path) -> None:
     for label, choice in final.choices.items():
         assert f"{label} → {choice}" in text
     assert "c0ffee" in text
+    assert final.provenance is not None
+    count = len(final.provenance.undecided)
+    assert count > 0
+    assert f"{count} of {len(final.contested())} decisions are undecided" in text
+    assert text.count(" undecided ") >= count
+    assert "scored best on validation batches at step 40; best.yaml has the genotype" in text
     assert "Cell 'cell' has collapsed: 75% of its operations" in text
     assert "step 60 of 60" in text
     assert re.search(r"budget \(uniform mixing\) [\d,]+ of the budget \d+%", text)
