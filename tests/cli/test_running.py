@@ -297,7 +297,9 @@ def test_a_damaged_checkpoint(nas: Nas, refused: Refused, searched: Path, tmp_pa
     last.write_bytes(b"PK garbage")
     result = nas("derive", tmp_path / "run")
     assert (result.code, result.out) == (0, (searched / "genotypes" / "step-000009.yaml").read_text())
-    assert re.fullmatch(r"nas: warning: .*last\.pt: damaged, .*; reading previous\.pt, .* before it\n(undecided: .*\n)?", result.err)
+    assert re.fullmatch(
+        r"nas: warning: .*last\.pt: damaged, .*; reading previous\.pt, .* before it\n(undecided: .*\n)?", result.err
+    )
     kept = previous.read_bytes()
     previous.write_bytes(b"")
     before = contents(tmp_path)
