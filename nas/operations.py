@@ -31,7 +31,11 @@ def operation(name: str) -> Callable[[F], F]:
     the file. Raises `ConfigError` where another factory already has the name.
     """
 
+    if not isinstance(name, str):
+        raise ConfigError("@operation must be given a name; write @operation('name') above the function")
+
     def register(factory: F) -> F:
+        _require_factory(name, factory)
         other = _factories.get(name)
         if other is not None and _origin(other) != _origin(factory):
             raise ConfigError(f"operation '{name}' is registered twice: by {_origin(other)} and by {_origin(factory)}")
@@ -72,11 +76,19 @@ class OperationSet(Mapping[str, Factory]):
     """
 
     def __init__(self, candidates: Mapping[str, Factory] | None = None) -> None:
+        if not isinstance(candidates, Mapping | None):
+            raise ConfigError(
+                "a set of candidate operations must be made of a mapping of names to functions, got"
+                f" {type(candidates).__name__}; write OperationSet({{'name': function}})"
+            )
         self._candidates = dict(candidates or {})
+        for name, make in self._candidates.items():
+            _require_factory(name, make)
 
     def add(self, factory: F) -> F:
         """Decorator: add `factory` under its own name. Raises `ConfigError` where the name is taken."""
-        name = factory.__name__
+        name = getattr(factory, "__name__", type(factory).__name__)
+        _require_factory(name, factory)
         if name in self._candidates:
             raise ConfigError(f"candidate operation '{name}' is already in the set ({', '.join(self)})")
         self._candidates[name] = factory
@@ -91,7 +103,8 @@ class OperationSet(Mapping[str, Factory]):
             if problem := misfit(make, *args, **kwargs):
                 given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
                 raise ConfigError(
-                    f"candidate operation '{name}' does not fit the space, which calls it with ({given}): {problem}"
+                    f"candidate operation '{name}' does not fit the space, which calls it with ({given}): {problem};"
+                    " `nas show SPACE` says what a space passes"
                 )
         return {name: functools.partial(make, *args, **kwargs) for name, make in self.items()}
 
@@ -106,10 +119,10 @@ class OperationSet(Mapping[str, Factory]):
 
     def __or__(self, other: Mapping[str, Factory]) -> OperationSet:
         """Both sets; where a name is in both, `other` wins."""
-        return OperationSet({**self._candidates, **other})
+        return OperationSet({**self._candidates, **OperationSet(other)})
 
     def __getitem__(self, name: str) -> Factory:
-        if name not in self._candidates:
+        if not isinstance(name, str) or name not in self._candidates:
             raise UnknownNameError("candidate operation", name, self._candidates)
         return self._candidates[name]
 
@@ -134,10 +147,14 @@ class OperationSet(Mapping[str, Factory]):
     def of(cls, value: OperationSet | str | Mapping[str, Any]) -> OperationSet:
         """The set itself, or the one registered by name, in a YAML file, or in a mapping like a file's `operations`.
 
+        A mapping may also have the factories themselves.
+
         Raises `UnknownNameError` for a name that is neither registered nor the path of a YAML file.
         """
         if isinstance(value, OperationSet):
             return value
+        if isinstance(value, Mapping) and any(map(callable, value.values())):
+            return cls(value)
         if isinstance(value, Mapping):
             return cls._parse({"operations": value}, "operation set")
         _register_primitives()
@@ -220,6 +237,16 @@ def _check_arguments(make: Factory, name: str, arguments: Mapping[str, Any]) -> 
     for key in arguments:
         if key not in accepted:
             raise UnknownNameError(f"argument of '{name}'", key, accepted)
+
+
+def _require_factory(name: object, make: object) -> None:
+    """Raise `ConfigError` for anything but a function: a module (which can be called, too) is one already."""
+    module = hasattr(make, "register_forward_hook") and not isinstance(make, type)  # without an import of torch
+    if not callable(make) or module:
+        raise ConfigError(
+            f"candidate operation '{name}' must be a function that returns a module, got {type(make).__name__}; write"
+            f" '{name}': lambda channels: ..."
+        )
 
 
 def misfit(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:

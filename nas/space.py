@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 from torch import nn
@@ -25,6 +27,8 @@ RESERVED = ("relaxation", "seed", "evaluation", "memory")
 """What `Supernet` takes beside the options of a space."""
 
 _spaces: dict[str, SearchSpace] = {}
+_made: WeakValueDictionary[tuple[str, str], SearchSpace] = WeakValueDictionary()
+"""The spaces in use, registered or not, by name and origin."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class SearchSpace:
     """A function of `choose` and keyword options that returns an `nn.Module`; see `search_space`."""
 
     def __init__(self, name: str, function: Function) -> None:
+        if not isinstance(name, str) or not callable(function) or isinstance(function, nn.Module):
+            raise SpaceError(
+                "a search space must have a name and a function of `choose`, got"
+                f" {type(name).__name__} and {type(function).__name__}; write @search_space('name') above the function"
+            )
         self.name = name
         self.function = function
         self.__doc__ = function.__doc__
@@ -53,7 +62,10 @@ class SearchSpace:
                 " outside `if TYPE_CHECKING`"
             ) from error
         self._parameters: dict[str, tuple[Any, Any]] = {}
-        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        first, *others = inspect.signature(function).parameters.values() or (None,)
+        if first is None or first.kind is first.KEYWORD_ONLY:
+            raise SpaceError(f"search space '{name}': the function's first argument must be `choose`")
+        for parameter in others:
             if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
                 raise SpaceError(
                     f"search space '{name}': '{parameter.name}' must be a keyword-only option with a default"
@@ -63,19 +75,53 @@ class SearchSpace:
                     f"search space '{name}': '{parameter.name}' is an argument of supernets, not an option"
                 )
             self._parameters[parameter.name] = (hints.get(parameter.name, Any), parameter.default)
+        _made[name, _origin(function)] = self
 
     def __call__(self, choose: Building, /, **options: Any) -> nn.Module:
-        """Build the network with a chooser; raises `ConfigError` for options that the space does not have."""
-        return choose.build(self.function, self._arguments(options))
+        """Build the network with a chooser.
+
+        Raises:
+            ConfigError: an option that the space does not have.
+            SpaceError: a decision that is not well formed, or code that cannot run on the meta device.
+        """
+        arguments = self._arguments(options)
+        try:
+            return choose.build(self.function, arguments)
+        except (RuntimeError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            if not re.search(r"\bmeta\b", reason, re.IGNORECASE):
+                raise
+            raise SpaceError(
+                f"search space '{self.name}' cannot be described, which happens on the meta device, where tensors have"
+                f" no values: {reason}. Compute numbers that shape the network without tensors, or with device='cpu'"
+            ) from error
 
     def options(self, **given: Any) -> dict[str, Any]:
         """All options with the given values, in plain data as a genotype file holds them; raises `ConfigError`."""
-        return {name: _plain(value) for name, value in self._arguments(given).items()}
+        plain = {}
+        for name, value in self._arguments(given).items():
+            try:
+                plain[name] = _plain(value)
+            except TypeError as error:
+                raise SpaceError(
+                    f"option '{name}' of space '{self.name}' must be plain data (numbers, texts, lists, mappings) or an"
+                    f" OperationSet, which files can hold, got {value!r}; give it a name, and look this up in the space"
+                ) from error
+        return plain
+
+    def require_own(self, genotype: Genotype) -> None:
+        """Raise `SpaceError` for anything but a genotype of this space."""
+        if not isinstance(genotype, Genotype):
+            raise SpaceError(
+                f"space '{self.name}' must be given a genotype, got {type(genotype).__name__}; write"
+                f" Genotype(space='{self.name}', choices=...) or Genotype.load(path)"
+            )
+        if genotype.space != self.name:
+            raise SpaceError(f"the genotype is of space '{genotype.space}', expected '{self.name}'")
 
     def derived(self, genotype: Genotype, *, seed: int = 0) -> nn.Module:
         """The network that `genotype` describes; raises `SpaceError` where it does not fit this space."""
-        if genotype.space != self.name:
-            raise SpaceError(f"the genotype is of space '{genotype.space}', expected '{self.name}'")
+        self.require_own(genotype)
         return self(Derived(genotype, seed), **genotype.options)
 
     def describe(self, **options: Any) -> Description:
@@ -103,6 +149,7 @@ class SearchSpace:
         arguments = {}
         for name, (kind, default) in self._parameters.items():
             value = given.get(name, default)
+            value = value.tolist() if hasattr(value, "tolist") else value  # of numpy or torch
             try:
                 arguments[name] = OperationSet.of(value) if kind is OperationSet else msgspec.convert(value, kind)
             except msgspec.ValidationError as error:
@@ -122,14 +169,17 @@ def search_space(name: str) -> Callable[[Function], SearchSpace]:
     """
 
     def register(function: Function) -> SearchSpace:
+        space = SearchSpace(name, function)
         other = _spaces.get(name)
         if other is not None and _origin(other.function) != _origin(function):
             raise ConfigError(
                 f"search space '{name}' is registered twice: by {_origin(other.function)} and by {_origin(function)}"
             )
-        _spaces[name] = SearchSpace(name, function)
-        return _spaces[name]
+        _spaces[name] = space
+        return space
 
+    if not isinstance(name, str):
+        raise SpaceError("@search_space must be given a name; write @search_space('name') above the function")
     return register
 
 
@@ -143,9 +193,13 @@ def spaces() -> dict[str, str]:
 def find_space(name: str) -> SearchSpace:
     """The search space `name`: registered, an installed plugin's entry point, or `module:name` of an imported module.
 
+    One that is not registered is found by its name as long as it is in use.
+
     Raises `UnknownNameError` with the nearest name, `ConfigError` for a name claimed twice and for an entry point that
     cannot be imported or is no search space of its name.
     """
+    if not isinstance(name, str):
+        raise UnknownNameError("search space", name, spaces())
     points = [point for point in _entry_points() if point.name == name]
     if len({point.value for point in points}) > 1:
         claims = " and by ".join(f"{point.value} of {point.dist.name if point.dist else '?'}" for point in points)
@@ -163,6 +217,11 @@ def find_space(name: str) -> SearchSpace:
         if isinstance(found, SearchSpace):
             return found
     if name not in _spaces:
+        made = {origin: space for (known, origin), space in list(_made.items()) if known == name}
+        if len(made) > 1:
+            raise ConfigError(f"two search spaces are named '{name}': of {' and of '.join(made)}; register one of them")
+        if made:
+            return made.popitem()[1]
         hint = "register it with @nas.search_space, and load its module with --import MODULE"
         raise UnknownNameError("search space", name, spaces(), hint)
     return _spaces[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import msgspec
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.choose import Relaxed
 from nas.derive import choose_strongest
-from nas.errors import ConfigError, SpaceError
+from nas.errors import ConfigError, SpaceError, UnknownNameError
 from nas.genotype import Choice, Decision, Genotype, Provenance
 from nas.mixed import Node, Sampled
 from nas.planner import plan
@@ -57,6 +57,13 @@ class Supernet(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        if not isinstance(space, SearchSpace):
+            raise ConfigError(
+                f"a supernet must be given a search space, got {space!r}; write find_space('name'), or"
+                " SearchSpace('name', function)"
+            )
+        _require_known("evaluation", evaluation, Evaluation)
+        _require_known("memory", memory, Memory)
         self.space = space
         self.options = space.options(**options)
         choose = Relaxed(_Reader(self), seed)
@@ -220,8 +227,7 @@ class Supernet(nn.Module):
         return notebook.supernet_html(self)
 
     def _check(self, genotype: Genotype) -> None:
-        if genotype.space != self.space.name:
-            raise SpaceError(f"the genotype is of space '{genotype.space}', expected '{self.space.name}'")
+        self.space.require_own(genotype)
         theirs = self.space.options(**genotype.options)
         other = [name for name in theirs if theirs[name] != self.options[name]]
         if other:
@@ -252,9 +258,16 @@ def _relaxation(chosen: str | Mapping[str, Any] | nn.Module) -> nn.Module:
         return chosen
     if isinstance(chosen, str):
         return relaxation(chosen)
+    if not isinstance(chosen, Mapping):
+        raise ConfigError(f"relaxation must be a name, a mapping with one, or a module, got {chosen!r}")
     if "name" not in chosen:
         raise ConfigError("relaxation: missing the field 'name'")
     return relaxation(**chosen)
+
+
+def _require_known(what: str, value: object, known: Any) -> None:
+    if value not in get_args(known):
+        raise UnknownNameError(what, value, get_args(known))
 
 
 def _laid_out(value: Any) -> Any:

@@ -25,13 +25,14 @@ def digits(
 ) -> nn.Module:
     """Handwritten digits: (batch, 1, 8, 8) to class scores (batch, 10), by one searched cell that is used twice.
 
+    The factories in `operations` take `channels` and `affine`.
     In a search `drop_path` teaches candidates to work without one another (Bender et al., ICML 2018, sec. 3.2).
     """
 
     def candidate(make: Factory) -> nn.Module:
-        return nn.Sequential(make(channels, affine=True), DropPath(drop_path))
+        return nn.Sequential(make(), DropPath(drop_path))
 
-    candidates = {name: partial(candidate, make) for name, make in operations.items()}
+    candidates = {name: partial(candidate, make) for name, make in operations.bind(channels, affine=True).items()}
     first, second = (Cell(choose, "cell", candidates, nodes=nodes, inputs=1, output="last") for _ in range(2))
     return nn.Sequential(
         nn.Conv2d(1, channels, 3, padding=1, bias=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,32 @@ def test_bind_refuses_what_a_candidate_does_not_take() -> None:
     message = r"candidate operation 'one' does not fit .* \(4, stride=2, affine=False\): .*'affine'"
     with pytest.raises(ConfigError, match=message):
         OperationSet({"one": lambda channels, *, stride: nn.Identity()}).bind(4, stride=2, affine=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OperationSet([conv]), "a set of candidate operations must be made of a mapping .*, got list; write"),
+        (lambda: OperationSet(conv), "a set of candidate operations must be made of a mapping .*, got function"),
+        (lambda: OperationSet({"x": nn.ReLU()}), "candidate operation 'x' must be a function .*, got ReLU; write 'x'"),
+        (lambda: OperationSet({"x": "conv"}), "candidate operation 'x' must be a function .*, got str"),
+        (lambda: OperationSet() | {"x": None}, "candidate operation 'x' must be a function .*, got NoneType"),
+        (lambda: OperationSet() | [conv], "a set of candidate operations must be made of a mapping .*, got list"),
+        (lambda: OperationSet().add(nn.ReLU()), "candidate operation 'ReLU' must be a function .*, got ReLU"),
+        (lambda: operation("x")(nn.ReLU()), "candidate operation 'x' must be a function .*, got ReLU"),
+        (lambda: operation(conv), r"@operation must be given a name; write @operation\('name'\)"),
+        (lambda: OperationSet({"x": partial(conv, 1, 2)}).bind(4), "'x' does not fit .*partial.*; `nas show SPACE`"),
+        (lambda: OperationSet({"x": conv}).only(["x"]), r"unknown candidate operation '\['x'\]'"),
+    ],
+)
+def test_what_is_no_set_and_no_operation(make: Callable[[], object], message: str) -> None:
+    with pytest.raises((ConfigError, UnknownNameError), match=message) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_a_mapping_of_functions_is_a_set() -> None:
+    assert dict(OperationSet.of({"a": conv, "b": pool})) == {"a": conv, "b": pool}
 
 
 def test_sets_are_changed_by_name() -> None:

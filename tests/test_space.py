@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import copy
+import gc
 import sys
 import types
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from nas import space as module
 from nas.choose import Chooser, Relaxed
+from nas.cost import measure
 from nas.errors import ConfigError, InvalidFileError, SpaceError, UnknownNameError
 from nas.genotype import Genotype
+from nas.graph import graph
+from nas.lint import lint
 from nas.operations import OperationSet, operation
-from nas.space import SearchSpace, find_space, search_space, spaces
+from nas.space import Description, SearchSpace, find_space, search_space, spaces
 
 
 @operation("test_space_conv")
@@ -104,6 +110,22 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
         SPACE.derived(Genotype(space="space", choices={"op": "conv"}, options=options))
 
 
+def test_options_of_numpy_and_torch() -> None:
+    given = SPACE.options(channels=np.int64(4), rate=np.float32(0.5), sizes=torch.tensor([1, 2]))
+    assert {name: given[name] for name in ("channels", "rate", "sizes")} == {
+        "channels": 4, "rate": 0.5, "sizes": [1, 2]
+    }  # fmt: skip
+    assert type(given["channels"]) is int
+
+
+def test_options_that_files_cannot_hold() -> None:
+    def normed(choose: Chooser, /, *, norm: type[nn.Module] = nn.BatchNorm2d) -> nn.Module:
+        return norm(4)
+
+    with pytest.raises(SpaceError, match=r"option 'norm' of space 's' must be plain data .*, got <class .*BatchNorm2d"):
+        SearchSpace("s", normed).describe()
+
+
 def test_operation_sets_that_do_not_fit() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown operation set 'test_spaec' \(did you mean 'test_space'\?\)"):
         SPACE.options(operations="test_spaec")
@@ -162,7 +184,62 @@ def test_annotations_are_known_when_the_program_runs() -> None:
         SearchSpace("s", hidden)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SearchSpace("s", lambda: nn.Identity()), "'s': the function's first argument must be `choose`"),
+        (lambda: SearchSpace("s", only_keywords), "'s': the function's first argument must be `choose`"),
+        (lambda: SearchSpace("s", nn.Identity()), "must have a name and a function of `choose`, got str and Identity"),
+        (lambda: SearchSpace(other, "s"), "must have a name and a function of `choose`, got function and str"),
+        (lambda: search_space(other), r"must be given a name; write @search_space\('name'\)"),
+        (lambda: SPACE.derived({"op": "conv"}), "space 'space' must be given a genotype, got dict; write Genotype"),
+        (lambda: SPACE.derived(None), "space 'space' must be given a genotype, got NoneType; write Genotype"),
+    ],
+)
+def test_what_is_no_space_and_no_genotype(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        make()
+
+
+def only_keywords(*, choose: Chooser) -> nn.Module:
+    return nn.Identity()
+
+
 # What is built
+
+READS: dict[str, Callable[[], object]] = {
+    "item": lambda: [rate.item() for rate in torch.linspace(0, 0.1, 3)],
+    "bool": lambda: 1 if torch.rand(1) > 2 else 0,
+    "float": lambda: float(torch.linspace(0, 0.1, 3)[0]),
+    "tolist": lambda: torch.linspace(0, 0.1, 3).tolist(),
+    "numpy": lambda: torch.linspace(0, 0.1, 3).numpy(),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_space_that_reads_values_where_there_are_none(read: str) -> None:
+    def reading(choose: Chooser, /) -> nn.Module:
+        READS[read]()
+        return choose("o", {"x": nn.Identity})
+
+    space = SearchSpace("reading", reading)
+    genotype = Genotype(space="reading", choices={"o": "x"})
+    message = "^search space 'reading' cannot be described, which happens on the meta device, .*, or with device='cpu'$"
+    description = Description(space, {}, {}, nn.Identity())
+    for use in (space.describe, lambda: measure(genotype), lambda: graph(description, genotype)):
+        with pytest.raises(SpaceError, match=message) as error:
+            use()
+        assert "\n" not in str(error.value)
+    assert "'reading'" in lint(genotype.dump())[0]
+    space.derived(genotype)  # not on the meta device
+
+
+def test_other_errors_stay_as_they_are() -> None:
+    def broken(choose: Chooser, /) -> nn.Module:
+        raise RuntimeError("metadata of its own")
+
+    with pytest.raises(RuntimeError, match="metadata of its own"):
+        SearchSpace("broken", broken).describe()
 
 
 def test_describe_lists_every_decision_without_memory() -> None:
@@ -206,6 +283,33 @@ def test_a_registered_space_is_found() -> None:
     assert spaces() == {"mine": f"{__name__}:function"}
     again = search_space("mine")(function)  # such as a module imported again
     assert find_space("mine") is again
+
+
+def test_a_space_in_use_is_found_without_being_registered(registry: dict[str, SearchSpace]) -> None:
+    def loose(choose: Chooser, /, *, channels: int = 3) -> nn.Module:
+        return choose("o", {"x": lambda: nn.Conv2d(channels, channels, 1), "y": nn.Identity})
+
+    space = SearchSpace("loose", loose)
+    genotype = Genotype(space="loose", choices={"o": "x"}, options={"channels": 5})
+    assert find_space("loose") is space
+    assert measure(genotype) == 30
+    assert lint(genotype.dump()) == []
+    assert "loose" not in spaces()
+    second = SearchSpace("loose", other)
+    with pytest.raises(ConfigError, match=r"two search spaces are named 'loose': of .*loose and of .*:other; register"):
+        find_space("loose")
+    del second
+    assert find_space("loose") is space
+    del space
+    gc.collect()
+    with pytest.raises(UnknownNameError, match="unknown search space 'loose'"):
+        measure(genotype)
+
+
+def test_a_name_is_a_text() -> None:
+    for name in (3, None):
+        with pytest.raises(UnknownNameError, match=f"unknown search space '{name}'"):
+            find_space(name)  # type: ignore[arg-type]
 
 
 def test_a_name_clash_names_both() -> None:

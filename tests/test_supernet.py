@@ -21,7 +21,7 @@ from nas.errors import ConfigError, SpaceError, UnknownNameError
 from nas.genotype import Genotype, Provenance
 from nas.operations import OperationSet
 from nas.space import SearchSpace, search_space
-from nas.supernet import Evaluation, Supernet
+from nas.supernet import Evaluation, Memory, Supernet
 
 CHANNELS = 2
 
@@ -117,7 +117,7 @@ def build(choose: Chooser, plan: Plan, label: str, reverse: bool = False) -> nn.
             inner, outer = conv(CHANNELS, width.channels), conv(width.channels)
             return nn.Sequential(inner, nn.BatchNorm2d(width.channels), width, nn.Tanh(), outer)
         case "depth":
-            return choose.depth(label, (1, 3), lambda i: part(i % len(plan.parts))())
+            return choose.depth(label, (1, 3, 0), lambda i: part(i % len(plan.parts))())
         case leaf:
             return LEAVES[leaf]()
 
@@ -493,6 +493,22 @@ def test_relaxations_by_name_and_as_modules() -> None:
         Supernet(space, relaxation="sofmax")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"space": "darts"}, r"must be given a search space, got 'darts'; write find_space\('name'\)"),
+        ({"space": build}, "must be given a search space, got <function build"),
+        ({"evaluation": "plan"}, r"unknown evaluation 'plan' \(did you mean 'plain'\?\); known: plain, planned"),
+        ({"memory": "checkpoints"}, r"unknown memory 'checkpoints' \(did you mean 'checkpoint'\?\)"),
+        ({"relaxation": 3}, "relaxation must be a name, a mapping with one, or a module, got 3"),
+        ({"relaxation": nn.Softmax}, "relaxation must be a name, a mapping with one, or a module, got <class"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, UnknownNameError), match=message):
+        Supernet(**{"space": space, **arguments})
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"'chanels' \(did you mean 'channels'\?\)"):
         Supernet(space, chanels=4)
@@ -646,6 +662,61 @@ def test_a_space_without_decisions_is_an_ordinary_network() -> None:
     assert torch.equal(supernet(torch.ones(1, 2)), supernet.derived(genotype)(torch.ones(1, 2)))
     nothing = Supernet(SearchSpace("nothing", lambda choose: nn.Identity()))
     assert nothing.derived(nothing.derive())(3) == 3
+
+
+class Scaled(nn.Module):
+    """Takes a tensor, and more by keyword."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.inner, self.factor = conv(), factor
+
+    def forward(self, x: Tensor, *more: Tensor, shift: Tensor | None = None) -> Tensor:
+        y = self.inner(x) * self.factor + sum(more)
+        return y if shift is None else y + shift["by"]
+
+
+class Conditioned(nn.Module):
+    """Gives all its parts what it is given by keyword."""
+
+    def __init__(self, choose: Chooser) -> None:
+        super().__init__()
+        candidates = {"one": lambda: Scaled(1.0), "two": lambda: Scaled(2.0)}
+        self.mixed = choose("o", candidates)
+        self.node = choose.inputs(
+            "n", {0: lambda: choose("e0", candidates), 1: lambda: choose("e1", candidates)}, keep=1
+        )
+        self.cell = Cell(choose, "c", candidates, nodes=2, inputs=1, keep=1, output="last")
+        self.chain = Chain(choose, "k", candidates, length=2)
+        self.depth = choose.depth("d", (0, 2), lambda i: choose(f"b{i}", candidates))
+
+    def forward(self, x: Tensor, *, shift: Tensor | None = None) -> Tensor:
+        x = self.node([self.mixed(x, shift=shift), x], shift=shift)
+        return self.depth(self.chain(self.cell(x, shift=shift), shift=shift), x, shift=shift)
+
+
+@pytest.mark.parametrize("memory", ["keep", "checkpoint"])
+@pytest.mark.parametrize("evaluation", ["plain", "planned"])
+def test_keyword_inputs_reach_every_candidate(evaluation: Evaluation, memory: Memory) -> None:
+    made = SearchSpace("keywords", lambda choose: Conditioned(choose))
+    supernet = Supernet(made, evaluation=evaluation, memory=memory).double()
+    for logits in supernet.arch.values():
+        nn.init.normal_(logits)
+    plain = Supernet(made, evaluation="plain").double()
+    plain.load_state_dict(supernet.state_dict())
+    x, by = picture().double(), picture(1).double().requires_grad_()
+    found, expected = (s(x=x, shift={"by": by}) for s in (supernet, plain))
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    both = [
+        torch.autograd.grad(out.square().sum(), [by, *s.parameters()], allow_unused=True, materialize_grads=True)
+        for out, s in ((found, supernet), (expected, plain))
+    ]
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(*both, strict=True))
+    assert not torch.allclose(supernet(x), found, rtol=1e-3)
+    genotype = random_genotype(supernet, 3)
+    derived = supernet.eval().derived(genotype)
+    with supernet.fixed(genotype):
+        assert torch.allclose(supernet(x, shift={"by": by}), derived(x, shift={"by": by}), rtol=1e-12, atol=1e-12)
 
 
 def test_networks_take_and_return_what_they_like() -> None:

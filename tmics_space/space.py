@@ -55,7 +55,8 @@ def tmics(
     filters of two or three radii) and `cell/1` ... `cell/LAYERS`, shared by all cells of both networks; with
     `tied=False` they are `dna/1` ... and `cna/1` ... instead. `flow` is a registered flow provider, by name or as
     `{name: pyramid, width: 8}` with its arguments; `operations` a set of candidates, by name, mapping or YAML file.
-    `normalize` brings the alignments, and the operations, to one scale, so that mixing compares contributions.
+    The factories in `operations` take `channels`. `normalize` brings the alignments, and the operations, to one scale,
+    so that mixing compares contributions.
 
     Ablations: `dna_cells=0` (companion alone), `cna_cells=0` (dominant alone), `averaging="fixed"` (one half),
     `alignment=["ofm"]` or `["tgm"]`, `frequency=["none"]`, `streaks=False` (no auxiliary rain).
@@ -67,10 +68,10 @@ def tmics(
         raise ConfigError(f"space 'tmics': 'flow' needs the 'name' of a flow provider, found {flow}")
 
     def candidate(make: Factory) -> nn.Module:
-        return nn.Sequential(make(channels), normalization(normalize, channels))
+        return nn.Sequential(make(), normalization(normalize, channels))
 
     def route(label: str, cells: int) -> Route:
-        candidates = {name: partial(candidate, make) for name, make in operations.items()}
+        candidates = {name: partial(candidate, make) for name, make in operations.bind(channels).items()}
         label = "cell" if tied else label
         chains = (Chain(choose, label, candidates, length=layers, residual=True) for _ in range(cells))
         return Route(nn.Sequential(*chains), head(channels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -82,6 +83,8 @@ def show(
     shapes = [_shape(text) for text in input]
     if genotype is None and shapes:
         raise ConfigError(f"--input measures the network of a genotype, but '{target}' is a search space")
+    if genotype is None and description.space.__doc__:
+        print(f"{inspect.cleandoc(description.space.__doc__)}\n")
     rows = []
     for label, decision in description.decisions.items():
         choice = genotype.choices.get(label) if genotype else None

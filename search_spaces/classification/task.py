@@ -224,6 +224,13 @@ class Classification:
                 " norm of this network sees one value per channel; take a larger batch or larger images"
             ) from error
         scores: tuple[Tensor, ...] = outputs if isinstance(outputs, tuple) else (outputs,)
+        if not scores or not all(isinstance(each, Tensor) for each in scores):
+            inside = f" of {', '.join(type(each).__name__ for each in scores)}" if isinstance(outputs, tuple) else ""
+            raise ConfigError(
+                "task 'classification': the network must return a tensor of class scores (batch, classes), or a tuple"
+                f" of such tensors, the main one first, got a {type(outputs).__name__}{inside}; change what the search"
+                " space returns"
+            )
         classes = len(self.train.classes)
         if scores[0].shape[1:] != (classes,):
             raise ConfigError(

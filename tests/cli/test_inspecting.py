@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ import msgspec
 import pytest
 import torch
 import toy
+from torch import nn
 
 from nas import operations, space
+from nas.choose import Relaxed
 from nas.config import find_config, load_config, shipped_configs
+from nas.errors import ConfigError
 from nas.files import parse_yaml, write_text
 from nas.genotype import Genotype
+from nas.operations import OperationSet
 from nas.space import find_space
 
 GENOTYPE = Genotype(space="toy", options={"channels": 4}, choices=toy.DEAREST)
@@ -140,11 +145,38 @@ def test_a_printed_configuration_can_be_read(nas: Nas, tmp_path: Path) -> None:
 def test_show_a_space(nas: Nas) -> None:
     result = nas("show", "toy", "channels=6")
     assert result.code == 0
-    assert result.out.startswith("toy: channels=6\n")
+    assert result.out.startswith(f"{inspect.cleandoc(find_space('toy').__doc__ or '')}\n\ntoy: channels=6\n")
     assert re.search(r"^first +operation +conv, depthwise, scale *$", result.out, re.M)
     everything = sum(p.numel() for p in find_space("toy").describe(channels=6).network.parameters())
     outside = parameters(Genotype(space="toy", options={"channels": 6}, choices=toy.CHEAPEST)) - 6  # of `scale`
     assert result.out.endswith(f"of the supernet: {everything:,}; outside every decision: {outside:,}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [
+        ("darts", {"stride", "affine"}),
+        ("digits", {"affine"}),
+        ("nas-bench-201", {"affine"}),
+        ("tmics", set()),
+    ],
+)
+def test_show_what_a_space_passes_to_its_operations(name: str, passes: set[str], nas: Nas) -> None:
+    told = re.search(r"The factories in `operations`\s+take\s+([^.]*)\.", nas("show", name).out)
+    assert told is not None
+    assert set(re.findall(r"`(\w+)`", told[1])) == {"channels"} | passes
+    fits = OperationSet({"op": lambda channels, **keywords: _recorded(keywords, passes)})
+    with torch.device("meta"):
+        find_space(name)(Relaxed(lambda label: torch.ones(1)), operations=fits)
+    for unfit in (lambda: nn.Identity(), lambda channels, *, missing: nn.Identity()):
+        with pytest.raises(ConfigError, match="candidate operation 'op' does not fit the space, which calls") as error:
+            find_space(name).describe(operations=OperationSet({"op": unfit}))
+        assert "\n" not in str(error.value)
+
+
+def _recorded(keywords: Mapping[str, object], expected: set[str]) -> nn.Module:
+    assert set(keywords) == expected
+    return nn.Identity()
 
 
 @pytest.mark.parametrize("name", ["tmics-light", "tmics-heavy"])

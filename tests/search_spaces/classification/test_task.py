@@ -174,6 +174,39 @@ def test_errors(build: Callable[..., Classification], tmp_path: Path) -> None:
         build().predict(Linear(), tmp_path, tmp_path / "out.csv", bfloat16=True)
 
 
+class Returning(nn.Module):
+    """Gives its scores back in another form."""
+
+    def __init__(self, form: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.linear, self.form = nn.Linear(20, 3), form
+
+    def forward(self, images: Tensor) -> object:
+        return self.form(self.linear(images.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        (lambda scores: {"scores": scores}, "got a dict;"),
+        (lambda scores: [scores], "got a list;"),
+        (lambda scores: None, "got a NoneType;"),
+        (lambda scores: (scores, {"aux": scores}), "got a tuple of Tensor, dict;"),
+        (lambda scores: (), "got a tuple"),
+    ],
+)
+def test_networks_that_return_other_things_than_scores(
+    build: Callable[..., Classification], form: Callable[[Tensor], object], found: str
+) -> None:
+    task, network = build(), Returning(form)
+    message = f"task 'classification': the network must return .* {found}.* what the search space returns"
+    with pytest.raises(ConfigError, match=message) as error:
+        task.losses["cross_entropy"](network, task.batch("train", 0))
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match=message):
+        evaluate(network, task)
+
+
 def test_images_of_other_channels_than_the_network_takes(build: Callable[..., Classification]) -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(ConfigError, match=r"takes images of 3 channels, but these have 1: .*options.in_channels=1"):
