@@ -73,6 +73,27 @@ class Decision:
         )
 
 
+def requirements(label: str, decisions: Mapping[str, Decision]) -> tuple[Condition, ...]:
+    """The conditions of a decision in their shortest form: without those that always hold; empty if it always exists.
+
+    A decision of which every outcome is named says no more than that it exists itself.
+    """
+    found = dict.fromkeys(decisions[label].conditions)
+    while found:
+        named: dict[str, set[str | int]] = {}
+        for parent, candidate in found:
+            named.setdefault(parent, set()).add(candidate)
+        sure = next(
+            (p for p, names in named.items() if len({*decisions[p].candidates} - names) < decisions[p].keep), None
+        )
+        if sure is None:
+            break
+        if not decisions[sure].conditions:
+            return ()
+        found = dict.fromkeys([*(each for each in found if each[0] != sure), *decisions[sure].conditions])
+    return tuple(found)
+
+
 class Provenance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where a genotype comes from; optional, and without any effect on the network."""
 

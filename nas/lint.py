@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from nas.errors import InvalidFileError, NASError, nearest
-from nas.genotype import Decision, Genotype
+from nas.genotype import Decision, Genotype, requirements
 from nas.space import Description, find_space
 
 
@@ -55,8 +55,8 @@ def _choices(genotype: Genotype, description: Description) -> Iterator[str]:
         if label not in decisions:
             yield f"choices.{label}: the space does not ask for it with these options{nearest(label, decisions)}"
         elif not decisions[label].active(genotype.choices):
-            where = " or ".join(f"{parent} is {candidate}" for parent, candidate in decisions[label].conditions)
-            yield f"choices.{label}: exists only where {where}"
+            where = " or ".join(f"{parent} is {candidate}" for parent, candidate in requirements(label, decisions))
+            yield f"choices.{label}: exists only if {where}"
         elif not decisions[label].accepts(choice):
             yield f"choices.{label}: {_wrong(decisions[label], choice)}"
     for label, decision in decisions.items():

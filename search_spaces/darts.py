@@ -79,7 +79,9 @@ class Network(nn.Module):
         self.auxiliary, self.branch = auxiliary, branch
         states = ["stem", "stem", *(f"cells.{number}" for number in range(len(cells)))]
         inputs = [(states[i + back], state) for i, state in enumerate(states[2:]) for back in (0, 1)]
-        self.wiring = (("input", "stem"), *inputs, (states[-1], "classifier"), ("classifier", "output"))
+        heads = [("classifier", states[-1])] + ([("auxiliary", f"cells.{branch}")] if auxiliary else [])
+        ends = [wire for head, state in heads for wire in ((state, head), (head, "output"))]
+        self.wiring = (("input", "stem"), *inputs, *ends)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         states = [self.stem(x)] * 2

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nas import genotype as module
 from nas.errors import InvalidFileError, UnknownNameError
 from nas.files import parse_yaml
-from nas.genotype import SCHEMA, Decision, Genotype, Provenance, json_schema, shipped, upgrade
+from nas.genotype import SCHEMA, Decision, Genotype, Provenance, json_schema, requirements, shipped, upgrade
 from nas.lint import lint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -207,6 +207,32 @@ def test_decisions_exist_where_one_of_their_conditions_holds() -> None:
     assert decision.active({"a": "q", "n": (0, 1)})
     assert decision.active({"d": 3})
     assert not any(decision.active(choices) for choices in ({}, {"a": "q"}, {"n": (0, 2)}, {"n": (), "d": 2}))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ((), ()),
+        ((("depth", 1), ("depth", 2), ("depth", 3)), ()),
+        ((("depth", 2), ("depth", 3)), (("depth", 2), ("depth", 3))),
+        ((("inner", "x"), ("inner", "y")), (("outer", "b"),)),
+        ((("inner", "x"), ("inner", "y"), ("outer", "a")), ()),
+        ((("inner", "x"), ("outer", "a")), (("inner", "x"), ("outer", "a"))),
+        ((("node", 0), ("node", 2)), ()),  # of three sources it keeps two
+        ((("node", 1),), (("node", 1),)),
+        ((("single", 0),), (("depth", 3),)),
+    ],
+)
+def test_conditions_that_always_hold_are_not_required(conditions: Any, expected: Any) -> None:
+    decisions = {
+        "depth": Decision("depth", "depth", (1, 2, 3)),
+        "outer": Decision("outer", "operation", ("a", "b")),
+        "inner": Decision("inner", "operation", ("x", "y"), conditions=(("outer", "b"),)),
+        "node": Decision("node", "inputs", (0, 1, 2), keep=2),
+        "single": Decision("single", "inputs", (0,), conditions=(("depth", 3),)),
+        "it": Decision("it", "operation", ("o",), conditions=conditions),
+    }
+    assert requirements("it", decisions) == expected
 
 
 # --- versions of the schema ---

@@ -61,7 +61,7 @@ def test_shipped_genotypes_are_valid(name: str) -> None:
         (
             "schema: 1\nspace: toy-lint\nchoices: {outer: b, inner: x, width: 6, n/2: [0, 1]}",
             [
-                "g: choices.inner: exists only where outer is a",
+                "g: choices.inner: exists only if outer is a",
                 "g: choices.width: found 6, expected a width of 4, 8",
                 "g: choices.n/2: found [0, 1], expected 1 different of the sources 0, 1",
             ],

@@ -77,6 +77,7 @@ def show(
         depth: How many levels of modules inside one another to take apart.
         runs: Forward passes whose times the latency is the median of.
     """
+    from nas.genotype import requirements
     from nas.report.tables import table
 
     description, genotype = _described(target, options)
@@ -90,11 +91,12 @@ def show(
         choice = genotype.choices.get(label) if genotype else None
         if genotype is not None and choice is None:
             continue
-        where = " or ".join(f"{parent}={candidate}" for parent, candidate in decision.conditions)
+        needed = requirements(label, description.decisions)
+        where = " or ".join(f"{parent}={candidate}" for parent, candidate in needed)
         chosen = [str(choice)] if genotype else []
         names = [str(candidate) for candidate in decision.candidates]
         rows.append((label, decision.kind, *chosen, ", ".join(names), where))
-    columns = ("decision", "kind", *(("chosen",) if genotype else ()), "candidates", "only where")
+    columns = ("decision", "kind", *(("chosen",) if genotype else ()), "candidates", "only if")
     values = ", ".join(f"{name}={value}" for name, value in description.options.items())
     table(f"{description.space.name}: {values}", columns, rows)
     if genotype is not None:

@@ -17,6 +17,9 @@ PLAIN, WHITE = "#f2f2f2", "#ffffff"
 MARK = "#b0006d"
 """What differs between two genotypes: its outlines and notes."""
 
+UNUSED = "unused"
+"""What is said of a node from which no way leads to the output."""
+
 DECISION = ("#e2e4f3", "#332288")
 SIZE = ("#f1dde7", "#882255")
 """(fill, stroke) of macro decisions, and of widths and depths; indigo and wine of P. Tol's colour-blind safe scheme."""
@@ -147,7 +150,10 @@ def note(attributes: Attributes) -> str:
 
 def look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look:
     """How to draw a node."""
-    return _marked(_plain(attributes, colours), attributes)
+    drawn = _plain(attributes, colours)
+    if attributes["unused"]:
+        drawn = drawn._replace(lines=(*drawn.lines, Text(UNUSED, 10.5, colour=FAINT)))
+    return _marked(drawn, attributes)
 
 
 def _plain(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look:

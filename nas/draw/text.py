@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from nas.draw.groups import Attributes, levels, members, parts, path
-from nas.draw.style import called, note, title
+from nas.draw.style import UNUSED, called, note, title
 from nas.graph import Graph
 
 
 def text(graph: Graph) -> str:
     """One line a node, groups as branches.
 
-    `c ← a, op(b)` says where the input of `c` comes from and by which operation, unless it is what the line before is.
+    `c ← a, op(b)` says where the input of `c` comes from and by which operation, unless it is what the line before is;
+    `c ← nothing` that it has none.
     """
     inside = members(graph)
     lines: list[str] = []
@@ -24,7 +25,8 @@ def text(graph: Graph) -> str:
             same = node["candidates"] == candidates and not node["chosen"] and "," in candidates
             said = title(node).replace(f"one of {candidates}", "one of the same") if same else title(node)
             candidates = node["candidates"]
-            lines.append(f"{indent}{'└─' if end else '├─'} {said}{_noted(node)}")
+            unused = f" ({UNUSED})" if node["unused"] else ""
+            lines.append(f"{indent}{'└─' if end else '├─'} {said}{unused}{_noted(node)}")
             if name in inside:
                 add(inside[name], indent + ("   " if end else "│  "))
                 continue
@@ -32,6 +34,8 @@ def text(graph: Graph) -> str:
             edge = graph.edges.get((before, name), {})
             if sources and ([*graph.pred[name]] != [before] or edge["label"] or note(edge)):
                 lines[-1] += f" ← {', '.join(sources)}"
+            elif not sources and node["kind"] != "input":
+                lines[-1] += " ← nothing"
             before = name
 
     top = parts(inside[""], levels(graph).get("", {}))

@@ -1,20 +1,25 @@
 """The graph of a search space, or of one genotype of it: what pictures, listings and exports are made from.
 
-A module class may state its data flow in a class attribute `wiring`, pairs of (source child, target child):
+The flow of data is what `forward` says: it runs on values that carry no data (`nas.graph.trace`). A `Sequential` shows
+all of its children, any other module those that contain decisions. If `forward` cannot run without data, because it
+branches on it, these children are drawn as a chain.
+
+A module class may state its flow instead, in an attribute `wiring`, pairs of (source child, target child):
 
 >>> class Deraining(nn.Module):
 ...     wiring = (("frames", "alignment"), ("alignment", "dna"), ("alignment", "cna"), ("dna", "sum"), ("cna", "sum"),
 ...               ("sum", "output"))
 
-`input` (or `frames`) and `output` are the module's own ends; a child that is absent or None lets its edges pass; a
-child of a child has a path, such as `cells.0`. Every child that contains decisions must be wired. Without `wiring` a
-`Sequential` is a chain of its children, any other module a chain of those of its children that contain decisions.
+`input` (or `frames`) and `output` are the module's own ends, `input.0` its first input alone; a child that is absent or
+None lets its edges pass; a child of a child has a path, such as `cells.0`. The edges to a child that takes several
+inputs come in the order of these. Every child that contains decisions must be wired.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +30,9 @@ from torch import nn
 from nas.cell import Cell, Chain
 from nas.errors import SpaceError
 from nas.genotype import NONE, Choice, Genotype
-from nas.graph.flow import Box, Flow, Part, framed, in_series, joined, listed
+from nas.graph.flow import Box, Flow, Part, Title, Wire, in_series, joined, listed
+from nas.graph.scope import SOURCES, Scope, alone, children_of, decides, inputs_of, title_of
+from nas.graph.trace import Port, Value, calls_to, mapped, merged, values
 from nas.mixed import ChosenDepth, Decided, Node
 from nas.space import Description
 
@@ -33,9 +40,6 @@ if TYPE_CHECKING:
     Graph = nx.DiGraph[str]
 else:
     Graph = nx.DiGraph
-
-SOURCES = ("input", "frames")
-"""Names that `wiring` has for what a module receives."""
 
 Cells = Literal["beside", "open", "closed"]
 
@@ -53,8 +57,9 @@ def graph(
       `candidates` are all candidates, comma-separated, `chosen` what the genotype took, else empty;
     - `group`: a frame around the nodes whose `group` is its id; it has no edges, and may itself show a decision.
 
-    `multiplicity` counts equal neighbours that are drawn once. Edges carry `label`, `decision`, `chosen` and
-    `candidates`: in a DAG cell, the operation. The graph itself carries `space` and `operations`, all micro candidates.
+    `multiplicity` counts equal neighbours that are drawn once; `unused` is 1 if no way leads to an output, else 0.
+    Edges carry `label`, `decision`, `chosen` and `candidates`: in a DAG cell, the operation. The graph itself carries
+    `space` and `operations`, all micro candidates.
 
     The inside of a cell is shown `beside` the rest, or at each place in it (`open`, where operations are nodes), or not
     at all (`closed`). A genotype is drawn with its own options.
@@ -74,13 +79,13 @@ def graph(
             description = space.describe(**genotype.options)
         choices = genotype.choices
     walk = _Walk(description, choices, cells)
-    source = next((name for name, _ in getattr(network, "wiring", ()) if name in SOURCES), "input")
-    walk.open("", "", walk.part("", network), source)
-    done: set[str] = set()
-    while waiting := [title for title in walk.panels if title not in done]:  # a panel may ask for others
-        for title in waiting:
-            walk.panel(title, walk.panels[title])
-        done.update(waiting)
+    with calls_to(walk.called, network) as walk.forwards:
+        walk.open("", "", walk.part(network), inputs_of(network))
+        done: set[str] = set()
+        while waiting := [title for title in walk.panels if title not in done]:  # a panel may ask for others
+            for title in waiting:
+                walk.panel(title, walk.panels[title])
+            done.update(waiting)
     return walk.finished()
 
 
@@ -93,39 +98,86 @@ class _Walk:
         names = dict.fromkeys(name for d in micro if d.kind == "operation" for name in d.candidates)
         self.graph: Graph = Graph(space=description.space.name, operations=listed(names))
         self.ends: list[str] = []
+        self.outputs: list[str] = []
+        self.scopes: list[Scope] = []
+        self.forwards: Mapping[nn.Module, Callable[..., Any]] = {}
 
     def choice(self, label: str) -> str:
         return "" if self.choices is None else listed(self.choices[label])
 
-    def part(self, name: str, module: nn.Module, micro: bool = False) -> Part:
-        """What a module looks like; `name` is its parent's attribute, or empty where that says nothing."""
-        if not _decides(module):
-            return Box("module", name or type(module).__name__)
+    def part(self, module: nn.Module, micro: bool = False) -> Part:
+        """What a module looks like, called with the inputs that its `forward` asks for."""
+        states = [int(source) for source, _ in module.named_children()] if isinstance(module, Node) else []
+        arguments = [Value() for _ in range(max(states, default=-1) + 1)] or [Value() for _ in inputs_of(module)]
+        return self._seen(module, ([arguments] if isinstance(module, Node) else arguments), {}, micro)[0]
+
+    def called(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """What a call of a module returns while the one around it is traced."""
+        scope = self.scopes[-1]
+        if not scope.everything and not decides(module):
+            return Value(*(port for value in values((args, kwargs)) for port in value.ports))
+        return scope.add(module, *self._seen(module, args, kwargs))
+
+    def _seen(self, module: nn.Module, args: Any, kwargs: Any, micro: bool = False) -> tuple[Part, Any, Any]:
+        """A module as a part, the inputs of the part, and what it returns: values with ports of the part's `output`."""
+        whole = (args, kwargs), Value(("output", None))
+        if not decides(module):
+            return Box("module", type(module).__name__), *whole
         if isinstance(module, Cell | Chain):
             if self.shown == "open":
-                return self._opened(name or module.label, module)
+                return self._opened(module), *whole
             if self.shown == "beside":
                 self.panels.setdefault(module.label, module)
-            return Box("cell", name or module.label, cell=module.label)
+            return Box("cell", module.label, cell=module.label), *whole
         if isinstance(module, Decided):
-            return self._decided(module, micro)
+            return self._decided(module, micro, args, kwargs)
         if hasattr(module, "wiring"):
-            return self._wired(name, module)
-        shown = {
-            key: child for key, child in module.named_children() if isinstance(module, nn.Sequential) or _decides(child)
-        }
-        says = len(shown) > 1  # a child alone goes by the name of its parent
-        series = in_series({key: self.part(key if says and not key.isdigit() else "", shown[key]) for key in shown})
-        part = series.parts[0][1] if len(series.parts) == 1 else series
-        if isinstance(part, Box):
-            return replace(part, label=name or part.label) if part.kind == "cell" else part
-        container = isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
-        return part if container or not name else framed(part, Box("group", name))
+            return self._wired(module), *whole
+        try:
+            part, returned = self._traced(module, args, kwargs, self.forwards[module])
+        except SpaceError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a forward raises that needs data
+            children = children_of(module)
+            scope = Scope(module, True)
+            for path, child in children.items():
+                scope.parts[path] = part = self.part(child)
+                scope.titles[path] = scope.title(path, child, part)
+            return alone(in_series(scope.parts, scope.titles), 1, scope), *whole
+        return part, (args, kwargs), returned
 
-    def _wired(self, name: str, module: Any) -> Flow:
+    def _traced(
+        self, module: nn.Module, args: Any, kwargs: Any, run: Callable[..., Any], frame: Box | None = None
+    ) -> tuple[Part, Any]:
+        """The flow within a module, from a run of it on values."""
+        scope = Scope(module, isinstance(module, nn.Sequential | Decided))
+        numbers, outputs = itertools.count(), itertools.count()
+        args, kwargs = mapped((args, kwargs), lambda _: Value(("input", next(numbers))))
+        self.scopes.append(scope)
+        try:
+            result = run(*args, **kwargs)
+        finally:
+            self.scopes.pop()
+
+        def left(value: Value) -> Value:
+            port = ("output", next(outputs))
+            scope.wires += [(source, port) for source in value.ports]
+            return Value(port)
+
+        result = mapped(result, left)
+        for path, child in children_of(module).items():
+            if not any(each == path or each.startswith(f"{path}.") for each in scope.calls) and decides(child):
+                scope.add(child, self.part(child))  # nothing calls it
+        flow = joined(scope.parts, scope.wires, scope.titles)
+        if frame is not None:
+            return replace(flow, frame=frame), result
+        part = alone(flow, next(numbers), scope)
+        return part, result if isinstance(part, Flow) else mapped(result, lambda _: Value(("output", None)))
+
+    def _wired(self, module: Any) -> Flow:
         children = dict(module.named_modules(remove_duplicate=False))
         wires = [("input" if source in SOURCES else source, target) for source, target in module.wiring]
-        keys = dict.fromkeys(key for wire in wires for key in wire if key not in ("input", "output"))
+        keys = dict.fromkeys(key for wire in wires for key in wire if key.partition(".")[0] not in ("input", "output"))
         wiring = f"the wiring of {type(module).__name__}"
         for path, child in children.items():
             if isinstance(child, Decided) and not any(f"{path}.".startswith(f"{key}.") for key in keys):
@@ -134,52 +186,67 @@ class _Walk:
         if not nx.is_directed_acyclic_graph(flow):
             raise SpaceError(f"{wiring} has a cycle, expected a flow from 'input' to 'output'")
         order = nx.lexicographical_topological_sort(flow, [*flow].index)
-        parts = {key: self._wired_part(key, children.get(key)) for key in order if key in keys}
-        return joined(parts, wires, Box("group", name) if name else None)
+        parts: dict[str, Part] = {}
+        titles: dict[str, Title] = {}
+        for key in [key for key in order if key in keys]:
+            if (child := children.get(key)) is None:
+                parts[key] = Flow((), ((("input", None), ("output", None)),))
+            else:
+                parts[key] = self.part(child)
+                titles[key] = title_of(key, child, parts[key])
+        inputs = {key: len(inputs_of(child)) for key in keys if (child := children.get(key)) is not None}
+        totals, counts = Counter(target for _, target in wires), Counter[str]()
 
-    def _wired_part(self, key: str, child: nn.Module | None) -> Part:
-        if child is None:
-            return Flow((), (("input", "output"),))
-        name = key.rpartition(".")[2]
-        name = "" if name.isdigit() else name
-        return framed(self.part(name, child), Box("group", name))
+        def wire(source: str, target: str) -> Wire:
+            end, _, number = source.partition(".")
+            port: Port = (end, int(number)) if end == "input" and number else (source, None)
+            counts[target] += 1
+            ordered = totals[target] == inputs.get(target, 1) > 1
+            return port, (target, counts[target] - 1 if ordered else None)
 
-    def _decided(self, module: Decided, micro: bool) -> Part:
+        return joined(parts, [wire(*ends) for ends in wires], titles)
+
+    def _decided(self, module: Decided, micro: bool, args: Any, kwargs: Any) -> tuple[Part, Any, Any]:
         decision, chosen = self.decisions[module.label], self.choice(module.label)
         kind = decision.kind if decision.kind != "operation" else "operation" if micro else "decision"
         box = Box(kind, module.label, module.label, chosen, listed(decision.candidates))
         branches = dict(module.named_children())
-        if not isinstance(module, Node) and not any(map(_decides, branches.values())):
-            return box
-        frame = replace(box, kind="group")
-        if isinstance(module, ChosenDepth):
-            return replace(in_series({name: self.part("", block) for name, block in branches.items()}), frame=frame)
-        single = chosen and not isinstance(module, Node)
-        parts = {
-            name: self.part("", child) if single else framed(self.part(name, child), Box("group", name))
-            for name, child in branches.items()
-        }
-        wires = [wire for name in parts for wire in (("input", name), (name, "output"))]
-        return Flow(tuple(parts.items()), tuple(wires), frame)
+        if not isinstance(module, Node) and not any(map(decides, branches.values())):
+            return box, (args, kwargs), Value(("output", None))
 
-    def _opened(self, name: str, cell: Cell | Chain) -> Flow:
-        frame = Box("group", name if name == cell.label else f"{name}: cell {cell.label}")
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if isinstance(module, Node):
+                (states,) = args
+                return merged(*(edge(states[int(source)]) for source, edge in branches.items()))
+            if not isinstance(module, ChosenDepth):
+                return merged(*(branch(*args, **kwargs) for branch in branches.values()))
+            (x,) = args
+            for block in branches.values():
+                x = block(x)
+            return x
+
+        part, returned = self._traced(module, args, kwargs, run, replace(box, kind="group"))
+        return part, (args, kwargs), returned
+
+    def _opened(self, cell: Cell | Chain) -> Flow:
+        frame = Box("group", cell.label, cell=cell.label)
         if isinstance(cell, Chain):
             return replace(self._row(cell), frame=frame)
         parts: dict[str, Part] = {str(state): Box("input", f"input {state}") for state in range(cell.inputs)}
-        wires = [("input", state) for state in parts]
+        wires: list[tuple[Port, Port]] = [(("input", state), (str(state), None)) for state in range(cell.inputs)]
         for number, node in enumerate(cell.nodes, cell.inputs):
             state = str(number)
             parts[state] = Box("state", state)
             for source, edge in node.named_children():
                 if isinstance(edge, Decided) and self.choice(edge.label) != NONE:
-                    parts[name := f"{state}<-{source}"] = self._decided(edge, micro=True)
-                    wires += [(source, name), (name, state)]
+                    name = f"{state}<-{source}"
+                    parts[name] = self.part(edge, micro=True)
+                    wires += [((source, None), (name, None)), ((name, None), (state, None))]
             if cell.output == "concat":
-                wires.append((state, "concat"))
+                wires.append(((state, None), ("concat", None)))
         last = str(len(cell.nodes) + cell.inputs - 1) if cell.output == "last" else "concat"
         parts.setdefault(last, Box("output", "concat"))
-        return Flow(tuple(parts.items()), (*wires, (last, "output")), frame)
+        return Flow(tuple(parts.items()), (*wires, ((last, None), ("output", None))), frame)
 
     def panel(self, title: str, module: nn.Module) -> None:
         """A group of its own that shows the inside of a cell, or of a candidate on an edge."""
@@ -188,14 +255,16 @@ class _Walk:
             self._dag(panel, title, module)
             return
         self._add(panel, "", Box("group", title))
-        self.open(f"{panel}/", panel, self._row(module) if isinstance(module, Chain) else self.part("", module))
+        inside = self._row(module) if isinstance(module, Chain) else self.part(module)
+        self.open(f"{panel}/", panel, inside, ["input"])
 
     def _row(self, chain: Chain) -> Flow:
-        row = in_series({str(i): self.part("", step, micro=True) for i, step in enumerate(chain, 1)})
+        row = in_series({str(i): self.part(step, micro=True) for i, step in enumerate(chain, 1)})
         if not chain.residual:
             return row
         last = row.parts[-1][0]
-        wires = (*row.wires[:-1], (last, "+"), ("input", "+"), ("+", "output"))
+        adding: tuple[Wire, ...] = tuple(((name, None), ("+", None)) for name in (last, "input"))
+        wires = (*row.wires[:-1], *adding, (("+", None), ("output", None)))
         return Flow((*row.parts, ("+", Box("state", "+"))), wires)
 
     def _dag(self, panel: str, title: str, cell: Cell) -> None:
@@ -212,7 +281,8 @@ class _Walk:
         for state in states:
             box = Box("state", str(state)) if state in nodes else Box("input", f"input {state}")
             self._add(f"{panel}/{state}", panel, box)
-        self._add(f"{panel}/<output>", panel, Box("output", "output" if cell.output == "last" else "concat"))
+        self.outputs.append(f"{panel}/<output>")
+        self._add(self.outputs[-1], panel, Box("output", "output" if cell.output == "last" else "concat"))
         for source, target, box in edges:
             if box.chosen != NONE:
                 self._link(f"{panel}/{source}", f"{panel}/{target}", box)
@@ -221,7 +291,7 @@ class _Walk:
 
     def _edge(self, edge: Decided) -> Box:
         for name, child in edge.named_children():
-            if _decides(child):
+            if decides(child):
                 title = child.label if isinstance(child, Cell | Chain) else f"{edge.label}: {name}"
                 self.panels.setdefault(title, child)
         chosen = self.choice(edge.label)
@@ -237,30 +307,40 @@ class _Walk:
         each = f"each edge one of {candidates.pop()}" if len(candidates) == 1 else "each edge one of several"
         return f"{each}; each node keeps {keep} of its in-edges" if pruned else each
 
-    def open(self, path: str, group: str, part: Part, source: str = "input") -> None:
-        """Add a part between an input and an output node of its own."""
-        self._add(f"{path}<input>", group, Box("input", source))
+    def open(self, path: str, group: str, part: Part, sources: Sequence[str]) -> None:
+        """Add a part between input nodes and an output node of its own."""
+        inputs = [f"{path}<input>"] if len(sources) == 1 else [f"{path}<input {name}>" for name in sources]
+        for node, source in zip(inputs, sources, strict=True):
+            self._add(node, group, Box("input", source))
         bare = isinstance(part, Flow) and part.frame is None
-        first, last = self._emit(path, group, part if bare else in_series({"0": part}))
-        self._add(f"{path}<output>", group, Box("output", "output"))
-        self._link(f"{path}<input>", first)
-        self._link(last, f"{path}<output>")
+        whole = part if bare else Flow((("0", part),), _through(len(sources)))
+        first, last = self._emit(path, group, whole)
+        self.outputs.append(f"{path}<output>")
+        self._add(self.outputs[-1], group, Box("output", "output"))
+        for number, node in enumerate(inputs):
+            for end in _ends(first, number if len(inputs) > 1 else None):
+                self._link(node, end)
+        for end in last.values():
+            self._link(end, self.outputs[-1])
 
-    def _emit(self, path: str, group: str, part: Part) -> tuple[str, str]:
-        """Add a part to the graph; returns the ids of its two ends."""
+    def _emit(self, path: str, group: str, part: Part) -> tuple[_Ends, _Ends]:
+        """Add a part to the graph; returns the ids of the nodes at its inputs and outputs."""
         box = part if isinstance(part, Box) else part.frame
         if box is not None:
             self._add(path, group, box)
         if isinstance(part, Box):
-            return path, path
-        first, last = f"{path}\0first", f"{path}\0last"
-        self.ends += [first, last]
-        self.graph.add_nodes_from(self.ends[-2:])
+            return {None: path}, {None: path}
+        first: _Ends = {port: f"{path}\0first {port}" for (source, port), _ in part.wires if source == "input"}
+        last: _Ends = {port: f"{path}\0last {port}" for _, (target, port) in part.wires if target == "output"}
+        self.ends += [*first.values(), *last.values()]
+        self.graph.add_nodes_from([*first.values(), *last.values()])
         inner = f"{path}/" if path and not path.endswith("/") else path
         ends = {name: self._emit(inner + name, path if box else group, item) for name, item in part.parts}
-        ends |= {"input": (first, first), "output": (last, last)}
-        for source, target in part.wires:
-            self._link(ends[source][1], ends[target][0])
+        for (source, out), (target, into) in part.wires:
+            left = [first[out]] if source == "input" else _ends(ends[source][1], out)
+            right = [last[into]] if target == "output" else _ends(ends[target][0], into)
+            for a, b in itertools.product(left, right):
+                self._link(a, b)
         return first, last
 
     def _add(self, path: str, group: str, box: Box) -> None:
@@ -277,8 +357,23 @@ class _Walk:
             for source, target in itertools.product([*self.graph.pred[end]], [*self.graph.succ[end]]):
                 self._link(source, target)
             self.graph.remove_node(end)
+        used = set(self.outputs).union(*(nx.ancestors(self.graph, output) for output in self.outputs))
+        for name, node in self.graph.nodes(data=True):
+            node["unused"] = int(name not in used and node["kind"] != "group")
         return self.graph
 
 
-def _decides(module: nn.Module) -> bool:
-    return any(isinstance(inner, Decided) for inner in module.modules())
+_Ends = dict[int | None, str]
+"""The nodes at the inputs, or at the outputs, of a part, by port."""
+
+
+def _ends(ends: _Ends, port: int | None) -> list[str]:
+    return [node for number, node in ends.items() if None in (port, number) or number == port]
+
+
+def _through(inputs: int) -> tuple[Wire, ...]:
+    """The wires of a flow that is one part."""
+    first: list[Wire] = (
+        [(("input", i), ("0", i)) for i in range(inputs)] if inputs > 1 else [(("input", None), ("0", None))]
+    )
+    return (*first, (("0", None), ("output", None)))

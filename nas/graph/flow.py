@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from nas.graph.trace import Port
 
 
 @dataclass(frozen=True)
@@ -21,43 +24,90 @@ class Box:
     multiplicity: int = 1
 
 
+Wire = tuple[Port, Port]
+
+
 @dataclass(frozen=True)
 class Flow:
-    """Named parts and the wires between them; `input` and `output` are the ends of the flow itself.
+    """Named parts and the wires between their ports; `input` and `output` are the ends of the flow itself.
 
     A flow with a `frame` is drawn as a group.
     """
 
     parts: tuple[tuple[str, Part], ...]
-    wires: tuple[tuple[str, str], ...]
+    wires: tuple[Wire, ...]
     frame: Box | None = None
 
 
 Part = Box | Flow  # equal parts look equal: that is what collapses repeated neighbours
 
 
-def in_series(steps: Mapping[str, Part]) -> Flow:
+class Title(NamedTuple):
+    """What a part is called in the picture, if it has no label of its own: alone, and as one of several in a row."""
+
+    one: str = ""
+    many: str = ""
+
+
+def in_series(steps: Mapping[str, Part], titles: Mapping[str, Title] | None = None) -> Flow:
     """The steps in a row, equal neighbours as one."""
-    return joined(steps, itertools.pairwise(["input", *steps, "output"]))
+    names = ["input", *steps, "output"]
+    return joined(steps, [((a, None), (b, None)) for a, b in itertools.pairwise(names)], titles)
 
 
-def joined(parts: Mapping[str, Part], wires: Iterable[tuple[str, str]], frame: Box | None = None) -> Flow:
-    """Parts, in an order that every wire follows; equal neighbours that a wire joins are one, with the wires of all."""
-    wires = dict.fromkeys(wires)
-    runs: list[list[str]] = []
-    for name, part in parts.items():
-        last = runs[-1][-1] if runs else ""
-        if (last, name) in wires and parts[last] == part:
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-    heads = {name: run[0] for run in runs for name in run}
-    kept = dict.fromkeys((heads.get(a, a), heads.get(b, b)) for a, b in wires)
-    return Flow(
-        tuple((run[0], repeated(parts[run[0]], len(run))) for run in runs),
-        tuple((a, b) for a, b in kept if a != b),
-        frame,
-    )
+def joined(parts: Mapping[str, Part], wires: Iterable[Wire], titles: Mapping[str, Title] | None = None) -> Flow:
+    """Parts, in an order that every wire follows; equal neighbours in a row are one, with the wires of all.
+
+    Neighbours are in a row if a wire leads from each to the next, if nothing outside feeds a later one that does not
+    feed the first, and if nothing outside uses an earlier one that does not use the last.
+    """
+    wires, titles = list(wires), titles or {}
+    alike = {name: titled(part, titles.get(name, Title()).many) for name, part in parts.items()}
+    before: dict[str, set[str]] = {name: set() for name in (*parts, "output")}
+    after: dict[str, set[str]] = {name: set() for name in (*parts, "input")}
+    for (source, _), (target, _) in wires:
+        before[target].add(source)
+        after[source].add(target)
+    names = list(parts)
+    heads: dict[str, str] = {}
+    drawn: list[tuple[str, Part]] = []
+    while names:
+        first, count = names[0], _row(names, alike, before, after)
+        heads.update(dict.fromkeys(names[:count], first))
+        alone = titled(parts[first], titles.get(first, Title()).one)
+        drawn.append((first, alone if count == 1 else repeated(alike[first], count)))
+        names = names[count:]
+    kept = dict.fromkeys(((heads.get(a, a), i), (heads.get(b, b), j)) for (a, i), (b, j) in wires)
+    return Flow(tuple(drawn), tuple((a, b) for a, b in kept if a[0] != b[0]))
+
+
+def _row(
+    names: Sequence[str], alike: Mapping[str, Part], before: Mapping[str, set[str]], after: Mapping[str, set[str]]
+) -> int:
+    """How many of the names, from the first on, are in a row."""
+    count = 1
+    while count < len(names) and alike[names[count]] == alike[names[0]]:
+        feeding = before[names[count]] - {*names[:count]}
+        if names[count - 1] not in before[names[count]] or not feeding <= before[names[0]]:
+            break
+        count += 1
+    while any(after[name] - {*names[:count]} - after[names[count - 1]] for name in names[: count - 1]):
+        count -= 1
+    return count
+
+
+def titled(part: Part, title: str) -> Part:
+    """The part by another title, unless it has a label that says more."""
+    if not title:
+        return part
+    if isinstance(part, Box):
+        return replace(part, label=title) if part.kind in ("module", "cell") else part
+    frame = part.frame or Box("group", "")
+    if frame.cell:
+        return replace(
+            part, frame=replace(frame, label=f"{title}: cell {frame.cell}" if title != frame.cell else title)
+        )
+    return replace(part, frame=replace(frame, label=frame.label or title))
 
 
 def repeated(part: Part, count: int) -> Part:

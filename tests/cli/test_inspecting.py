@@ -19,13 +19,13 @@ import toy
 from torch import nn
 
 from nas import operations, space
-from nas.choose import Relaxed
+from nas.choose import Chooser, Relaxed
 from nas.config import find_config, load_config, shipped_configs
 from nas.errors import ConfigError
 from nas.files import parse_yaml, write_text
 from nas.genotype import Genotype
 from nas.operations import OperationSet
-from nas.space import find_space
+from nas.space import find_space, search_space
 
 GENOTYPE = Genotype(space="toy", options={"channels": 4}, choices=toy.DEAREST)
 
@@ -177,6 +177,18 @@ def test_show_what_a_space_passes_to_its_operations(name: str, passes: set[str],
 def _recorded(keywords: Mapping[str, object], expected: set[str]) -> nn.Module:
     assert set(keywords) == expected
     return nn.Identity()
+
+
+@search_space("toy-depth")
+def deepening(choose: Chooser, /) -> nn.Module:
+    return choose.depth("blocks", (1, 2, 3), lambda i: choose(f"block/{i}", {"a": nn.Identity, "b": nn.Tanh}))
+
+
+def test_show_when_a_decision_exists_unless_it_always_does(nas: Nas) -> None:
+    rows = {line.split()[0]: line for line in nas("show", "toy-depth").out.splitlines() if line.startswith("block/")}
+    assert rows["block/0"].rstrip().endswith("a, b")
+    assert rows["block/1"].rstrip().endswith("blocks=2 or blocks=3")
+    assert rows["block/2"].rstrip().endswith("blocks=3")
 
 
 @pytest.mark.parametrize("name", ["tmics-light", "tmics-heavy"])

@@ -148,13 +148,154 @@ def test_equal_neighbours_with_another_way_between_them_stay_two() -> None:
 
     drawn = graph(described(build))
     assert edges(drawn) == {
-        ("input", "Identity"),
-        ("Identity", "Identity"),
-        ("Identity", "x"),
-        ("x", "Identity"),
-        ("Identity", "output"),
+        ("input", "p.0"),
+        ("p.0", "p.1"),
+        ("p.0", "x"),
+        ("x", "p.1"),
+        ("p.1", "output"),
     }
     assert nx.is_directed_acyclic_graph(drawn)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_equal_neighbours_with_different_inputs_stay_two(order: tuple[int, ...]) -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        into = [("p.0", "p.1"), ("x", "p.1"), ("input", "p.0")]
+        wiring = (("input", "x"), *(into[i] for i in order), ("p.1", "p.2"), ("p.2", "output"))
+        return Wired(wiring, p=nn.ModuleList(nn.Identity() for _ in range(3)), x=choose("x", TWO))
+
+    assert edges(graph(described(build))) == {
+        ("input", "x"), ("input", "p.0"), ("p.0", "p"), ("x", "p"), ("p", "output"),
+    }  # fmt: skip
+
+
+def test_an_earlier_neighbour_that_feeds_another_part_stays_apart() -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        wiring = (("input", "p.0"), ("p.0", "p.1"), ("p.0", "x"), ("x", "output"), ("p.1", "output"))
+        return Wired(wiring, p=nn.ModuleList([nn.Identity(), nn.Identity()]), x=choose("x", TWO))
+
+    assert edges(graph(described(build))) == {
+        ("input", "p.0"), ("p.0", "p.1"), ("p.0", "x"), ("x", "output"), ("p.1", "output"),
+    }  # fmt: skip
+
+
+class Parts(nn.Module):
+    """Children, and what to do with them."""
+
+    def __init__(self, run: Callable[..., Any], **children: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        for name, child in children.items():
+            setattr(self, name, child)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.run(self, x)
+
+
+def test_the_flow_is_what_forward_computes() -> None:
+    """A skip, a part called twice, operations on shapes, in place and in lists, and a part that nothing calls."""
+
+    def run(self: Any, x: torch.Tensor) -> Any:
+        y = self.a(x).view(x.shape[0], -1)
+        y.add_(self.b(torch.zeros_like(x)))
+        parts = {"y": [y, x.new_zeros(x.size())]}
+        z = self.twice(torch.cat(parts["y"], 1) * self.scale)
+        return {"out": self.twice(z - x).mT + x}
+
+    def build(choose: Chooser, /) -> nn.Module:
+        names = ("a", "b", "twice", "never")
+        module = Parts(run, **{name: choose(name, TWO) for name in names})
+        module.scale = nn.Parameter(torch.ones(1))
+        return module
+
+    drawn = graph(described(build))
+    assert set(drawn.edges) == {
+        ("<input>", "a"), ("a", "twice"), ("b", "twice"), ("twice", "twice#2"), ("<input>", "twice#2"),
+        ("twice#2", "<output>"), ("<input>", "<output>"),
+    }  # fmt: skip
+    assert {name for name, unused in drawn.nodes(data="unused") if unused} == {"never"}
+
+
+def test_a_forward_that_needs_data_shows_a_chain() -> None:
+    def run(self: Any, x: torch.Tensor) -> Any:
+        return self.b(self.a(x) if x.sum() > 0 else x)
+
+    drawn = graph(described(lambda choose, /: Parts(run, a=choose("a", TWO), b=choose("b", TWO))))
+    assert set(drawn.edges) == {("<input>", "a"), ("a", "b"), ("b", "<output>")}
+
+
+def test_drawing_leaves_the_description_as_it_was() -> None:
+    description = described(lambda choose, /: nn.Sequential(choose("a", TWO), nn.ReLU()))
+    graph(description)
+    assert [name for module in description.network.modules() for name in vars(module) if name == "forward"] == []
+
+
+def test_parts_of_lists_have_their_names() -> None:
+    def run(self: Any, x: torch.Tensor) -> Any:
+        return self.extra["left"](sum(branch(x) for branch in self.branches))
+
+    def build(choose: Chooser, /) -> nn.Module:
+        branches = [nn.Sequential(choose(f"op_{i}", TWO), nn.ReLU()) for i in range(2)]
+        row = nn.Sequential(nn.Tanh(), *(Chain(choose, "row", OPERATIONS.bind(1), length=1) for _ in range(2)))
+        extra = nn.ModuleDict({"left": nn.Sequential(choose("left", TWO), nn.ReLU())})
+        return Parts(run, branches=nn.ModuleList([*branches, row]), extra=extra)
+
+    drawn = graph(described(build), cells="closed")
+    groups = {name: node["label"] for name, node in drawn.nodes(data=True) if node["kind"] == "group"}
+    assert groups == {"branches.0": "branches.0", "branches.1": "branches.1", "branches.2": "branches.2"}
+    assert drawn.nodes["branches.2/1"]["label"] == "row"
+    assert drawn.nodes["branches.2/1"]["multiplicity"] == 2
+
+
+def test_repeated_groups_are_called_by_their_list_or_class() -> None:
+    def block(choose: Chooser) -> nn.Module:
+        return Parts(lambda self, x: self.b(self.a(x)) + x, a=choose("a", TWO), b=choose("b", TWO))
+
+    def run(self: Any, x: torch.Tensor) -> Any:
+        for each in self.blocks:
+            x = each(x)
+        return self.rest(x)
+
+    def build(choose: Chooser, /) -> nn.Module:
+        blocks = nn.ModuleList(block(choose) for _ in range(3))
+        return Parts(run, blocks=blocks, rest=nn.Sequential(block(choose), block(choose)))
+
+    drawn = graph(described(build))
+    groups = [(node["label"], node["multiplicity"]) for _, node in drawn.nodes(data=True) if node["kind"] == "group"]
+    assert groups == [("blocks", 3), ("Parts", 2)]
+
+
+def test_inputs_have_the_names_of_the_arguments_and_their_own_ways() -> None:
+    class Pair(nn.Module):
+        def __init__(self, choose: Chooser) -> None:
+            super().__init__()
+            self.cell = Cell(choose, "dag", OPERATIONS.bind(1), nodes=1)
+
+        def forward(self, left: torch.Tensor, right: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+            return self.cell(right * scale, left)
+
+    drawn = graph(described(lambda choose, /: Pair(choose)), cells="open")
+    into = {(drawn.nodes[a]["label"], drawn.nodes[b]["label"]) for a, b in drawn.edges if a.startswith("<")}
+    assert into == {("right", "input 0"), ("left", "input 1")}
+
+
+def test_wiring_may_name_one_of_several_inputs() -> None:
+    class Pair(Wired):
+        def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor: ...  # type: ignore[empty-body]
+
+    def build(choose: Chooser, /) -> nn.Module:
+        wiring = (("input.1", "x"), ("input.0", "y"), ("x", "y"), ("y", "output"))
+        return Pair(wiring, x=choose("x", TWO), y=choose("y", TWO))
+
+    assert edges(graph(described(build))) == {("right", "x"), ("left", "y"), ("x", "y"), ("y", "output")}
+
+
+def test_what_nothing_uses_is_marked() -> None:
+    description = described(lambda choose, /: Cell(choose, "dag", OPERATIONS.bind(1), nodes=3, keep=1, output="last"))
+    nodes = {f"dag/{node}": (0,) for node in (2, 3, 4)}
+    drawn = graph(description, {**nodes, **{f"dag/{node}<-0": "conv_3x3" for node in (2, 3, 4)}})
+    unused = {name for name, unused in drawn.nodes(data="unused") if unused}
+    assert unused == {"cell dag/1", "cell dag/2", "cell dag/3"}
 
 
 def test_without_wiring_sequentials_show_all_and_modules_what_decides() -> None:
@@ -386,7 +527,7 @@ def test_opened_cells_stand_where_they_are() -> None:
     assert [name for name, d in drawn.nodes(data=True) if d["kind"] == "cell"] == []
     wires = {(a.removeprefix("cell/"), b.removeprefix("cell/")) for a, b in drawn.edges}
     assert wires >= {
-        ("stem", "0"), ("stem", "1"), ("<input>", "0"), ("<input>", "1"),
+        ("stem", "0"), ("<input>", "1"),
         ("0", "2<-0"), ("2<-0", "2"), ("1", "3<-1"), ("3<-1", "3"), ("2", "3<-2"), ("3<-2", "3"),
         ("2", "concat"), ("3", "concat"),
     }  # fmt: skip

@@ -190,3 +190,12 @@ def test_its_picture_shows_the_two_inputs_of_each_cell() -> None:
         "output8": {"classifier7"},
     }
     assert [n["multiplicity"] for _, n in drawn.nodes(data=True)] == [1, 1, 2, 1, 2, 1, 2, 1, 1]
+
+
+def test_its_picture_shows_the_auxiliary_head() -> None:
+    drawn = graph(darts.describe(cells=6, auxiliary=True), cells="closed")
+    label = dict(drawn.nodes(data="label"))
+    assert {(label[a], label[b]) for a, b in drawn.edges if "auxiliary" in (label[a], label[b])} == {
+        ("reduce", "auxiliary"),
+        ("auxiliary", "output"),
+    }

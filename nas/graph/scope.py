@@ -1,0 +1,115 @@
+"""The parts of a module: which of its children are drawn, what they are called, and how they are wired."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from typing import Any
+
+from torch import nn
+
+from nas.cell import Cell
+from nas.graph.flow import Box, Flow, Part, Title, Wire
+from nas.graph.trace import Value, mapped, values
+from nas.mixed import ChosenDepth, Decided, Node
+
+SOURCES = ("input", "frames")
+"""Names that `wiring` has for what a module receives."""
+
+
+class Scope:
+    """The parts of a module, gathered as its `forward` calls them."""
+
+    def __init__(self, module: nn.Module, everything: bool) -> None:
+        self.module, self.everything = module, everything
+        self.paths = {child: path for path, child in reversed([*module.named_modules()])}
+        self.parts: dict[str, Part] = {}
+        self.titles: dict[str, Title] = {}
+        self.wires: list[Wire] = []
+        self.calls: Counter[str] = Counter()
+
+    def add(self, child: nn.Module, part: Part, inputs: Any = (), result: Any = None) -> Any:
+        """Add the part that a child is; returns what the child returns, as values of this scope."""
+        path = self.paths.get(child, type(child).__name__)
+        self.calls[path] += 1
+        key = path if self.calls[path] == 1 else f"{path}#{self.calls[path]}"
+        self.parts[key], self.titles[key] = part, self.title(path, child, part)
+        for number, value in enumerate(values(inputs)):
+            self.wires += [(port, (key, number)) for port in value.ports]
+        return mapped(result, lambda value: Value(*((key, port) for _, port in value.ports)))
+
+    def title(self, path: str, child: nn.Module, part: Part) -> Title:
+        if isinstance(self.module, Decided):
+            alternatives = isinstance(self.module, Node) or len([*self.module.children()]) > 1
+            return Title(path, path) if alternatives and not isinstance(self.module, ChosenDepth) else Title()
+        bare = isinstance(part, Flow) and isinstance(child, nn.Sequential) and not path.rpartition(".")[2].isdigit()
+        return Title() if bare else title_of(path, child, part)
+
+
+def title_of(path: str, child: nn.Module, part: Part) -> Title:
+    """What a child is called: by its own name, with that of the list it is in."""
+    names = path.split(".")
+    named = [name for name in names if not name.isdigit()]
+    if not names[-1].isdigit():
+        return Title(names[-1], names[-1])
+    box = part if isinstance(part, Box) else part.frame
+    if box is not None and box.cell:
+        return Title()
+    if not named:
+        return Title("", type(child).__name__) if isinstance(part, Flow) else Title()
+    return Title(".".join(names[names.index(named[-1]) :]), named[-1])
+
+
+def alone(flow: Flow, inputs: int, scope: Scope) -> Part:
+    """The only part of a flow that is nothing else, for it goes by the name of its parent."""
+    if len(flow.parts) != 1:
+        return flow
+    ((name, part),) = flow.parts
+    if len(scope.parts) == 1:
+        part = scope.parts[name]
+    into = {source: port for source, (target, port) in flow.wires if target == name}
+    onto = {target: port for (source, port), target in flow.wires if source == name}
+    if len(into) + len(onto) != len(flow.wires):
+        return flow
+    if isinstance(part, Box):
+        same = {number for _, number in into} in ({None}, {*range(inputs)}) and bool(onto)
+    else:
+        same = all(number == port for (_, number), port in (*into.items(), *onto.items()))
+    return part if same else flow
+
+
+def inputs_of(module: nn.Module) -> list[str]:
+    """The names of what a module must be called with."""
+    if isinstance(module, Cell):
+        return [f"input {number}" for number in range(module.inputs)] if module.inputs > 1 else ["input"]
+    wiring: Any = getattr(module, "wiring", None)
+    if wiring is not None:
+        named = [source for source, _ in wiring if source.partition(".")[0] in SOURCES]
+        if not any("." in source for source in named):
+            return named[:1] or ["input"]
+    if isinstance(module, Decided) and not isinstance(module, Node):
+        inner = next(iter(module.children()), None)
+        return ["input"] if inner is None or isinstance(module, ChosenDepth) else inputs_of(inner)
+    parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]
+    names = [
+        each.name
+        for each in parameters
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) and each.default is each.empty
+    ]
+    return names if len(names) > 1 else ["input"]
+
+
+def children_of(module: nn.Module) -> dict[str, nn.Module]:
+    """The children that are shown if nothing tells the flow: all of a `Sequential`, else those with decisions."""
+    found: dict[str, nn.Module] = {}
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict) and type(child).forward is nn.Module.forward:
+            found |= {f"{name}.{inner}": each for inner, each in children_of(child).items()}
+        elif isinstance(module, nn.Sequential) or decides(child):
+            found[name] = child
+    return found
+
+
+def decides(module: nn.Module) -> bool:
+    """Whether there are decisions in a module, or it is one."""
+    return any(isinstance(inner, Decided) for inner in module.modules())
