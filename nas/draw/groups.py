@@ -8,8 +8,8 @@ from typing import Any
 from nas.draw.layers import Edge
 from nas.graph import Graph
 
-IN, OUT = "\0in", "\0out"
-"""What is outside a group, seen from within."""
+IN, OUT = "\0in ", "\0out "
+"""What is outside a group, seen from within: each begins the names of one end for each edge that passes its border."""
 
 Attributes = Mapping[str, Any]
 
@@ -23,20 +23,22 @@ def members(graph: Graph) -> dict[str, list[str]]:
 
 
 def levels(graph: Graph) -> dict[str, dict[Edge, Attributes]]:
-    """For each group its edges, between nodes and groups directly in it, and its `IN` and `OUT`.
+    """For each group its edges, between nodes and groups directly in it, and ends outside of it (`IN`, `OUT`).
 
-    An edge that passes borders has a piece in each group that it runs through; only one without has attributes.
+    An edge that passes borders has a piece in each group that it runs through; only one without has attributes. The
+    third item of a piece is the edge it belongs to.
     """
     found: dict[str, dict[Edge, Attributes]] = {}
     for source, target, attributes in graph.edges(data=True):
+        whole = f"{source}\0{target}"
         left, right = path(graph, source), path(graph, target)
         depth = next(i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b)
         for i in range(depth, len(left) - 1):
-            found.setdefault(left[i], {})[left[i + 1], OUT] = {}
+            found.setdefault(left[i], {})[left[i + 1], OUT + whole, whole] = {}
         for i in range(depth, len(right) - 1):
-            found.setdefault(right[i], {})[IN, right[i + 1]] = {}
+            found.setdefault(right[i], {})[IN + whole, right[i + 1], whole] = {}
         direct = attributes if len(left) == len(right) == depth + 1 else {}
-        found.setdefault(left[depth - 1] if depth else "", {})[left[depth], right[depth]] = direct
+        found.setdefault(left[depth - 1] if depth else "", {})[left[depth], right[depth], whole] = direct
     return found
 
 
@@ -51,7 +53,7 @@ def path(graph: Graph, node: str) -> list[str]:
 def parts(names: Iterable[str], edges: Iterable[Edge]) -> list[list[str]]:
     """The names in parts that no edge connects, in the order of their first names."""
     part = {name: {name} for name in names}
-    for a, b in edges:
+    for a, b, *_ in edges:
         whole = part[a] | part[b]
         part.update(dict.fromkeys(whole, whole))
     firsts = {id(whole): whole for whole in part.values()}

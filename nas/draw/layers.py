@@ -6,11 +6,12 @@ import bisect
 import itertools
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import NamedTuple
 
-Edge = tuple[str, str]
+Edge = tuple[str, str] | tuple[str, str, str]
+"""Source and target; a third item tells parallel edges apart."""
 Lane = tuple[Edge, int]
 """An edge that passes a column."""
 Item = str | Lane
@@ -24,7 +25,7 @@ STARTS = 8
 
 
 class Size(NamedTuple):
-    """Pixels a node takes; edges enter and leave at `inlet` and `outlet` below its middle."""
+    """Pixels a node takes; edges enter and leave around `inlet` and `outlet` below its middle."""
 
     width: float
     height: float
@@ -41,7 +42,7 @@ class Layers(NamedTuple):
 
 
 def layers(
-    nodes: Mapping[str, Size], edges: Mapping[Edge, Size | None], first: str | None = None, last: str | None = None
+    nodes: Mapping[str, Size], edges: Mapping[Edge, Size | None], first: Container[str] = (), last: Collection[str] = ()
 ) -> Layers:
     """Spread an acyclic graph over columns; see `nas.draw.layout.layered` for the arguments."""
     step = 2 if any(edges.values()) else 1  # every second column is for labels
@@ -76,29 +77,29 @@ def _upright(columns: Sequence[Sequence[Item]], names: Sequence[str]) -> bool:
 
 
 def _ranks(
-    nodes: Iterable[str], edges: Iterable[Edge], step: int, first: str | None, last: str | None
+    nodes: Iterable[str], edges: Iterable[Edge], step: int, first: Container[str], last: Collection[str]
 ) -> dict[str, int]:
     """The column of each node: the longest path to it; but near its targets where that shortens edges or keeps them."""
     before: dict[str, set[str]] = {node: set() for node in nodes}
     after: dict[str, set[str]] = {node: set() for node in nodes}
-    for source, target in edges:
+    for source, target, *_ in edges:
         before[target].add(source)
         after[source].add(target)
     order = list(TopologicalSorter(before).static_order())
+    start = step if any(node in first for node in order) else 0
     ranks: dict[str, int] = {}
     for node in order:
-        floor = 0 if node == first or first is None else step
+        floor = 0 if node in first else start
         ranks[node] = max([floor, *(ranks[source] + step for source in before[node])])
     for node in reversed(order):
         if before[node] and after[node] and len(after[node]) >= len(before[node]):
             ranks[node] = min(ranks[target] for target in after[node]) - step
-    if last is not None:
-        ranks[last] = max(rank for node, rank in ranks.items() if node != last) + step
-    return ranks
+    end = max((rank for node, rank in ranks.items() if node not in last), default=-step) + step
+    return ranks | dict.fromkeys(last, end)
 
 
 def _chain(edge: Edge, ranks: Mapping[str, int]) -> list[Item]:
-    source, target = edge
+    source, target, *_ = edge
     return [source, *((edge, rank) for rank in range(ranks[source] + 1, ranks[target])), target]
 
 

@@ -1,14 +1,15 @@
 """Layered layout, left to right (Sugiyama, Tagawa and Toda, 1981): where boxes, edge labels and edges go.
 
 No edge crosses a box: within a column an edge runs level, in a lane of its own, and changes its height between columns
-only. The label of an edge is a box of its own lane.
+only. The label of an edge is a box of its own lane. No two edges share a piece of their ways: each has a port of its
+own at both its ends.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import NamedTuple
 
 from nas.draw.layers import LANE, SWEEPS, Edge, Item, Size, layers
@@ -17,6 +18,13 @@ NODES, LANES = 18.0, 8.0
 """Pixels between two nodes of a column, and between anything and a lane."""
 SLACK = 3.0
 """Pixels of `LANES` that a lane may use up to be level."""
+
+PITCH, MARGIN = 7.0, 6.0
+"""Pixels between two ports of a box at most, and between a port and a corner."""
+
+LEAVING, ENTERING = 0, 1
+Ports = Mapping[tuple[Edge, int], float]
+"""Where edges leave and enter nodes: pixels below the middle."""
 
 Pulls = dict[Item, list[tuple[Item, float, float]]]
 """For each item its neighbours, how much lower than they it wants to be, and how strongly."""
@@ -47,33 +55,68 @@ class Layout(NamedTuple):
 
 
 def layered(
-    nodes: Mapping[str, Size], edges: Mapping[Edge, Size | None], first: str | None = None, last: str | None = None
+    nodes: Mapping[str, Size],
+    edges: Mapping[Edge, Size | None],
+    first: Container[str] = (),
+    last: Collection[str] = (),
+    fixed: Ports | None = None,
 ) -> Layout:
     """Lay out an acyclic graph.
 
     Args:
         nodes: sizes by node; among equally good orders, that of this mapping is kept.
         edges: the size of each edge's label, None where it has none.
-        first: a node that is to have the first column for itself.
-        last: a node that is to have the last column for itself.
+        first: nodes that are to have the first column for themselves.
+        last: nodes that are to have the last column for themselves.
+        fixed: ports that are not to be chosen here.
     """
     columns, chains, sizes = layers(nodes, edges, first, last)
-    middle = _heights(columns, chains, sizes)
+    known = fixed or {}
+    ports: Ports = {
+        **{(edge, LEAVING): nodes[edge[0]].outlet for edge in edges},
+        **{(edge, ENTERING): nodes[edge[1]].inlet for edge in edges},
+        **known,
+    }
+    for _ in range(2):  # where ports are depends on heights, which depend on ports
+        middle = _heights(columns, chains, sizes, ports)
+        ports = {**_spread(chains, nodes, middle, ports), **known}
     for _ in range(4):  # one edge made level makes room for the next
-        _straighten(columns, chains, sizes, middle)
-    return _placed(columns, chains, sizes, middle, edges)
+        _straighten(columns, chains, sizes, middle, ports)
+    return _placed(columns, chains, sizes, middle, edges, ports)
+
+
+def _spread(
+    chains: Mapping[Edge, list[Item]], nodes: Mapping[str, Size], middle: Mapping[Item, float], ports: Ports
+) -> dict[tuple[Edge, int], float]:
+    """Ports for the edges of each node, from top to bottom in the order of where they come from or go to."""
+    sides: dict[tuple[str, int], list[Edge]] = {}
+    for edge in chains:
+        sides.setdefault((edge[0], LEAVING), []).append(edge)
+        sides.setdefault((edge[1], ENTERING), []).append(edge)
+    found = {}
+    for (node, side), around in sides.items():
+        size = nodes[node]
+        ways = {edge: chains[edge][1:] if side == LEAVING else chains[edge][-2::-1] for edge in around}
+        around.sort(key=lambda edge: (*(middle[item] for item in ways[edge]), ports[edge, 1 - side]))
+        margin = min(MARGIN, size.height / 4)
+        span = min(PITCH * (len(around) - 1), size.height - 2 * margin)
+        top = (size.outlet if side == LEAVING else size.inlet) - span / 2
+        top = min(max(top, margin - size.height / 2), size.height / 2 - margin - span)
+        for i, edge in enumerate(around):
+            found[edge, side] = top + span * i / max(1, len(around) - 1)
+    return found
 
 
 def _heights(
-    columns: Sequence[Sequence[Item]], chains: Mapping[Edge, list[Item]], sizes: Mapping[Item, Size]
+    columns: Sequence[Sequence[Item]], chains: Mapping[Edge, list[Item]], sizes: Mapping[Item, Size], ports: Ports
 ) -> dict[Item, float]:
     """The middle of each item: as level as can be (weighted least squares), without overlap, in the order given."""
     before: Pulls = {item: [] for column in columns for item in column}
     after: Pulls = {item: [] for item in before}
-    for chain in chains.values():
+    for edge, chain in chains.items():
         for a, b in itertools.pairwise(chain):
             weight = (1.0, 3.0, 8.0)[isinstance(a, tuple) + isinstance(b, tuple)]
-            drop = sizes[a].outlet - sizes[b].inlet
+            drop = _leaving(ports, edge, a) - _entering(ports, edge, b)
             before[b].append((a, drop, weight))
             after[a].append((b, -drop, weight))
     both = {item: before[item] + after[item] for item in before}
@@ -96,11 +139,21 @@ def _heights(
     return middle
 
 
+def _leaving(ports: Ports, edge: Edge, item: Item) -> float:
+    """How far below the middle of an item the edge leaves it."""
+    return ports[edge, LEAVING] if isinstance(item, str) else 0.0
+
+
+def _entering(ports: Ports, edge: Edge, item: Item) -> float:
+    return ports[edge, ENTERING] if isinstance(item, str) else 0.0
+
+
 def _straighten(
     columns: Sequence[Sequence[Item]],
     chains: Mapping[Edge, list[Item]],
     sizes: Mapping[Item, Size],
     middle: dict[Item, float],
+    ports: Ports,
 ) -> None:
     """Give the lanes of an edge one height as far as their neighbours let them: best that of one of its ends."""
     reach: dict[Item, tuple[Item | None, float, Item | None, float]] = {}
@@ -115,9 +168,9 @@ def _straighten(
         low = -math.inf if above is None else middle[above] + up - SLACK
         return low, math.inf if below is None else middle[below] - down + SLACK
 
-    for chain in sorted(chains.values(), key=len, reverse=True):
+    for edge, chain in sorted(chains.items(), key=lambda item: len(item[1]), reverse=True):
         inside: list[Item | None] = [*chain[1:-1], None]
-        ends = [middle[chain[0]] + sizes[chain[0]].outlet, middle[chain[-1]] + sizes[chain[-1]].inlet]
+        ends = [middle[chain[0]] + ports[edge, LEAVING], middle[chain[-1]] + ports[edge, ENTERING]]
         run: list[Item] = []
         low, high = -math.inf, math.inf
         for lane in inside:
@@ -133,8 +186,11 @@ def _straighten(
 
 
 def _gaps(column: Sequence[Item], sizes: Mapping[Item, Size]) -> list[float]:
+    def boxes(a: Item, b: Item) -> bool:
+        return isinstance(a, str) and isinstance(b, str) and sizes[a].height + sizes[b].height > 0
+
     return [
-        (sizes[a].height + sizes[b].height) / 2 + (NODES if isinstance(a, str) and isinstance(b, str) else LANES)
+        (sizes[a].height + sizes[b].height) / 2 + (NODES if boxes(a, b) else LANES)
         for a, b in itertools.pairwise(column)
     ]
 
@@ -163,15 +219,16 @@ def _placed(
     sizes: Mapping[Item, Size],
     middle: Mapping[Item, float],
     edges: Mapping[Edge, Size | None],
+    ports: Ports,
 ) -> Layout:
     """Columns side by side, farther apart where edges are steep."""
     top = min(middle[item] - sizes[item].height / 2 for item in middle)
     bottom = max(middle[item] + sizes[item].height / 2 for item in middle)
     place = {item: i for i, column in enumerate(columns) for item in column}
     steep = [0.0] * len(columns)
-    for chain in chains.values():
+    for edge, chain in chains.items():
         for a, b in itertools.pairwise(chain):
-            rise = abs(middle[a] + sizes[a].outlet - middle[b] - sizes[b].inlet)
+            rise = abs(middle[a] + _leaving(ports, edge, a) - middle[b] - _entering(ports, edge, b))
             steep[place[a]] = max(steep[place[a]], rise)
     widths = [max(sizes[item].width for item in column) for column in columns]
     lanes = [not any(isinstance(item, str) for item in column) for column in columns]
@@ -184,16 +241,18 @@ def _placed(
         x = left[i] + (widths[i] - size.width) / 2
         boxes[item] = Rect(x, middle[item] - size.height / 2 - top, size.width, size.height)
 
-    def path(chain: Sequence[Item]) -> tuple[Point, ...]:
+    def path(edge: Edge, chain: Sequence[Item]) -> tuple[Point, ...]:
         points: list[Point] = []
         for i, item in enumerate(chain):
             column, size = place[item], sizes[item]
             start, end = left[column], left[column] + widths[column]
             y = middle[item] - top
             if i == 0:
-                points += [(boxes[item].x + size.width, y + size.outlet), (end, y + size.outlet)]
+                y += ports[edge, LEAVING]
+                points += [(boxes[item].x + size.width, y), (end, y)]
             elif i == len(chain) - 1:
-                points += [(start, y + size.inlet), (boxes[item].x, y + size.inlet)]
+                y += ports[edge, ENTERING]
+                points += [(start, y), (boxes[item].x, y)]
             else:
                 points += [(start, y), (end, y)]
         return tuple(point for point, _ in itertools.groupby(points))
@@ -202,6 +261,6 @@ def _placed(
         edge: boxes[lane] for edge, chain in chains.items() for lane in chain[1:-1] if edges[edge] and sizes[lane].width
     }
     real = {item: box for item, box in boxes.items() if isinstance(item, str)}
-    paths = {edge: path(chain) for edge, chain in chains.items()}
+    paths = {edge: path(edge, chain) for edge, chain in chains.items()}
     between = tuple((x + width, end) for x, width, end in zip(left, widths, left[1:], strict=False))
     return Layout(left[-1] + widths[-1], bottom - top, real, labels, paths, between)

@@ -1,18 +1,21 @@
 """What a picture consists of, ready to be rendered: boxes, frames and edges at their places.
 
 A group is laid out on its own and then stands as one box in the group around it, so that nothing foreign enters its
-frame; edges pass its border at one inlet and one outlet. Parts without any edge between them stand side by side.
+frame; every edge passes its border at a point of its own. Parts without any edge between them stand side by side.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nas.draw.fold import fold
 from nas.draw.groups import IN, OUT, Attributes, levels, members, parts
 from nas.draw.layers import Edge, Size
-from nas.draw.layout import Point, Rect, layered
+from nas.draw.layout import ENTERING, LEAVING, MARGIN, Point, Rect, layered
 from nas.draw.style import (
     DECISION,
     FAINT,
@@ -36,6 +39,8 @@ PAD = 16.0
 """Pixels between a frame and what it surrounds."""
 WIDEST = 1100.0
 """Pixels that a row of separate parts may fill."""
+LEAST = 4.0
+"""Pixels between two edges at a box at least."""
 STACK = 4.0
 """Pixels by which the sheets of a stacked box are shifted."""
 
@@ -117,62 +122,86 @@ class _Drawing:
         nodes = self.graph.nodes
         inner = {name: self.group(name) for name in names if name in self.members}
         looks = {name: look(nodes[name], self.colours) for name in names if name in nodes and name not in inner}
+        edges = {edge: attributes for edge, attributes in edges.items() if {*edge[:2]} <= {*names}}
+        counts = Counter((edge[side], side) for edge in edges for side in (LEAVING, ENTERING))
         sizes = dict.fromkeys(names, Size(0.0, 0.0))
-        sizes |= {name: size for name, (_, size) in inner.items()}
-        sizes |= {name: _size(drawn) for name, drawn in looks.items()}
+        sizes |= {name: size for name, (_, size, _) in inner.items()}
+        sizes |= {name: _size(drawn, max(counts[name, 0], counts[name, 1])) for name, drawn in looks.items()}
         labels = {
-            (source, target): edge_look(attributes, self.colours) if attributes else None
-            for (source, target), attributes in edges.items()
-            if source in sizes and target in sizes
+            edge: edge_look(attributes, self.colours) if attributes else None for edge, attributes in edges.items()
         }
-        first, last = (end if end in sizes else None for end in (IN, OUT))
-        layout = layered(sizes, {edge: label and _size(label) for edge, label in labels.items()}, first, last)
+        fixed = {
+            (edge, side): inner[edge[side]][2][edge[2:], side]
+            for edge in edges
+            for side in (LEAVING, ENTERING)
+            if edge[side] in inner and (edge[2:], side) in inner[edge[side]][2]
+        }
+        first, last = ([name for name in names if name.startswith(end)] for end in (IN, OUT))
+        layout = layered(sizes, {edge: label and _size(label) for edge, label in labels.items()}, first, last, fixed)
         if not first and not last:
             layout = fold(layout, WIDEST * 1.25)
         lines, boxes = [], [Box(name, layout.boxes[name], drawn) for name, drawn in looks.items()]
         for edge, label in labels.items():
-            line = Line(layout.paths[edge], label.stroke if label else LINE, edge[1] in looks, *edge)
+            source, target = edge[:2]
+            points = layout.paths[edge]
+            (x, y), (end, height) = points[0], points[-1]
+            if source in looks:
+                points = ((x - _inset(looks[source], layout.boxes[source], y), y), *points)
+            if target in looks:
+                points = (*points, (end + _inset(looks[target], layout.boxes[target], height), height))
+            points = tuple(point for point, _ in itertools.groupby(points))
+            line = Line(points, label.stroke if label else LINE, target in looks, source, target)
             lines.append(line._replace(weight=1.1 * label.weight, dashed=label.dashed) if label else line)
             if label:
-                boxes.append(Box(" ".join(edge), layout.labels[edge], label, label=True))
+                boxes.append(Box(f"{source} {target}", layout.labels[edge], label, label=True))
         done = Picture("", layout.width, layout.height, (), tuple(lines), tuple(boxes))
-        for name, (picture, _) in inner.items():
+        for name, (picture, _, _) in inner.items():
             done = _merged(done, picture.moved(layout.boxes[name].x, layout.boxes[name].y))
         return done
 
-    def group(self, name: str) -> tuple[Picture, Size]:
-        """A group with its frame, and the size it takes in the group around it."""
+    def group(self, name: str) -> tuple[Picture, Size, dict[tuple[Any, int], float]]:
+        """A group with its frame, the size it takes in the group around it, and where each edge passes its border."""
         edges = self.levels.get(name, {})
-        ends = {end for edge in edges for end in edge if end in (IN, OUT)}
-        inside = self.part([*self.members[name], *sorted(ends)], edges)
+        ends = [end for edge in edges for end in edge[:2] if end.startswith((IN, OUT))]
+        inside = self.part([*self.members[name], *ends], edges)
         lines = _heading(self.graph.nodes[name], max(360.0, inside.width))
-        left, right = (0.0 if end in ends else PAD for end in (IN, OUT))
+        left, right = (0.0 if any(end.startswith(side) for end in ends) else PAD for side in (IN, OUT))
         width = max(left + inside.width + right, max((line.width for line in lines), default=0.0) + 2 * PAD)
         top = 0.75 * PAD + sum(line.height for line in lines)
         height = top + inside.height + PAD
         shift = left + (width - left - inside.width - right) / 2
         inside = inside.moved(shift, top)
-        ports = {IN: 0.0, OUT: 0.0}
+        ports: dict[tuple[Any, int], float] = {}
         pieces = []
         for line in inside.lines:
             (_, start), (_, end) = line.points[0], line.points[-1]
-            if line.source == IN:
-                line, ports[IN] = line._replace(points=((0.0, start), *line.points), source=name), start - height / 2
-            if line.target == OUT:
-                line, ports[OUT] = line._replace(points=(*line.points, (width, end)), target=name), end - height / 2
+            if line.source.startswith(IN):
+                ports[(line.source.removeprefix(IN),), ENTERING] = start - height / 2
+                line = line._replace(points=((0.0, start), *line.points), source=name)
+            if line.target.startswith(OUT):
+                ports[(line.target.removeprefix(OUT),), LEAVING] = end - height / 2
+                line = line._replace(points=(*line.points, (width, end)), target=name)
             pieces.append(line)
         attributes = self.graph.nodes[name]
         stroke = MARK if note(attributes) else DECISION[1] if attributes["decision"] else FRAME
         frame = Frame(name, Rect(0.0, 0.0, width, height), lines, stroke, tooltip(attributes))
         framed = inside._replace(width=width, height=height, frames=(frame, *inside.frames), lines=tuple(pieces))
-        return framed, Size(width, height, ports[IN], ports[OUT])
+        return framed, Size(width, height), ports
 
 
-def _size(look: Look) -> Size:
+def _size(look: Look, ports: int = 1) -> Size:
     width = max((line.width for line in look.lines), default=0.0)
-    height = sum(line.height for line in look.lines)
+    height = max(sum(line.height for line in look.lines) + 2 * look.pad, LEAST * (ports - 1) + 2 * MARGIN)
     extra, drop = (2 * STACK, STACK) if look.stacked else (0.0, 0.0)  # the front sheet lies lower
-    return Size(max(30.0, width + 18) + extra, height + 2 * look.pad + extra, drop, drop)
+    return Size(max(30.0, width + 18) + extra, height + extra, drop, drop)
+
+
+def _inset(look: Look, rect: Rect, y: float) -> float:
+    """How far the border of a box with round corners is within its rectangle, at a height."""
+    front = rect.height - (2 * STACK if look.stacked else 0.0)
+    radius = min(look.radius, front / 2)
+    beyond = abs(y - (rect.y + rect.height - front / 2)) - (front / 2 - radius)
+    return radius - math.sqrt(max(0.0, radius**2 - beyond**2)) if beyond > 0 else 0.0
 
 
 def _heading(attributes: Attributes, width: float) -> tuple[Text, ...]:

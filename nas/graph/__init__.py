@@ -143,7 +143,7 @@ class _Walk:
             for path, child in children.items():
                 scope.parts[path] = part = self.part(child)
                 scope.titles[path] = scope.title(path, child, part)
-            return alone(in_series(scope.parts, scope.titles), 1, scope), *whole
+            return alone(in_series(scope.parts, scope.titles), 1, scope)[0], *whole
         return part, (args, kwargs), returned
 
     def _traced(
@@ -171,8 +171,8 @@ class _Walk:
         flow = joined(scope.parts, scope.wires, scope.titles)
         if frame is not None:
             return replace(flow, frame=frame), result
-        part = alone(flow, next(numbers), scope)
-        return part, result if isinstance(part, Flow) else mapped(result, lambda _: Value(("output", None)))
+        part, onto = alone(flow, next(numbers), scope)
+        return part, mapped(result, lambda value: Value(*(onto.get(port, port) for port in value.ports)))
 
     def _wired(self, module: Any) -> Flow:
         children = dict(module.named_modules(remove_duplicate=False))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from nas.cell import Cell
 from nas.graph.flow import Box, Flow, Part, Title, Wire
-from nas.graph.trace import Value, mapped, values
+from nas.graph.trace import Port, Value, mapped, values
 from nas.mixed import ChosenDepth, Decided, Node
 
 SOURCES = ("input", "frames")
@@ -60,22 +61,23 @@ def title_of(path: str, child: nn.Module, part: Part) -> Title:
     return Title(".".join(names[names.index(named[-1]) :]), named[-1])
 
 
-def alone(flow: Flow, inputs: int, scope: Scope) -> Part:
-    """The only part of a flow that is nothing else, for it goes by the name of its parent."""
-    if len(flow.parts) != 1:
-        return flow
+def alone(flow: Flow, inputs: int, scope: Scope) -> tuple[Part, Mapping[Port, Port]]:
+    """The only part of a flow that is nothing else, for it goes by the name of its parent; else the flow.
+
+    Comes with the output of the part that each output of the flow is.
+    """
+    into = {source: port for source, (_, port) in flow.wires if source[0] == "input"}
+    onto = {target: source for source, target in flow.wires if target[0] == "output" and source[0] != "input"}
+    if len(flow.parts) != 1 or len(into) + len(onto) != len(flow.wires):
+        return flow, {}
     ((name, part),) = flow.parts
     if len(scope.parts) == 1:
         part = scope.parts[name]
-    into = {source: port for source, (target, port) in flow.wires if target == name}
-    onto = {target: port for (source, port), target in flow.wires if source == name}
-    if len(into) + len(onto) != len(flow.wires):
-        return flow
     if isinstance(part, Box):
-        same = {number for _, number in into} in ({None}, {*range(inputs)}) and bool(onto)
+        same = {number for _, number in into} in ({None}, {*range(inputs)})
     else:
-        same = all(number == port for (_, number), port in (*into.items(), *onto.items()))
-    return part if same else flow
+        same = all(number == port for (_, number), port in into.items())
+    return (part, {left: ("output", port) for left, (_, port) in onto.items()}) if same and onto else (flow, {})
 
 
 def inputs_of(module: nn.Module) -> list[str]:

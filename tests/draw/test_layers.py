@@ -19,7 +19,7 @@ def test_columns_lead_forward_and_ends_have_their_own(count: int, random: Random
     pairs = [pair for pair in itertools.combinations(nodes, 2) if random.random() < 0.4]
     edges = {pair: random.choice([None, Size(40, 15)]) for pair in pairs}
     edges |= {("in", node): None for node in nodes} | {(node, "out"): None for node in nodes}
-    columns = layers({**nodes, "in": Size(0, 0), "out": Size(0, 0)}, edges, "in", "out").columns
+    columns = layers({**nodes, "in": Size(0, 0), "out": Size(0, 0)}, edges, {"in"}, ["out"]).columns
     rank = {item: i for i, column in enumerate(columns) for item in column}
     assert all(rank[a] < rank[b] for a, b in edges)
     assert columns[0] == ["in"]
