@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from nas.draw.dot import dot
+from nas.draw.mermaid import mermaid
+from nas.draw.picture import picture
 from nas.draw.text import text
 from nas.graph import graph
 from nas.space import Description, find_space
@@ -112,3 +115,23 @@ def test_a_cell_called_cell_is_named_once() -> None:
     lines = text(graph(description)).splitlines()
     assert lines[4] == "├─ cell"
     assert lines[12].startswith("cell (each edge one of ")
+
+
+def test_nodes_without_inputs_or_use_say_so() -> None:
+    """Node 1 gets nothing, node 2 is used by nothing."""
+    description = find_space("nas-bench-201").describe(cells=1)
+    edges = {f"cell/{node}<-{source}": "none" for node in (1, 2, 3) for source in range(node)}
+    edges |= {"cell/2<-0": "nor_conv_1x1", "cell/3<-0": "skip_connect", "cell/3<-1": "avg_pool_3x3"}
+    choices = {f"cell/{node}": tuple(range(node)) for node in (1, 2, 3)} | edges
+    drawn = graph(description, choices)
+    assert text(drawn).splitlines()[-5:] == [
+        "├─ input 0",
+        "├─ 1 ← nothing",
+        "├─ 2 (unused) ← nor_conv_1x1(input 0)",
+        "├─ 3 ← skip_connect(input 0), avg_pool_3x3(1)",
+        "└─ output",
+    ]
+    assert '"2<br>unused"' in mermaid(drawn)
+    assert '"2\\nunused"' in dot(drawn)
+    (box,) = [box for box in picture(drawn).boxes if box.name == "cell cell/2"]
+    assert [line.text for line in box.look.lines] == ["2", "unused"]

@@ -53,18 +53,23 @@ SMALL = ["options.channels=4", "search.steps=60", "search.epochs=6"]
 
 @pytest.fixture(scope="session")
 def make_search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes what a search in TMICS leaves: 60 steps, 6 epochs, no training; to be left as it is."""
+    """Writes what a search in TMICS, or by another configuration, leaves: 60 steps, 6 epochs, no training; to be left
+    as it is."""
 
-    def make(name: str = "search", *overrides: str, seed: int = 0, finished: bool = True) -> Path:
-        config = load_config("demo", [*SMALL, f"seed={seed}", *overrides])
-        description = find_space("tmics").describe(**config.options)
+    def make(
+        name: str = "search", *overrides: str, seed: int = 0, finished: bool = True, config_name: str = "demo"
+    ) -> Path:
+        config = load_config(config_name, [*SMALL, f"seed={seed}", *overrides])
+        description = find_space(config.space).describe(**config.options)
         generator = torch.Generator().manual_seed(seed)
         drift = {
-            label: torch.randn(len(d.candidates), generator=generator) for label, d in description.decisions.items()
+            label: torch.randn(len(d.candidates), generator=generator)
+            for label, d in description.decisions.items()
+            if d.kind != "inputs"
         }
         folder = tmp_path_factory.mktemp("runs") / name
         with Run.create(folder, config.dump(), seed) as run:
-            run.record("decisions", 0, decisions={label: d.candidates for label, d in description.decisions.items()})
+            run.record("decisions", 0, decisions={label: description.decisions[label].candidates for label in drift})
             for step in range(61):
                 if step:
                     run.record("train", step, level="lower", loss=1 / step + 0.01 * seed, gradient=2.0)
@@ -80,7 +85,7 @@ def make_search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                         package="tmics-nas 0", seed=seed, config="c0ffee", margins=margins, undecided=(min(margins),)
                     )
                     genotype = Genotype(
-                        space="tmics", choices=choices, options=description.options, provenance=provenance
+                        space=config.space, choices=choices, options=description.options, provenance=provenance
                     )
                     run.save_genotype(genotype, step)
                     run.record(VALIDATION, step, psnr=30 - abs(step - 40) / 10)

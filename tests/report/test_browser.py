@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from nas.draw.style import INK
 from nas.draw.theme import DARK
@@ -45,6 +47,26 @@ while (texts.nextNode()) {
   if (ratio < 4.5) poor.push(`${texts.currentNode.textContent.trim()}: ${ratio.toFixed(2)}`);
 }
 return poor;
+"""
+
+BEYOND = """
+const screen = document.documentElement.clientWidth;
+const scrolls = (element) => ["auto", "scroll"].includes(getComputedStyle(element).overflowX);
+const hinted = (element) => {
+  const style = getComputedStyle(element);
+  return style.backgroundImage.includes("linear-gradient") && style.backgroundAttachment.includes("local");
+};
+const found = [];
+for (const element of document.body.querySelectorAll("*")) {
+  if (!element.checkVisibility() || element.matches("caption, .skip")) continue;
+  let around = element.parentElement;
+  while (around && !scrolls(around) && getComputedStyle(around).overflowX !== "hidden") around = around.parentElement;
+  if (!around && element.getBoundingClientRect().right > screen + 1) found.push(element.outerHTML.slice(0, 99));
+  if (scrolls(element) && element.scrollWidth > element.clientWidth && !hinted(element)) {
+    found.push(`no hint: ${element.outerHTML.slice(0, 99)}`);
+  }
+}
+return found;
 """
 
 UNNAMED = """
@@ -86,7 +108,8 @@ def pages(
         f"<!doctype html><title>Notebook</title><style>h1 {{ color: red }}</style>{report._repr_html_()}"
     )
     comparison = write_comparison(runs, folder / "comparison.html")
-    return {"run": report.path, "comparison": comparison.path, "notebook": notebook}
+    darts = write_report(make_search("darts", "options.cells=3", config_name="darts"), folder / "darts.html")
+    return {"run": report.path, "comparison": comparison.path, "notebook": notebook, "darts": darts.path}
 
 
 Open = Callable[..., Any]
@@ -122,18 +145,51 @@ def shown(browser: Any, selector: str) -> list[str]:
     return [each.text for each in browser.find_elements("css selector", selector) if each.is_displayed()]
 
 
-@pytest.mark.parametrize("page", ["run", "comparison"])
+@pytest.mark.parametrize("page", ["run", "comparison", "darts"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_its_width_and_can_be_read(opened: Open, page: str, width: int, scheme: str) -> None:
     browser = opened(page, width, scheme)
     beyond = "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
     assert browser.execute_script(beyond) == 0
+    assert browser.execute_script(BEYOND) == []
     browser.execute_script("for (const each of document.querySelectorAll('details')) each.open = true")
     assert browser.execute_script(beyond) == 0
+    assert browser.execute_script(BEYOND) == []
     assert browser.execute_script(CONTRAST) == []
     dark = browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(19, 20, 24)"
     assert dark == (scheme == "dark")
+
+
+def test_many_decisions_are_folded_on_a_phone(opened: Open) -> None:
+    browser = opened("darts", 390)
+    assert len(browser.find_elements("css selector", ".course")) == 28
+    assert find(browser, "#timeline").size["height"] < 3000
+    assert shown(browser, ".course .plot") == []
+    chosen = shown(browser, ".course .taken")
+    assert len(chosen) == 28
+    find(browser, ".course summary").send_keys(Keys.ENTER)
+    assert len(shown(browser, ".course .plot")) == 1
+    find(browser, "#epoch").send_keys(Keys.HOME)
+    assert shown(browser, ".course .taken") != chosen, "folded ones tell what is derived, too"
+    assert len(shown(opened("run", 390), ".course .plot")) == 6, "a few are open"
+
+
+def test_what_scrolls_has_a_shadow_only_if_there_is_more(opened: Open) -> None:
+    """The pixels of the right edge of a table: coloured at first, plain where it ends."""
+    browser = opened("darts", 390)
+    table = find(browser, "#decisions .scroll")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", table)
+    browser.execute_script("arguments[0].querySelector('table').style.opacity = 0", table)
+
+    def edge() -> tuple[int, ...]:
+        with Image.open(io.BytesIO(table.screenshot_as_png)) as image:
+            found: Any = image.convert("RGB").getpixel((image.width - 3, image.height // 2))
+        return tuple(found)
+
+    assert edge() != (255, 255, 255)
+    browser.execute_script("arguments[0].scrollLeft = 9999", table)
+    assert edge() == (255, 255, 255)
 
 
 @pytest.mark.parametrize("page", ["run", "comparison"])
