@@ -21,8 +21,16 @@ from nas.search import search
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-STARTED = "import os\nfrom nas.cli import main\nos.write(1, b'.')\nmain()"
-"""A program that is `nas`, and tells when it begins with what is not Python itself."""
+STARTED = """
+import os
+from nas.cli import main
+from nas.cli.interrupts import Interrupts
+
+enter = Interrupts.__enter__
+Interrupts.__enter__ = lambda self: (enter(self), os.write(1, b"."))
+main()
+"""
+"""A program that is `nas`, and tells when it handles signals."""
 
 
 def send(pid: int | None, number: signal.Signals) -> None:
