@@ -194,13 +194,14 @@ def predict(
 
 
 @app.command
-def export(run: Path, /, *, format: Format = "source", out: Path | None = None) -> None:
+def export(run: Path, /, *, format: Format | None = None, out: Path | None = None) -> None:
     """Write a retrained network for use without this package, and check that it computes the same.
 
     Args:
         run: The folder of a retraining.
         format: source (a Python file that needs torch alone, its weights beside it), pt2 (a program of torch.export),
-            onnx, or safetensors (the weights alone). Programs take any height and width, where the network does.
+            onnx, or safetensors (the weights alone); by default that of the suffix of --out, else source. Programs take
+            any batch size, height and width, where the network does.
         out: The file to write; by default network.py, .pt2, .onnx or .safetensors in the run's folder.
     """
     from nas.export import export_run

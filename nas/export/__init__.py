@@ -36,12 +36,13 @@ class Exported(NamedTuple):
     """How it compares with the network, and what sizes it takes."""
 
 
-def export_run(run: str | Path, format: Format = "source", out: str | Path | None = None) -> Exported:
+def export_run(run: str | Path, format: Format | None = None, out: str | Path | None = None) -> Exported:
     """Write the retrained network of a run folder to `out`, or to `network.*` in the folder, and check it.
 
-    Raises `ConfigError` for a folder without a retrained network and for a name of the file that the format cannot
-    have, and what `export` does.
+    The format is that of the suffix of `out`, and `source` where there is neither. Raises `ConfigError` for a folder
+    without a retrained network and for a name of the file that the format cannot have, and what `export` does.
     """
+    format = format or (_format_of(Path(out)) if out is not None else "source")
     network = load_network(run)
     genotype = Genotype.load(Path(run) / GENOTYPE)
     example = load_config(Path(run) / CONFIG).build_task().example()
@@ -78,18 +79,30 @@ def export(
         return Exported((path,), "weights alone")
     if format == "source":
         return _export_source(network, genotype, example, path, scores or {})
-    traced = program.export(network, example)
+    gaps: list[float] = []  # the last is that of the program which is accepted
     if format == "pt2":
-        gap = program.check(network, traced, example)
-        program.save(traced, path, genotype.dump())
+        made = program.export(network, example, lambda made: gaps.append(program.check(network, made, example)))
+        program.save(made, path, genotype.dump())
     else:
         with tempfile.TemporaryDirectory() as folder:
             checked = Path(folder, path.name)
-            onnx.save(network, traced, checked, genotype.dump())
-            gap = onnx.check(network, traced, checked, example)
+
+            def accept(made: program.Program) -> None:
+                onnx.save(network, made, checked, genotype.dump())
+                gaps.append(onnx.check(network, made, checked, example))
+
+            made = program.export(network, example, accept)
             data = checked.read_bytes()
         write_atomic(path, lambda file: file.write(data))
-    return Exported((path,), f"{traced.sizes}; greatest difference of outputs {gap:g}")
+    return Exported((path,), f"{made.sizes}; greatest difference of outputs {gaps[-1]:g}")
+
+
+def _format_of(path: Path) -> Format:
+    for format, suffix in SUFFIXES.items():
+        if path.suffix == suffix:
+            return format
+    known = ", ".join(f"{suffix} ({format})" for format, suffix in SUFFIXES.items())
+    raise ConfigError(f"{path}: the suffix must be that of a format: {known}; got '{path.suffix}'")
 
 
 def about(genotype: Genotype, example: Sequence[Tensor], scores: dict[str, float]) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError, ExportError
 from nas.export.compare import difference
+from nas.export.pooling import DECOMPOSED
 from nas.export.program import Program, probes
 from nas.files import write_atomic
 
@@ -39,7 +40,7 @@ def save(network: nn.Module, program: Program, path: Path, genotype: str) -> Non
     with _quiet():
         try:
             converted = torch.onnx.export(
-                program.exported,
+                program.exported.run_decompositions(DECOMPOSED),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=names[: len(program.exported.graph_signature.user_inputs)],
@@ -66,13 +67,19 @@ def check(network: nn.Module, program: Program, path: Path, example: Sequence[Te
     except ImportError as error:
         raise ConfigError("ONNX files are checked by onnxruntime: pip install 'tmics-nas[export]'") from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # what fails is an error of ours
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _failed(error, path, "read") from error
     names = [value.name for value in session.get_inputs()]
 
     def run(*inputs: Tensor) -> list[Tensor]:
         given = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-        return [torch.from_numpy(output) for output in session.run(None, given)]
+        try:
+            return [torch.from_numpy(output) for output in session.run(None, given)]
+        except Exception as error:
+            raise _failed(error, path, "run") from error
 
     found = max(difference(network, run, inputs) for inputs in probes(program, example))
     if not found <= TOLERANCE:
@@ -93,6 +100,21 @@ def _explained(error: BaseException, program: Program) -> str:
             if str(node.target) == ".".join(lacking.groups()):
                 return f"{_place(node)} uses {node.target}, which ONNX (operators of version {OPSET}) lacks"
     return f"the network cannot be written as ONNX: {texts[-1][:300]}"
+
+
+def _failed(error: Exception, path: Path, what: str) -> ExportError:
+    """The error that onnxruntime cannot do something with a file; it names the module of the operator at fault."""
+    import onnx
+
+    reason = " ".join(str(error).split())
+    names = {name for pair in re.findall(r"Name:'([^']+)'|Node \(([^)]+)\)", reason) for name in pair if name}
+    for node in onnx.load(path).graph.node:
+        if node.name in names:
+            scopes = next((each.value for each in node.metadata_props if each.key == "namespace"), "").split("/")
+            module, _, kind = scopes[-2].partition(": ") if len(scopes) > 1 else ("", "", "")
+            where = f"{module.removeprefix('network.') or 'the network'} ({kind.rpartition('.')[2]})"
+            return ExportError(f"{where} uses {node.op_type}, which onnxruntime cannot {what}: {reason[-200:]}")
+    return ExportError(f"onnxruntime cannot {what} the ONNX file: {reason[:300]}")
 
 
 def _place(node: Any) -> str:

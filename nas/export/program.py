@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,49 +23,88 @@ from nas.files import write_atomic
 TOLERANCE = 1e-5
 
 
+MULTIPLES = (1, 2, 4, 8, 16, 32)
+"""What heights and widths may have to be multiples of, in networks that halve them again and again."""
+
+
+Freedom = tuple[bool, int | None]
+"""Whether the batch may have any size; of what heights and widths are multiples, None for those of the example."""
+
+
 class Program(NamedTuple):
     """An exported network."""
 
     exported: ExportedProgram
     outputs: list[str]
     """Names of the outputs; empty where the network returns one tensor."""
-    any_batch: bool
-    any_sides: bool
-    """Whether it takes any height and width, or those of the example alone."""
+    batch: int | None
+    """The batch size; None where it takes any."""
+    multiple: int | None
+    """Heights and widths are multiples of this; None where they are those of the example alone."""
+    pictures: bool = True
+    """Whether an input has a height and a width."""
 
     @property
     def sizes(self) -> str:
         """What it takes, in words."""
-        batch = "any batch size" if self.any_batch else "batches of 1"
-        return f"{batch}, {'any height and width' if self.any_sides else 'the height and width of the example alone'}"
+        batch = "any batch size" if self.batch is None else f"batches of {self.batch}"
+        if not self.pictures:
+            return batch
+        if self.multiple is None:
+            return f"{batch}, the height and width of the example alone"
+        sides = "any height and width" if self.multiple == 1 else f"heights and widths in multiples of {self.multiple}"
+        return f"{batch}, {sides}"
 
 
-def export(network: nn.Module, example: Sequence[Tensor]) -> Program:
-    """Trace `network`, in eval mode, with inputs like `example`.
+def export(network: nn.Module, example: Sequence[Tensor], accept: Callable[[Program], object] | None = None) -> Program:
+    """Trace `network`, in eval mode, with inputs like `example`, for as many sizes as it allows.
 
-    Inputs of four dimensions or more, `(batch, ..., height, width)`, may have any batch size, height and width, as far
-    as the network itself allows. A network that returns a named tuple becomes a program that returns a dict. Raises
-    `ExportError`, which names the module and the reason, for what cannot be traced.
+    The batch is the first dimension of inputs of two dimensions or more. Height and width are the last two of inputs of
+    four dimensions or more; any are tried, else multiples of the least power of 2 that the network takes, else those of
+    the example. A network that returns a named tuple becomes a program that returns a dict.
+
+    Args:
+        accept: raises `ExportError` for a program that is not as it must be, by default as `check` does; then fewer
+            sizes are tried.
+
+    Raises `ExportError`, which names the module and the reason, for what cannot be traced even with the sizes of the
+    example.
     """
     flat = Flat(_contiguous(network)).eval()
-    inputs = tuple(_varied(tensor) for tensor in example)
-    dynamic = any(tensor.dim() >= 4 for tensor in inputs) and _takes(network, inputs)
-    inputs = inputs if dynamic else tuple(example)
-    for batch in (True, False) if dynamic else (False,):
-        given = inputs if batch else tuple(tensor[:1] for tensor in inputs)
+    accept = accept or functools.partial(check, network, example=example)
+    *freer, fixed = _freedoms(network, example)
+    for number, freedom in enumerate(freer):
         try:
-            exported = _traced(flat, given, [_shape(tensor, batch, dynamic) for tensor in inputs])
+            return _accepted(flat, network, example, freedom, accept)
         except ExportError:
-            if not batch:
-                raise
-            continue
-        if batch and not _takes(exported.module(), [tensor[:1] for tensor in inputs]):
-            continue  # such as where a reshape copies two items, and not one
-        with torch.no_grad():
-            names = list(getattr(network(*given), "_fields", ()))
-        _lay_out(exported, network)
-        return Program(exported, names, batch, dynamic)
-    raise AssertionError("the last attempt returns or raises")
+            if number == 0:
+                _accepted(flat, network, example, fixed, accept)  # else nothing needs to be tried
+    return _accepted(flat, network, example, fixed, accept)
+
+
+def _accepted(
+    flat: Flat, network: nn.Module, example: Sequence[Tensor], freedom: Freedom, accept: Callable[[Program], object]
+) -> Program:
+    """The program that takes these sizes; raises `ExportError` where it cannot be made, or is not accepted."""
+    any_batch, multiple = freedom
+    inputs = _sized(example, 2 if any_batch else None, multiple)
+    single = _sized(example, 1, multiple, torch.rand_like)
+    # Oblivious of the sizes it is traced with: else a program would demand ever after that they are, or are not, whole
+    # multiples of a network's steps. Where code asks whether there is one item, as attention does, that binds it to
+    # several, and it is traced the other way.
+    for oblivious in (True, False) if any_batch else (True,):
+        exported = _traced(flat, inputs, [_free(tensor, any_batch, multiple) for tensor in inputs], oblivious)
+        if not any_batch or _agrees(network, exported.module(), single):
+            break
+    else:
+        raise ExportError("the program is bound to several items in a batch")
+    with torch.no_grad():
+        names = list(getattr(network(*inputs), "_fields", ()))
+    _lay_out(exported, network)
+    batch = None if any_batch else _batch_size(example)
+    program = Program(exported, names, batch, multiple, any(map(_is_picture, example)))
+    accept(program)
+    return program
 
 
 def save(program: Program, path: Path, genotype: str) -> None:
@@ -77,25 +117,41 @@ def save(program: Program, path: Path, genotype: str) -> None:
 
 
 def check(network: nn.Module, program: Program, example: Sequence[Tensor]) -> float:
-    """The greatest difference of outputs between a network and its program, at the example's size and, where the
-    program takes any, another. Raises `ExportError` above the tolerance."""
+    """The greatest difference of outputs between a network and its program, at the example's size and at others that
+    the program takes. Raises `ExportError` above the tolerance, and where the program fails."""
     module = program.exported.module()
-    found = max(difference(network, module, inputs) for inputs in probes(program, example))
+    found = max(_compared(network, module, inputs, "the program") for inputs in probes(program, example))
     if not found <= TOLERANCE:
         raise ExportError(f"the program's outputs differ from the network's by {found:g}, more than {TOLERANCE:g}")
     return found
 
 
 def probes(program: Program, example: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-    """Random inputs of the example's size, and of another that a program takes."""
-    found = [_random(example)]
-    if program.any_sides:
-        found.append(_random([_varied(tensor) for tensor in example]))
-    return found if program.any_batch else [tuple(tensor[:1] for tensor in inputs) for inputs in found]
+    """Random inputs of the example's size, and of others that a program takes: one item and three, larger sides."""
+    batches = (_batch_size(example), 1, 3) if program.batch is None else (program.batch,) * 3
+    sides = (None, program.multiple, program.multiple and 2 * program.multiple)
+    cases = dict.fromkeys(zip(batches, sides, strict=True))
+    return [_sized(example, batch, multiple, torch.rand_like) for batch, multiple in cases]
 
 
-def _random(example: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(torch.rand_like(tensor) if tensor.is_floating_point() else tensor for tensor in example)
+def _freedoms(network: nn.Module, example: Sequence[Tensor]) -> Iterator[Freedom]:
+    """The sizes that the network takes, freest first; those of the example alone come last."""
+    sides = [side for tensor in example if _is_picture(tensor) for side in tensor.shape[-2:]]
+    fitting = [multiple for multiple in MULTIPLES if sides and not any(side % multiple for side in sides)]
+    taken = [multiple for multiple in fitting if _takes(network, _sized(example, None, multiple))]
+    for multiple in (*taken, None):
+        if any(map(_has_batch, example)) and _takes(network, _sized(example, 2, multiple)):
+            yield True, multiple
+        yield False, multiple
+
+
+def _compared(a: Callable[..., Any], b: Callable[..., Any], inputs: Sequence[Tensor], what: str) -> float:
+    """The greatest difference of outputs; raises `ExportError` where what was exported fails on the inputs."""
+    try:
+        return difference(a, b, inputs)
+    except Exception as error:
+        shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in inputs)
+        raise ExportError(f"{what} fails on inputs of {shapes}: {' '.join(str(error).split())[:300]}") from error
 
 
 class Flat(nn.Module):
@@ -126,6 +182,14 @@ def _lay_out(exported: ExportedProgram, network: nn.Module) -> None:
             exported.state_dict[key].data = parameter.detach().clone(memory_format=torch.preserve_format)
 
 
+def _agrees(a: Callable[..., Any], b: Callable[..., Any], inputs: Sequence[Tensor]) -> bool:
+    """Whether two networks compute the same on inputs, and neither fails."""
+    try:
+        return difference(a, b, inputs) <= TOLERANCE
+    except Exception:  # noqa: BLE001 - whatever a guard of the program raises
+        return False
+
+
 def _takes(network: Callable[..., Any], inputs: Sequence[Tensor]) -> bool:
     """Whether a network works on inputs of these sizes."""
     try:
@@ -136,25 +200,53 @@ def _takes(network: Callable[..., Any], inputs: Sequence[Tensor]) -> bool:
     return True
 
 
-def _varied(tensor: Tensor) -> Tensor:
-    """Two items or more, of odd and different height and width: no dimension may be taken for a constant or another."""
-    if tensor.dim() < 4:
-        return tensor
-    height, width = tensor.shape[-2] + 3, tensor.shape[-1] + 11
-    return tensor.new_zeros(max(2, len(tensor)), *tensor.shape[1:-2], height, width)
+def _has_batch(tensor: Tensor) -> bool:
+    return tensor.dim() >= 2
 
 
-def _shape(tensor: Tensor, batch: bool, dynamic: bool) -> dict[int, Any]:
+def _batch_size(example: Sequence[Tensor]) -> int:
+    return next((len(tensor) for tensor in example if _has_batch(tensor)), 1)
+
+
+def _is_picture(tensor: Tensor) -> bool:
+    return tensor.dim() >= 4
+
+
+def _sized(
+    example: Sequence[Tensor],
+    batch: int | None,
+    multiple: int | None,
+    fill: Callable[[Tensor], Tensor] = torch.zeros_like,
+) -> tuple[Tensor, ...]:
+    """Inputs like the example with another batch size, and larger sides; None keeps those of the example.
+
+    Height and width become different, and odd multiples where those of the example are even ones: no dimension may be
+    taken for a constant or another. Numbers that are not floating-point stay, or are zero if their shape changes.
+    """
+    found = []
+    for tensor in example:
+        shape = list(tensor.shape)
+        if _has_batch(tensor) and batch is not None:
+            shape[0] = batch
+        if _is_picture(tensor) and multiple is not None:
+            shape[-2:] = shape[-2] + 3 * multiple, shape[-1] + 11 * multiple
+        whole = tensor.is_floating_point() or shape != list(tensor.shape)
+        resized = tensor.new_zeros(shape) if whole else tensor
+        found.append(fill(resized) if tensor.is_floating_point() else resized)
+    return tuple(found)
+
+
+def _free(tensor: Tensor, batch: bool, multiple: int | None) -> dict[int, Any]:
     """The dimensions that may have any size."""
     last = tensor.dim() - 1
-    free = [*([0] if batch else []), last - 1, last] if dynamic and last >= 3 else []
-    return dict.fromkeys(free, Dim.DYNAMIC)
+    batched = [0] if batch and _has_batch(tensor) else []
+    sides = [last - 1, last] if multiple is not None and _is_picture(tensor) else []
+    return dict.fromkeys([*batched, *sides], Dim.DYNAMIC)
 
 
-def _traced(flat: Flat, inputs: tuple[Tensor, ...], shapes: list[dict[int, Any]]) -> ExportedProgram:
-    # Without this, sizes that happen to be whole multiples of a network's steps, or not, would be required ever after.
-    oblivious = symbolic.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]  # made at run time
-    with oblivious, warnings.catch_warnings(), _entered(flat.network) as entered:
+def _traced(flat: Flat, inputs: tuple[Tensor, ...], shapes: list[dict[int, Any]], oblivious: bool) -> ExportedProgram:
+    patched = symbolic.patch(backed_size_oblivious=oblivious)  # type: ignore[attr-defined]  # made at run time
+    with patched, warnings.catch_warnings(), _entered(flat.network) as entered:
         warnings.simplefilter("ignore")
         try:
             with torch.no_grad():

@@ -59,7 +59,7 @@ def test_source(nas: Nas, run: Path) -> None:
 
 
 def test_a_program(nas: Nas, run: Path, tmp_path: Path) -> None:
-    result = nas("export", run, "--format", "pt2", "--out", tmp_path / "deep" / "toy.pt2")
+    result = nas("export", run, "--out", tmp_path / "deep" / "toy.pt2")  # the suffix picks the format
     expected = f"{tmp_path}/deep/toy.pt2: any batch size, any height and width; greatest difference of outputs "
     assert result.out.startswith(expected), result
     x = torch.randn(2, 2, 7, 4)
@@ -86,6 +86,9 @@ def test_weights(nas: Nas, run: Path) -> None:
 def test_mistakes(refused: Refused, run: Path, searched: Path, tmp_path: Path) -> None:
     assert "no retrained network" in refused("export", searched)
     assert "ends in .pt2" in refused("export", run, "--format", "pt2", "--out", tmp_path / "net.py")
+    assert "ends in .onnx" in refused("export", run, "--format", "onnx", "--out", tmp_path / "net.pt2")
+    message = refused("export", run, "--out", tmp_path / "net.onx")
+    assert ".py (source), .pt2 (pt2), .onnx (onnx), .safetensors (safetensors); got '.onx'" in message
     assert "Python could not import a module called 'my-net'" in refused("export", run, "--out", tmp_path / "my-net.py")
     assert "onnx" in refused("export", run, "--format", "tflite")
     assert not list(tmp_path.glob("*.p*"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,22 +73,125 @@ def test_any_batch_height_and_width() -> None:
         assert torch.equal(found["mean"], expected.mean)
 
 
-def test_a_network_of_one_size_keeps_it() -> None:
-    network = Fixed().eval()
-    example = (torch.zeros(1, 3, 6, 6),)
-    made = program.export(network, example)
-    assert made.sizes == "batches of 1, the height and width of the example alone"
+class Halving(nn.Module):
+    """Halves its pictures twice and adds what it saw on the way, as a UNet does: sides are multiples of 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.ModuleList([nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(4, 3, 2, 2), nn.ConvTranspose2d(4, 4, 2, 2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = self.down[0](x)
+        return x + self.up[0](half + self.up[1](self.down[1](half).relu()))
+
+
+class Parity(nn.Module):
+    """Takes any sides, in another way if they are odd: traced as such it would take odd ones alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] % 2 or x.shape[-2] % 2:
+            return 2 * x
+        return 3 * nn.functional.pixel_shuffle(nn.functional.pixel_unshuffle(x, 2), 2)
+
+
+class Attending(nn.Module):
+    """Asks for the batch size in a way that does not bind it: attention takes another path for one item."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return scale * self.attention(x, x, x, need_weights=False)[0]
+
+
+class Conditioned(nn.Module):
+    """A picture and a vector for each item of the batch; `steps` are whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(4, 3)
+
+    def forward(self, picture: Tensor, steps: Tensor) -> Tensor:
+        return picture * self.embed(steps).sum(1)[..., None, None]
+
+
+SIZES: list[tuple[Callable[[], nn.Module], list[tuple[int, ...]], str, list[list[tuple[int, ...]]]]] = [
+    (lambda: nn.Linear(4, 3), [(1, 4)], "any batch size", [[(1, 4)], [(5, 4)]]),
+    (lambda: nn.Conv1d(3, 4, 3), [(1, 3, 9)], "any batch size", [[(1, 3, 9)], [(2, 3, 9)]]),
+    (Attending, [(1, 5, 8), (1,)], "any batch size", [[(1, 5, 8), (1,)], [(3, 5, 8), (1,)]]),
+    (
+        Fixed,
+        [(1, 3, 6, 6)],
+        "any batch size, the height and width of the example alone",
+        [[(1, 3, 6, 6)], [(3, 3, 6, 6)]],
+    ),
+    (Single, [(1, 3, 8, 8)], "batches of 1, any height and width", [[(1, 3, 4, 9)]]),
+    (Single, [(1, 3)], "batches of 1", [[(1, 3)]]),
+    (
+        Halving,
+        [(1, 3, 16, 8)],
+        "any batch size, heights and widths in multiples of 4",
+        [[(1, 3, 4, 12)], [(3, 3, 8, 40)]],
+    ),
+    (Parity, [(1, 3, 8, 8)], "any batch size, heights and widths in multiples of 2", [[(1, 3, 6, 4)], [(2, 3, 4, 10)]]),
+    (
+        lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten(), nn.Linear(12, 2)),
+        [(1, 3, 8, 8)],
+        "any batch size, any height and width",
+        [[(1, 3, 9, 5)], [(3, 3, 4, 30)]],
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "example", "sizes", "others"), SIZES)
+def test_sizes_that_a_network_takes(
+    make: Callable[[], nn.Module],
+    example: list[tuple[int, ...]],
+    sizes: str,
+    others: list[list[tuple[int, ...]]],
+) -> None:
+    network = make().eval()
+    inputs = [torch.zeros(shape) for shape in example]
+    made = program.export(network, inputs)
+    assert made.sizes == sizes
     assert made.outputs == []
-    assert program.check(network, made, example) == 0
+    assert program.check(network, made, inputs) < 1e-6
+    for shapes in others:
+        x = [torch.rand(shape) for shape in shapes]
+        torch.testing.assert_close(made.exported.module()(*x), network(*x))
 
 
-def test_a_network_that_asks_for_its_batch_size_gets_batches_of_one() -> None:
-    network = Single()
-    made = program.export(network, EXAMPLE)
-    assert made.sizes == "batches of 1, any height and width"
-    assert program.check(network, made, EXAMPLE) == 0
-    x = torch.rand(1, 3, 4, 9)
-    assert torch.equal(made.exported.module()(x), 2 * x)
+def test_whole_numbers_have_a_batch_too() -> None:
+    network = Conditioned().eval()
+    made = program.export(network, (torch.zeros(1, 3, 8, 8), torch.ones(1, 2, dtype=torch.long)))
+    assert made.sizes == "any batch size, any height and width"
+    x, steps = torch.rand(2, 3, 5, 6), torch.tensor([[1, 2], [0, 3]])
+    torch.testing.assert_close(made.exported.module()(x, steps), network(x, steps))
+
+
+def test_fewer_sizes_are_tried_where_a_program_is_not_accepted() -> None:
+    seen = []
+
+    def accept(made: program.Program) -> None:
+        seen.append(made.sizes)
+        if made.multiple is not None:
+            raise ExportError("sides must be those of the example")
+
+    assert (
+        program.export(Parity(), EXAMPLE, accept).sizes == "any batch size, the height and width of the example alone"
+    )
+    assert len(seen) > 3
+
+    def never(made: program.Program) -> None:
+        seen.append(made.sizes)
+        raise ExportError(f"no {made.sizes}")
+
+    seen.clear()
+    with pytest.raises(ExportError, match="no batches of 1, the height and width of the example alone"):
+        program.export(Parity(), EXAMPLE, never)
+    assert len(seen) == 2, "what is impossible with the sizes of the example is not tried with others"
 
 
 def test_what_differs_is_refused() -> None:
