@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +33,7 @@ from nas.genotype import NONE, Choice, Genotype
 from nas.graph.flow import Box, Flow, Part, Title, Wire, in_series, joined, listed
 from nas.graph.scope import SOURCES, Scope, alone, children_of, decides, inputs_of, title_of
 from nas.graph.trace import Port, Value, calls_to, mapped, merged, values
-from nas.mixed import ChosenDepth, Decided, Node
+from nas.mixed import ChosenDepth, Decided, Node, candidates_of
 from nas.space import Description
 
 if TYPE_CHECKING:
@@ -107,9 +107,13 @@ class _Walk:
 
     def part(self, module: nn.Module, micro: bool = False) -> Part:
         """What a module looks like, called with the inputs that its `forward` asks for."""
-        states = [int(source) for source, _ in module.named_children()] if isinstance(module, Node) else []
-        arguments = [Value() for _ in range(max(states, default=-1) + 1)] or [Value() for _ in inputs_of(module)]
-        return self._seen(module, ([arguments] if isinstance(module, Node) else arguments), {}, micro)[0]
+        if isinstance(module, Node):
+            count = max(map(int, candidates_of(module)), default=0) + 1
+            return self._seen(module, [[Value() for _ in range(count)]], {}, micro)[0]
+        inputs = inputs_of(module)
+        positional = [Value() for by_name in inputs.values() if not by_name]
+        named = {name: Value() for name, by_name in inputs.items() if by_name}
+        return self._seen(module, positional, named, micro)[0]
 
     def called(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         """What a call of a module returns while the one around it is traced."""
@@ -210,20 +214,18 @@ class _Walk:
         decision, chosen = self.decisions[module.label], self.choice(module.label)
         kind = decision.kind if decision.kind != "operation" else "operation" if micro else "decision"
         box = Box(kind, module.label, module.label, chosen, listed(decision.candidates))
-        branches = dict(module.named_children())
+        branches = candidates_of(module)
         if not isinstance(module, Node) and not any(map(decides, branches.values())):
             return box, (args, kwargs), Value(("output", None))
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if isinstance(module, Node):
-                (states,) = args
-                return merged(*(edge(states[int(source)]) for source, edge in branches.items()))
-            if not isinstance(module, ChosenDepth):
-                return merged(*(branch(*args, **kwargs) for branch in branches.values()))
-            (x,) = args
-            for block in branches.values():
-                x = block(x)
-            return x
+        def run(*args: Any, **keywords: Any) -> Any:
+            outputs = []
+            for name, branch in branches.items():
+                self.scopes[-1].calling = name
+                given = (args[0][int(name)],) if isinstance(module, Node) else args
+                outputs.append(branch(*given, **keywords))
+                args = (outputs[-1], *args[1:]) if isinstance(module, ChosenDepth) else args
+            return args[0] if isinstance(module, ChosenDepth) else merged(*outputs)
 
         part, returned = self._traced(module, args, kwargs, run, replace(box, kind="group"))
         return part, (args, kwargs), returned
@@ -237,7 +239,7 @@ class _Walk:
         for number, node in enumerate(cell.nodes, cell.inputs):
             state = str(number)
             parts[state] = Box("state", state)
-            for source, edge in node.named_children():
+            for source, edge in candidates_of(node).items() if isinstance(node, Node) else ():
                 if isinstance(edge, Decided) and self.choice(edge.label) != NONE:
                     name = f"{state}<-{source}"
                     parts[name] = self.part(edge, micro=True)
@@ -256,7 +258,7 @@ class _Walk:
             return
         self._add(panel, "", Box("group", title))
         inside = self._row(module) if isinstance(module, Chain) else self.part(module)
-        self.open(f"{panel}/", panel, inside, ["input"])
+        self.open(f"{panel}/", panel, inside, inputs_of(module))
 
     def _row(self, chain: Chain) -> Flow:
         row = in_series({str(i): self.part(step, micro=True) for i, step in enumerate(chain, 1)})
@@ -272,7 +274,7 @@ class _Walk:
         edges = [
             (source, str(number), self._edge(edge))
             for number, node in nodes.items()
-            for source, edge in node.named_children()
+            for source, edge in candidates_of(node).items()
             if isinstance(edge, Decided)
         ]
         caption = self._caption(nodes.values(), {box.candidates for *_, box in edges})
@@ -290,7 +292,7 @@ class _Walk:
             self._link(f"{panel}/{state}", f"{panel}/<output>")
 
     def _edge(self, edge: Decided) -> Box:
-        for name, child in edge.named_children():
+        for name, child in candidates_of(edge).items():
             if decides(child):
                 title = child.label if isinstance(child, Cell | Chain) else f"{edge.label}: {name}"
                 self.panels.setdefault(title, child)
@@ -307,7 +309,7 @@ class _Walk:
         each = f"each edge one of {candidates.pop()}" if len(candidates) == 1 else "each edge one of several"
         return f"{each}; each node keeps {keep} of its in-edges" if pruned else each
 
-    def open(self, path: str, group: str, part: Part, sources: Sequence[str]) -> None:
+    def open(self, path: str, group: str, part: Part, sources: Collection[str]) -> None:
         """Add a part between input nodes and an output node of its own."""
         inputs = [f"{path}<input>"] if len(sources) == 1 else [f"{path}<input {name}>" for name in sources]
         for node, source in zip(inputs, sources, strict=True):

@@ -12,7 +12,7 @@ from torch import nn
 from nas.cell import Cell
 from nas.graph.flow import Box, Flow, Part, Title, Wire
 from nas.graph.trace import Port, Value, mapped, values
-from nas.mixed import ChosenDepth, Decided, Node
+from nas.mixed import ChosenDepth, Decided, Node, candidates_of
 
 SOURCES = ("input", "frames")
 """Names that `wiring` has for what a module receives."""
@@ -28,10 +28,12 @@ class Scope:
         self.titles: dict[str, Title] = {}
         self.wires: list[Wire] = []
         self.calls: Counter[str] = Counter()
+        self.calling = ""
+        """The name of the candidate that is about to be called: several may share one module."""
 
     def add(self, child: nn.Module, part: Part, inputs: Any = (), result: Any = None) -> Any:
         """Add the part that a child is; returns what the child returns, as values of this scope."""
-        path = self.paths.get(child, type(child).__name__)
+        path, self.calling = self.calling or self.paths.get(child, type(child).__name__), ""
         self.calls[path] += 1
         key = path if self.calls[path] == 1 else f"{path}#{self.calls[path]}"
         self.parts[key], self.titles[key] = part, self.title(path, child, part)
@@ -41,7 +43,7 @@ class Scope:
 
     def title(self, path: str, child: nn.Module, part: Part) -> Title:
         if isinstance(self.module, Decided):
-            alternatives = isinstance(self.module, Node) or len([*self.module.children()]) > 1
+            alternatives = isinstance(self.module, Node) or len(candidates_of(self.module)) > 1
             return Title(path, path) if alternatives and not isinstance(self.module, ChosenDepth) else Title()
         bare = isinstance(part, Flow) and isinstance(child, nn.Sequential) and not path.rpartition(".")[2].isdigit()
         return Title() if bare else title_of(path, child, part)
@@ -66,7 +68,7 @@ def alone(flow: Flow, inputs: int, scope: Scope) -> tuple[Part, Mapping[Port, Po
 
     Comes with the output of the part that each output of the flow is.
     """
-    into = {source: port for source, (_, port) in flow.wires if source[0] == "input"}
+    into = {source: port for source, (name, port) in flow.wires if source[0] == "input" and name != "output"}
     onto = {target: source for source, target in flow.wires if target[0] == "output" and source[0] != "input"}
     if len(flow.parts) != 1 or len(into) + len(onto) != len(flow.wires):
         return flow, {}
@@ -80,25 +82,26 @@ def alone(flow: Flow, inputs: int, scope: Scope) -> tuple[Part, Mapping[Port, Po
     return (part, {left: ("output", port) for left, (_, port) in onto.items()}) if same and onto else (flow, {})
 
 
-def inputs_of(module: nn.Module) -> list[str]:
-    """The names of what a module must be called with."""
+def inputs_of(module: nn.Module) -> dict[str, bool]:
+    """The names of what a module must be called with, and whether only by name."""
+    single = {"input": False}
     if isinstance(module, Cell):
-        return [f"input {number}" for number in range(module.inputs)] if module.inputs > 1 else ["input"]
+        return {f"input {number}": False for number in range(module.inputs)} if module.inputs > 1 else single
     wiring: Any = getattr(module, "wiring", None)
     if wiring is not None:
         named = [source for source, _ in wiring if source.partition(".")[0] in SOURCES]
         if not any("." in source for source in named):
-            return named[:1] or ["input"]
+            return dict.fromkeys(named[:1], False) or single
     if isinstance(module, Decided) and not isinstance(module, Node):
-        inner = next(iter(module.children()), None)
-        return ["input"] if inner is None or isinstance(module, ChosenDepth) else inputs_of(inner)
+        inner = next(iter(candidates_of(module).values()), None)
+        return single if inner is None else inputs_of(inner)
     parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]
-    names = [
-        each.name
+    found = {
+        each.name: each.kind == each.KEYWORD_ONLY
         for each in parameters
-        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) and each.default is each.empty
-    ]
-    return names if len(names) > 1 else ["input"]
+        if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD) and each.default is each.empty
+    }
+    return found if len(found) > 1 or any(found.values()) else single
 
 
 def children_of(module: nn.Module) -> dict[str, nn.Module]:

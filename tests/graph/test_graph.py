@@ -434,6 +434,19 @@ def test_what_was_not_chosen_is_not_shown() -> None:
     assert drawn.graph["operations"] == "conv_3x3, conv_5x5, none, row, skip"  # of the space, not of the genotype
 
 
+def test_candidates_that_share_a_module() -> None:
+    shared = nn.ReLU()
+
+    def build(choose: Chooser, /) -> nn.Module:
+        inner = {"a": lambda: shared, "b": lambda: shared, "c": lambda: choose("inner", TWO)}
+        edges = {0: lambda: shared, 1: lambda: shared}
+        return nn.Sequential(choose("outer", inner), choose.inputs("node", edges))
+
+    drawn = graph(described(build))
+    inside = {group: [n["label"] for _, n in drawn.nodes(data=True) if n["group"] == group] for group in ("0", "1")}
+    assert inside == {"0": ["a", "b", "inner"], "1": ["0", "1"]}
+
+
 def test_widths_and_depths() -> None:
     def build(choose: Chooser, /) -> nn.Module:
         blocks = choose.depth("deep", (1, 3), lambda i: choose(f"block/{i}", TWO))

@@ -340,13 +340,24 @@ def depths(choose: Chooser, /) -> nn.Module:
     """Depths with decisions in their blocks, with equal ones, and with none; a width."""
     width = choose.width("width", (2, 6))
     return nn.Sequential(
-        choose.depth("deep", (1, 2, 4), lambda i: Block(choose(f"block/{i}", OPERATIONS))),
+        choose.depth("deep", (0, 1, 2, 4), lambda i: Block(choose(f"block/{i}", OPERATIONS))),
         nn.Linear(4, width.channels),
         width,
         nn.Linear(width.channels, 4),
         choose.depth("equal", (1, 3), lambda i: nn.Sequential(choose("same", OPERATIONS), nn.Tanh())),
-        choose.depth("plain", (1, 2), lambda i: linear()),
+        choose.depth("plain", (0, 2), lambda i: linear()),
     )
+
+
+class Gate(nn.Module):
+    """A decision about one input, gated by another."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor, *, gate: Tensor) -> Tensor:
+        return self.body(x) * gate
 
 
 @search_space("reach-two")
@@ -360,11 +371,12 @@ def two_inputs(choose: Chooser, /) -> nn.Module:
             self.first = Cell(choose, "first", OPERATIONS, nodes=2)
             self.second = Cell(choose, "second", OPERATIONS, nodes=1, keep=1)
             self.shared = choose("shared", OPERATIONS)
+            self.gates = choose.depth("gates", (0, 1, 2), lambda i: Gate(choose(f"gate/{i}", OPERATIONS)))
             self.head = choose("head", {"linear": linear, "skip": nn.Identity})
 
         def forward(self, left: Tensor, right: Tensor) -> dict[str, Any]:
             states = self.first(self.encode(left), right)[:, :4]
-            mixed = self.second(right, states)
+            mixed = self.gates(self.second(right, states), gate=left)
             return {"a": self.head(mixed), "b": (self.shared(left), self.shared(mixed * right))}
 
     return Network()
