@@ -150,6 +150,10 @@ def flat(item: Any) -> Iterator[Tensor]:
 # --- which drawn node is which call ---
 
 
+Copies = list[tuple[tuple[int, ...], Place]]
+"""What a drawn node stands for: which of several copies, and the call."""
+
+
 class Visit(NamedTuple):
     node: str
     repeats: tuple[int, ...]
@@ -179,12 +183,12 @@ def visits(drawn: Graph, group: str = "", repeats: tuple[int, ...] = (), opened:
                 yield Visit(name, here, ("module", node["label"]), "")
 
 
-def places(drawn: Graph, order: list[Place]) -> dict[str, list[tuple[tuple[int, ...], Place]]]:
+def places(drawn: Graph, order: list[Place]) -> dict[str, Copies]:
     """The calls that each drawn node stands for; every call must be drawn."""
     waiting: dict[Key, deque[Place]] = defaultdict(deque)
     for key, number in order:
         waiting[key].append((key, number))
-    found: dict[str, list[tuple[tuple[int, ...], Place]]] = defaultdict(list)
+    found: dict[str, Copies] = defaultdict(list)
     cell: dict[Key, int] = defaultdict(lambda: -1)
     for visit in visits(drawn):
         if visit.part == "cell":
@@ -206,7 +210,7 @@ def places(drawn: Graph, order: list[Place]) -> dict[str, list[tuple[tuple[int, 
     return found
 
 
-def inside_panels(drawn: Graph, labels: set[str]) -> dict[str, list[tuple[tuple[int, ...], Place]]]:
+def inside_panels(drawn: Graph, labels: set[str]) -> dict[str, Copies]:
     """The nodes of the cells that are shown beside the network, as parts of the first cell of their label."""
     found = {}
     for name, node in drawn.nodes(data=True):
@@ -252,13 +256,21 @@ def check(description: Description, genotype: Genotype, cells: Cells, *inputs: T
             around = common(drawn, source, target)
             if target == source or copies == others or (cells == "beside" and not around):
                 continue
-            truth = any(
-                place in reached.get(start, ())
-                for repeats, start in copies
-                for more, place in others
-                if repeats[: len(around)] == more[: len(around)]
-            )
+
+            def reaches(starts: Copies, ends: Copies) -> bool:
+                return any(
+                    place in reached.get(start, ())
+                    for repeats, start in starts
+                    for more, place in ends
+                    if repeats[: len(around)] == more[: len(around)]  # noqa: B023
+                )
+
+            truth = reaches(copies, others)
             assert (target in below) == truth, f"{source} to {target}: drawn {target in below}"
+            # a box that stands for several in a row: what feeds one feeds the first, what one feeds the last does
+            last, first = drawn.nodes[source]["multiplicity"] - 1, 0
+            assert truth == reaches([copy for copy in copies if copy[0][-1] == last], others), f"{source} to {target}"
+            assert truth == reaches(copies, [copy for copy in others if copy[0][-1] == first]), f"{source} to {target}"
 
 
 def common(drawn: Graph, a: str, b: str) -> list[str]:
