@@ -51,7 +51,14 @@ def retrain(
     if hasattr(task, "check"):
         of_split(task.check, scored)()
     network = (build_network(config, genotype) if initial is None else initial).to(config.torch_device())
-    channels_last(network)
+    with channels_last(network):
+        _train(config, genotype, run, on_step, network, task)
+    return network
+
+
+def _train(
+    config: Config, genotype: Genotype, run: Run, on_step: OnStep | None, network: nn.Module, task: Task
+) -> None:
     precision = config.retrain.precision
     stages = {
         name: Multilevel(network, {name: stage.level}, task.losses, task.batch, stage.steps, precision=precision)
@@ -102,7 +109,6 @@ def retrain(
                     raise KeyboardInterrupt
             done += stage.steps
     checkpoint.save_weights(run.path / WEIGHTS, network.state_dict())
-    return network
 
 
 def build_network(config: Config, genotype: Genotype) -> nn.Module:
@@ -123,20 +129,19 @@ def load_network(run: str | Path) -> nn.Module:
     genotype = Genotype.load(Path(run) / GENOTYPE)
     network = find_space(genotype.space).derived(genotype)
     checkpoint.load_into(network, checkpoint.load_weights(path), path)
-    channels_last(network)
     return network.eval()
 
 
 def evaluate(network: nn.Module, task: Task, split: str = TEST) -> dict[str, float]:
     """The task's metrics of a network on a split, in eval mode and without gradients."""
-    with in_mode(network, "eval"), torch.no_grad():
+    with channels_last(network), in_mode(network, "eval"), torch.no_grad():
         return of_split(task.evaluate, split)(network)
 
 
 def previews(network: nn.Module, task: Task) -> list[Preview]:
     """What the task shows of a network, in eval mode and without gradients; nothing where it offers none."""
     offered: Callable[[nn.Module], Iterable[Preview]] = getattr(task, "previews", lambda network: ())
-    with in_mode(network, "eval"), torch.no_grad():
+    with channels_last(network), in_mode(network, "eval"), torch.no_grad():
         return list(offered(network))
 
 

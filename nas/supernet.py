@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, Self, get_args
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, get_args
 
 import msgspec
 import torch
@@ -17,7 +17,7 @@ from nas.errors import ConfigError, SpaceError, UnknownNameError
 from nas.genotype import Choice, Decision, Genotype, Provenance
 from nas.mixed import Node, Sampled
 from nas.planner import plan
-from nas.planner.layout import channels_last, is_last
+from nas.planner.layout import channels_last, given_back
 from nas.planner.memory import checkpointed
 from nas.probing import in_mode
 from nas.relaxation import relaxation
@@ -40,7 +40,7 @@ class Supernet(nn.Module):
             mixing weights. One that samples wants to be told each step of the search (see `on_progress`).
         seed: initial operation weights are a function of (seed, label, candidate) alone.
         evaluation: `planned` computes cells several times faster than `plain`, one call of every candidate on every
-            edge, with the same results up to rounding; images and weights then lie channels last.
+            edge, with the same results up to rounding; images then lie channels last inside.
         memory: with `checkpoint` the inside of cells, and of mixed operations outside of cells, is not kept for the
             gradient but computed again: the same results in less memory and more time.
         options: options of the space; raises `ConfigError` for one that it does not have.
@@ -90,21 +90,16 @@ class Supernet(nn.Module):
         self._fixed: dict[str, Tensor | Sampled] | None = None
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
-        if self.evaluation == "planned":
-            inputs = tuple(map(_laid_out, inputs))
-            keywords = {name: _laid_out(value) for name, value in keywords.items()}
         self._warn_if_stuck()
         self._weights = self._drawn()
         try:
-            return self.network(*inputs, **keywords)
+            with self._layout():
+                return given_back(self.network(*inputs, **keywords))
         finally:
             self._weights = None
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch has no types here
-        if self.evaluation == "planned":
-            channels_last(self.network)  # the device may be another one
-        return self
+    def _layout(self) -> AbstractContextManager[Any]:
+        return channels_last(self) if self.evaluation == "planned" else nullcontext()
 
     def mixing_weights(self) -> dict[str, Tensor]:
         """The mixing weights of every decision that has arch parameters: shape `(candidates,)`, in [0, 1], by label.
@@ -159,7 +154,8 @@ class Supernet(nn.Module):
         def held() -> Iterator[None]:
             outer, self._weights = self._weights, weights
             try:
-                yield
+                with self._layout():
+                    yield
             finally:
                 self._weights = outer
 
@@ -200,7 +196,7 @@ class Supernet(nn.Module):
         return Genotype(space=self.space.name, options=self.options, choices=choices, provenance=record)
 
     def derived(self, genotype: Genotype, *, seed: int = 0) -> nn.Module:
-        """The derived network of `genotype`, with this supernet's operation weights, dtype, device, layout and mode.
+        """The derived network of `genotype`, with this supernet's operation weights, dtype, device and mode.
 
         Raises `ConfigError` where the genotype was made with other options of the space, naming them, and `SpaceError`
         where it does not fit the space.
@@ -210,8 +206,6 @@ class Supernet(nn.Module):
         like = next(self.network.parameters(), None)
         if like is not None:
             network.to(like)
-        if self.evaluation == "planned":
-            channels_last(network)
         mine, theirs = self.network.state_dict(), network.state_dict()
         if lacking := theirs.keys() - mine.keys():
             raise SpaceError(
@@ -268,11 +262,6 @@ def _relaxation(chosen: str | Mapping[str, Any] | nn.Module) -> nn.Module:
 def _require_known(what: str, value: object, known: Any) -> None:
     if value not in get_args(known):
         raise UnknownNameError(what, value, get_args(known))
-
-
-def _laid_out(value: Any) -> Any:
-    last = isinstance(value, Tensor) and is_last(value)
-    return value.contiguous(memory_format=torch.channels_last) if last else value
 
 
 def _leading(tensor: Tensor, like: Tensor) -> Tensor:

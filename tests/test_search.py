@@ -602,12 +602,6 @@ def test_convolutions_of_any_dimension() -> None:
     assert supernet(torch.zeros(1, 1, 4, 4, 4)).shape == (1, 1, 4, 4, 4)
 
 
-def test_two_dimensional_weights_lie_channels_last() -> None:
-    stem = build_supernet(toy.config()).get_parameter("network.stem.weight")
-    assert stem.is_contiguous(memory_format=torch.channels_last)
-    assert not stem.is_contiguous()
-
-
 @search_space("toy-narrow")
 def narrow(choose: Chooser, /) -> nn.Module:
     """A convolution whose narrow forms cannot inherit its weights: its norm has groups of channels."""

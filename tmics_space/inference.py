@@ -13,8 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def folded(network: nn.Module) -> nn.Module:
     """A copy of `network`, in eval mode, whose batch norms are part of the convolutions in front of them.
 
-    So are 1x1 convolutions. It computes the same to rounding, and its weights are laid out channels last. Only pairs
-    within an `nn.Sequential` are folded. A network without one, or in training mode, is returned as it is.
+    So are 1x1 convolutions. It computes the same to rounding. Only pairs within an `nn.Sequential` are folded. A
+    network without one, or in training mode, is returned as it is.
     """
     if network.training or not any(_pairs(module) for module in network.modules()):
         return network
@@ -25,9 +25,6 @@ def folded(network: nn.Module) -> nn.Module:
             first, second = layers[index], layers[index + 1]
             layers[index] = _joined(first, second) if _is_pointwise(second) else fuse_conv_bn_eval(first, second)
             layers[index + 1] = nn.Identity()
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
 
 

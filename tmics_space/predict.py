@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nas.allocator import memory_kept
 from nas.errors import ConfigError
 from nas.footprint import footprint
+from nas.planner.layout import channels_last
 from tmics_space.data.frames import iterate_frames
 from tmics_space.data.video import Span
 from tmics_space.data.windows import window_indices
@@ -163,13 +164,13 @@ def _derained(
         height, width = frame.shape[1:]
         beyond = (0, max(SMALLEST - width, 0), 0, max(SMALLEST - height, 0))
         pixels = F.pad(frame.to(like) / 255, beyond, mode="replicate")
-        with narrow:
+        with narrow, channels_last(network):
             return Seen(pixels, describe(pixels[None, None]) if describe is not None else [])
 
     with memory_kept():
         for shot in _shots(clip, cuts):
             for size, window in _windows(shot, frames, see):
-                with narrow:
+                with narrow, channels_last(network):
                     derained = _derain_window(network, window, size, tile)
                 yield derained
 

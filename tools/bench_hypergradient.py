@@ -26,6 +26,7 @@ from nas.check import Check
 from nas.footprint import footprint
 from nas.levels import SGD, Adam, Level
 from nas.multilevel import Multilevel
+from nas.planner.layout import channels_last
 from nas.space import find_space
 from nas.supernet import Supernet
 from search_spaces.darts import darts
@@ -58,10 +59,11 @@ def darts_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multi
         labels = torch.randint(10, (arguments.batch,), generator=generator)
         noise = torch.randn(arguments.batch, 3, 32, 32, generator=generator)
         patterns = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(99))
-        return (patterns[labels] + noise).contiguous(memory_format=torch.channels_last), labels
+        return patterns[labels] + noise, labels
 
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(network(batch[0].to(dtype_of(network))), batch[1])
+        with channels_last(network):
+            return nn.functional.cross_entropy(network(batch[0].to(dtype_of(network))), batch[1])
 
     lower = Level(
         parameters=("network.*",),
@@ -104,9 +106,6 @@ def engine(
     arguments: argparse.Namespace,
     method: dict[str, Any],
 ) -> Multilevel:
-    for parameter in supernet.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     if arguments.double:
         supernet.double()
     upper = Level(

@@ -29,7 +29,7 @@ from nas.cost import measure
 from nas.genotype import Genotype
 from nas.levels import Adam, Level
 from nas.multilevel import Multilevel
-from nas.retrain import channels_last
+from nas.planner.layout import channels_last
 from nas.space import find_space
 from nas.supernet import Supernet
 from tmics_space import frequency
@@ -80,14 +80,12 @@ def search_step(crop: int, response: str, kind: str = "fast") -> Callable[[], ob
     }
     if kind == PLAIN:
         return functools.partial(PlainLevels(plain(supernet), levels, task.losses, task.batch, 1000).step, 0)
-    if kind == "fast":
-        channels_last(supernet)
     model = supernet if kind == "fast" else plain(supernet)
     return functools.partial(Multilevel(model, levels, task.losses, task.batch, 1000).step, 0)
 
 
 def derived(name: str, channels: int) -> nn.Module:
-    """The network of a published genotype at some width, in eval mode, laid out as a loaded one is.
+    """The network of a published genotype at some width, in eval mode.
 
     Its last layers start at torch's own scale, for a change that is not near zero.
     """
@@ -96,7 +94,6 @@ def derived(name: str, channels: int) -> nn.Module:
     torch.manual_seed(0)
     for route in ("dna", "cna"):
         network.get_submodule(route).head[-1].reset_parameters()
-    channels_last(network)
     return network
 
 
@@ -107,7 +104,13 @@ def published(name: str, channels: int) -> Genotype:
 
 def passes(network: nn.Module, size: int) -> Callable[[], object]:
     window = torch.rand(1, 5, 3, size, size)
-    return torch.no_grad()(lambda: network(window))
+
+    @torch.no_grad()
+    def run() -> None:
+        with channels_last(network):
+            network(window)
+
+    return run
 
 
 def split(function: Callable[..., Tensor], channels: int, size: int, *, gradient: bool) -> Callable[[], object]:

@@ -116,7 +116,11 @@ def cost(network: nn.Module, task: Task) -> float:
 
 def train(network: nn.Module, task: Task, seconds: float) -> int:
     """Train for so many seconds of processor time, the loading of the clips included; returns the number of steps."""
-    channels_last(network)
+    with channels_last(network):
+        return train_for(network, task, seconds)
+
+
+def train_for(network: nn.Module, task: Task, seconds: float) -> int:
     optimizer = torch.optim.Adam(network.parameters(), lr=LR)
     started, step, spent = time.process_time(), 0, 0.0
     while spent < seconds:

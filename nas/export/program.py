@@ -100,7 +100,6 @@ def _accepted(
         raise ExportError("the program is bound to several items in a batch")
     with torch.no_grad():
         names = list(getattr(network(*inputs), "_fields", ()))
-    _lay_out(exported, network)
     batch = None if any_batch else _batch_size(example)
     program = Program(exported, names, batch, multiple, any(map(_is_picture, example)))
     accept(program)
@@ -172,14 +171,6 @@ def _contiguous(network: nn.Module) -> nn.Module:
     for parameter in plain.parameters():
         parameter.data = parameter.data.contiguous()
     return plain
-
-
-def _lay_out(exported: ExportedProgram, network: nn.Module) -> None:
-    """Give a program the network's own weights, whose order in memory makes it fast on the CPU."""
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        key = f"network.{name}"
-        if key in exported.state_dict:
-            exported.state_dict[key].data = parameter.detach().clone(memory_format=torch.preserve_format)
 
 
 def _agrees(a: Callable[..., Any], b: Callable[..., Any], inputs: Sequence[Tensor]) -> bool:

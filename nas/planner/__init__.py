@@ -5,13 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from nas.cell import Cell
-from nas.planner.layout import channels_last
 from nas.planner.planned import Planned
 
 
 def plan(network: nn.Module) -> None:
-    """Have the network's cells evaluated by plan, and its convolutions' weights lie channels last."""
-    channels_last(network)
+    """Have the network's cells evaluated by plan."""
     for module in network.modules():
         if isinstance(module, Cell):
             module.evaluation = Planned(module)

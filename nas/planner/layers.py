@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.planner.depthwise import depthwise
+from nas.planner.layout import channels_last, conv2d, is_last, taken
 from nas.planner.norm import batch_norm
-from nas.planner.structure import Chain, branches, is_channelwise, uses_batch
+from nas.planner.structure import CHANNELWISE, Chain, branches, is_channelwise, uses_batch
 from nas.primitives import Parallel
 from nas.probing import buffers_move
 
@@ -47,7 +48,7 @@ def run_chains(chains: Sequence[Chain], x: Wide, scale: Scale | None = None) -> 
     for layers in (*before, last):
         factor = scale if layers is last else None
         if narrow is not None and is_channelwise(layers[0]) and layers is not last:
-            narrow = Wide(layers[0](narrow.x))
+            narrow = Wide(as_it_is(layers[0], narrow.x))
             continue
         if narrow is None:
             wide = _run(layers, wide, factor)
@@ -60,6 +61,14 @@ def run_chains(chains: Sequence[Chain], x: Wide, scale: Scale | None = None) -> 
             wide = _run(layers, narrow.copies(count), factor)
         narrow = None
     return wide
+
+
+def as_it_is(module: nn.Module, x: Tensor) -> Tensor:
+    """What a module returns, called as it is."""
+    if type(module) in CHANNELWISE or not is_last(x):
+        return cast(Tensor, module(x))
+    with channels_last():
+        return cast(Tensor, module(x))
 
 
 def shared_norm(norms: Sequence[nn.BatchNorm2d], x: Tensor) -> Tensor:
@@ -89,7 +98,7 @@ def _run(layers: Sequence[nn.Module], x: Tensor, scale: Scale | None) -> Tensor:
         parts = zip(layers, x.chunk(len(layers), 1), strict=True)
         x = torch.cat([_parallel([layer], Wide(part)) for layer, part in parts], 1)
     else:
-        x = layers[0](x)
+        x = as_it_is(layers[0], x)
     return x if scale is None else _scaled(x, len(layers), scale)
 
 
@@ -99,34 +108,35 @@ def _convolve(layers: Sequence[Any], x: Tensor, times: int, scale: Scale | None)
     weight = _joined([layer.weight for layer in layers])
     bias = None if first.bias is None else _joined([layer.bias for layer in layers])
     if scale is not None:  # the output is linear in both
-        factor = scale(first.out_channels)
+        factor = scale(len(first.weight))
         weight = weight * factor.view(-1, 1, 1, 1)
         bias = None if bias is None else bias * factor
     if _is_depthwise(first) and x.is_cpu and not torch.is_autocast_enabled("cpu"):
         x = _depthwise(first, x, weight)
         return x if bias is None else x + bias.view(-1, 1, 1)
-    return F.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, times * first.groups)
+    return conv2d(x, weight, bias, first.stride, first.padding, first.dilation, times * first.groups)
 
 
 def _is_depthwise(layer: nn.Conv2d) -> bool:
     """Whether `_depthwise` can do what the layer does."""
-    if isinstance(layer.padding, str) or not layer.groups == layer.in_channels == layer.out_channels > 1:
+    channels, inner, *kernel = layer.weight.shape
+    if isinstance(layer.padding, str) or not (layer.groups == channels > inner == 1):
         return False
-    geometry = zip(layer.stride, layer.padding, layer.dilation, layer.kernel_size, strict=True)
+    geometry = zip(layer.stride, layer.padding, layer.dilation, kernel, strict=True)
     return all(p % s == d % s == 0 and p <= d * (k - 1) for s, p, d, k in geometry)
 
 
 def _depthwise(layer: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
     (s, t), (p, q), (d, e) = layer.stride, cast(tuple[int, int], layer.padding), layer.dilation
     if (s, t) != (1, 1):  # a kernel dilated by the stride meets every s-th row and t-th column alone
-        x = x[:, :, ::s, ::t]
+        x = taken(x, s, t)
     return depthwise(x, weight, (p // s, q // t), (d // s, e // t))
 
 
 def _normalize(norms: Sequence[nn.BatchNorm2d], x: Tensor, scale: Scale | None) -> Tensor:
     first, channels = norms[0], norms[0].num_features
     weight = bias = mean = var = None
-    if first.affine:
+    if first.weight is not None:
         weight, bias = _joined([norm.weight for norm in norms]), _joined([norm.bias for norm in norms])
     if scale is not None:
         factor = scale(channels)
@@ -167,7 +177,7 @@ def _joined(tensors: list[Tensor]) -> Tensor:
 
 def _moves(norm: nn.BatchNorm2d) -> bool:
     """Whether a pass moves the buffers of a norm."""
-    return norm.training and norm.running_mean is not None and buffers_move()
+    return norm.training and norm.track_running_stats and norm.running_mean is not None and buffers_move()
 
 
 def _buffer(buffer: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nas.errors import SpaceError
 from nas.inplace import Unchanged, countable
 from nas.mixed import MixedOperation, candidates_of
-from nas.planner.layers import Wide, run_chains, shared_norm
+from nas.planner.layers import Wide, as_it_is, run_chains, shared_norm
 from nas.planner.layout import is_last
 from nas.planner.structure import Chain, chain, is_shared, is_zero, key
 
@@ -85,8 +85,7 @@ class Branch:
             return x
         if isinstance(self.layers[0], nn.BatchNorm2d):
             return shared_norm(self.layers, x)  # type: ignore[arg-type]  # equal keys are of equal types
-        out: Tensor = self.layers[0](x)
-        return out
+        return as_it_is(self.layers[0], x)
 
 
 class SourcePlan:
@@ -134,7 +133,7 @@ class SourcePlan:
                 totals[edge].add(out)
         for i, j in self.alone:
             candidate = list(candidates_of(self.edges[i]).values())[j]
-            totals[i].add(weights[i][j] * candidate(x))
+            totals[i].add(weights[i][j] * as_it_is(candidate, x))
 
     def _walk(
         self,

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
+from nas.planner.layout import channels_last
 from nas.task import TEST, task
 from search_spaces.classification.augment import Augmentation
 from search_spaces.classification.cifar import CIFAR10, CIFAR100
@@ -201,7 +202,8 @@ class Classification:
         """The scores (batch, classes) of images (batch, channels, height, width) uint8, wherever the network is."""
         images = self.normalize(pixels)
         like = next(network.parameters(), images)
-        return self._scores(network, images.to(like.device))[0].cpu()
+        with channels_last(network):
+            return self._scores(network, images.to(like.device))[0].cpu()
 
     def _scores(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of a network, the main one first."""

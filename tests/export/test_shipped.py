@@ -17,7 +17,6 @@ from nas.derive import choose_randomly
 from nas.export import SUFFIXES, Format, export
 from nas.export.compare import greatest_difference
 from nas.genotype import Genotype, shipped
-from nas.retrain import channels_last
 from nas.space import find_space
 
 TMICS = {"channels": 4, "dna_cells": 1, "cna_cells": 1, "flow": {"name": "pyramid", "width": 4, "levels": 2}}
@@ -43,9 +42,8 @@ def genotype_of(name: str) -> Genotype:
 
 
 def network_of(genotype: Genotype) -> nn.Module:
-    """In eval mode and laid out as after a retraining, with statistics of its inputs; no weight is zero."""
+    """In eval mode, with statistics of its inputs; no weight is zero."""
     network = find_space(genotype.space).derived(genotype, seed=3)
-    channels_last(network)
     generator = torch.Generator().manual_seed(4)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():

@@ -14,7 +14,6 @@ from PIL import Image
 
 from nas.export import export
 from nas.genotype import Genotype
-from nas.retrain import channels_last
 from nas.space import find_space
 from tmics_space.data import moving_texture, write_frames
 from tmics_space.predict import derain_file
@@ -34,7 +33,6 @@ def test_ten_lines_derain_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     options = {**genotype.options, "channels": 4, "dna_cells": 1, "cna_cells": 1}
     genotype = msgspec.structs.replace(genotype, options=options)
     network = find_space("tmics").derived(genotype).eval()
-    channels_last(network)
     for parameter in network.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     export(network, genotype, (torch.zeros(1, 5, 3, 20, 24),), Path("derainer.py"))

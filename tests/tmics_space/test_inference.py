@@ -36,11 +36,6 @@ def test_a_folded_network_computes_the_same_without_norms() -> None:
         assert torch.equal(value, before[name])
 
 
-def test_weights_are_laid_out_channels_last() -> None:
-    weights = [p for p in folded(network()).parameters() if p.dim() == 4]
-    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
-
-
 def test_what_cannot_be_folded_stays() -> None:
     depthwise = nn.Conv2d(4, 4, 3, groups=4)
     others = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), depthwise, nn.ReLU(), nn.BatchNorm2d(4)).eval()

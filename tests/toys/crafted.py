@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from nas import Cell, Chain, Chooser, Genotype, operation, search_space
 from nas.derive import choose_randomly
 from nas.errors import ConfigError
-from nas.retrain import channels_last
 
 SLOPE = 0.1
 """Of the leaky branch."""
@@ -167,9 +166,8 @@ def crafted(choose: Chooser, /, *, nodes: int = 2) -> nn.Module:
 
 
 def derived(seed: int) -> nn.Module:
-    """The network of a random genotype, as a retraining leaves it."""
+    """The network of a random genotype."""
     description = crafted.describe()
     choices = choose_randomly(description.decisions, torch.Generator().manual_seed(seed))
     network = crafted.derived(Genotype(space="crafted", options=description.options, choices=choices), seed=seed)
-    channels_last(network)
     return network.eval()

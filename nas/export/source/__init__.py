@@ -32,9 +32,6 @@ def load(weights: str | Path = WEIGHTS) -> {network}:
             tensors[name] = values.view(entry["shape"])
     network = build()
 {constants}    network.load_state_dict(tensors)
-    for parameter in network.parameters():
-        if parameter.dim() == 4:  # convolutions are faster on the CPU with channels last
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network.eval()
 '''
 _CONSTANTS = """\
