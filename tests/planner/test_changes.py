@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, func, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
 from torch.nn.utils import parametrize, prune
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 
 from nas.cell import Cell
 from nas.choose import Chooser
@@ -248,25 +252,146 @@ CHANGES: dict[str, Callable[[Supernet], object]] = {
 }
 
 
-@pytest.mark.parametrize("affine", [False, True])
-@pytest.mark.parametrize("name", CHANGES)
+NORMS = ("eps", "momentum", "untracked", "without affine", "with affine", "flag of affine", "shared statistics")
+
+
+@pytest.mark.parametrize(("name", "affine"), [*((name, True) for name in CHANGES), *((name, False) for name in NORMS)])
 def test_changes_after_planning(name: str, affine: bool) -> None:
-    found, before = [], []
+    found = []
     for supernet in supernets(affine):
-        before.append(results(copy.deepcopy(supernet)))
         CHANGES[name](supernet)
         found.append(results(supernet))
-    assert_equal(*before)
     assert_equal(*found)
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", ["dilation", "momentum", "shared norms", "forward of an edge"])
 def test_changes_of_a_copy(name: str) -> None:
-    found, originals = [], []
+    """They concern the copy alone, whose plans are its own."""
+    found = []
     for supernet in supernets(True):
         other = copy.deepcopy(supernet)
         CHANGES[name](other)
-        found.append(results(other))
-        originals.append(results(supernet))
+        found.append([*results(other), *results(supernet)])
     assert_equal(*found)
-    assert_equal(*originals)
+
+
+def test_sampled_candidates_see_changes_too() -> None:
+    found = []
+    for supernet in supernets(True, relaxation="gumbel"):
+        each(nn.Conv2d, dilated, every=1)(supernet)
+        each(nn.BatchNorm2d, setting("eps", 0.1), every=1)(supernet)
+        each(nn.Sequential, replaced_forward)(supernet)
+        for step in range(6):
+            supernet.on_progress(step, 6)
+            found.append(results(supernet))
+    for plain, planned in zip(found[:6], found[6:], strict=True):
+        assert_equal(plain, planned)
+
+
+def test_a_replaced_forward_of_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = supernets(True)
+    monkeypatch.setattr(nn.LeakyReLU, "forward", lambda self, x: x.sin())
+    assert_equal(*map(results, pair))
+
+
+def test_what_was_changed_back_is_planned_again() -> None:
+    _, planned = supernets(True)
+    expected = results(planned)
+    norm = layers(planned, nn.BatchNorm2d)[0]
+    plans = []
+    for momentum in (norm.momentum, None, norm.momentum):
+        norm.momentum = momentum
+        planned(image())
+        *_, plan = cast(Any, planned.network).evaluation._plans.values()
+        plans.append(sum(len(source.alone) for source in plan.sources))
+    assert plans[0] == plans[2] < plans[1]
+    assert len(expected) == len(results(planned))
+
+
+def test_an_unchanged_cell_keeps_its_plans() -> None:
+    """Also one whose modules of unknown classes change their settings at every step."""
+
+    def space(choose: Chooser, /) -> nn.Module:
+        return Cell(
+            choose, "c", {"conv": lambda: nn.Conv2d(C, C, 1), "drop": lambda: nn.Dropout(0.1)}, inputs=1, nodes=2
+        )
+
+    supernet = Supernet(SearchSpace("s", space))
+    surveys = set()
+    for step in range(4):
+        for dropout in layers(supernet, nn.Dropout):
+            dropout.p = step / 10
+        supernet.train(step % 2 == 0)(image().float())
+        surveys.add(id(cast(Any, supernet.network).evaluation._survey))
+    assert len(surveys) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing:UserWarning")  # for a module without such an input
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"])
+def test_hooks_of_all_modules_hear_every_call(kind: str) -> None:
+    heard: dict[Supernet, list[str]] = {}
+    for supernet in supernets(True):
+        names = {module: name for name, module in supernet.named_modules()}
+        calls = heard.setdefault(supernet, [])
+
+        def hear(module: nn.Module, *_: Any, names: Any = names, calls: Any = calls) -> None:
+            calls.append(names.get(module, "another"))
+
+        with getattr(nn.modules.module, f"register_module_{kind}")(hear):
+            supernet(image().requires_grad_()).sum().backward()
+    plain, planned = heard.values()
+    assert len(plain) > 50
+    assert sorted(plain) == sorted(planned)
+
+
+def test_statistics_of_data_are_taken_anew() -> None:
+    """Of stochastic weight averaging, whose norms take a cumulative average."""
+    found = []
+    for supernet in supernets(True):
+        torch.optim.swa_utils.update_bn([image() + i for i in range(3)], supernet)
+        found.append([*map(torch.clone, supernet.buffers()), *results(supernet)])
+    assert_equal(*found)
+
+
+def loss_of(supernet: Supernet) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """As a function of arch parameters and an image, in eval mode: torch maps no training mode of a tracked norm."""
+    supernet.eval()
+    buffers = dict(supernet.named_buffers())
+    return lambda arch, x: functional_call(supernet, {**arch, **buffers}, (x,)).square().mean()
+
+
+def arch(supernet: Supernet) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in supernet.named_parameters() if name.startswith("arch.")}
+
+
+TRANSFORMS: dict[str, Callable[[Supernet], Any]] = {
+    "grad": lambda s: func.grad(loss_of(s))(arch(s), image()),
+    "vmap": lambda s: func.vmap(loss_of(s), (None, 0))(arch(s), torch.stack([image(), image() + 1])),
+    "vmap of a gradient": lambda s: func.vmap(func.grad(loss_of(s), 1), (None, 0))(
+        arch(s), torch.stack([image(), image() + 1])
+    ),
+    "jacrev": lambda s: func.jacrev(loss_of(s))(arch(s), image()),
+    "jacfwd": lambda s: func.jacfwd(loss_of(s))(arch(s), image()),
+    "hessian": lambda s: func.hessian(loss_of(s))(arch(s), image()),
+    "jvp": lambda s: func.jvp(lambda x: loss_of(s)(arch(s), x), (image(),), (image(),)),
+    "forward mode": lambda s: dual(lambda x: loss_of(s)(arch(s), x)),
+    "checkpoint": lambda s: torch.autograd.grad(
+        checkpoint(s.train(), image(), use_reentrant=False).square().sum(), list(s.parameters()), allow_unused=True
+    ),
+    "hessian vector product": lambda s: torch.autograd.functional.hvp(
+        lambda x: loss_of(s)(arch(s), x), image(), image()
+    ),
+}
+
+
+def dual(function: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    with forward_ad.dual_level():
+        return tuple(forward_ad.unpack_dual(function(forward_ad.make_dual(image(), image()))))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own, for `jvp`
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms(name: str) -> None:
+    plain, planned = (tree_leaves(TRANSFORMS[name](supernet)) for supernet in supernets(True))
+    assert any(isinstance(leaf, Tensor) and leaf.abs().max() > 0 for leaf in plain)
+    assert_equal(*([leaf for leaf in leaves if leaf is not None] for leaves in (plain, planned)))
