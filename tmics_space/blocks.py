@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
@@ -130,8 +129,7 @@ class SpatialGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         extremes = torch.stack((x.amax(1), x.sum(1) / x.shape[1]), 1)  # the gradient of a sum costs nothing
-        weight = self.conv.weight.contiguous()  # two channels laid out channels last are slow
-        return torch.sigmoid(F.conv2d(extremes, weight, padding=self.conv.padding))
+        return torch.sigmoid(self.conv(extremes))
 
 
 class ChannelGate(nn.Module):

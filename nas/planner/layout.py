@@ -19,6 +19,9 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 
 from nas.planner.function import call
 
+FEW = 2
+"""Images of so many channels or fewer are convolved as they lie: channels last is slow there."""
+
 
 def is_last(x: Tensor) -> bool:
     """Whether the channels of a tensor are to lie last."""
@@ -65,7 +68,7 @@ def conv2d(
         p, q = (0, 0) if padding == "valid" else _pair(padding)
         x = taken(F.pad(x, (q, q, p, p)) if p or q else x, s, t)
         stride, padding = 1, 0
-    if is_last(x) and x.stride(1) != 1:
+    if is_last(x) and x.shape[1] > FEW and x.stride(1) != 1:
         x = laid_out(x)
     return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
 

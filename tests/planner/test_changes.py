@@ -87,7 +87,8 @@ def supernets(affine: bool, **arguments: Any) -> tuple[Supernet, Supernet]:
         for value in supernet.state_dict().values():
             if value.is_floating_point():
                 value.add_(torch.rand(value.shape, generator=generator, dtype=torch.double) / 2)
-        for training in (True, False, True):
+        for step, training in enumerate((True, False, True)):
+            supernet.on_progress(step, 3)
             supernet.train(training)(image())
         pair.append(supernet)
     return pair[0], pair[1]

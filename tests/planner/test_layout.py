@@ -124,6 +124,7 @@ def test_convolutions_of_a_context_compute_channels_last() -> None:
         with by_hand():
             assert F.conv2d(x, weight).is_contiguous()
         assert lies_last(F.conv2d(x, weight))
+        assert F.conv2d(x[:, :2], weight[:, :2]).is_contiguous(), "of few channels"
     assert F.conv2d(x, weight).is_contiguous()
     with channels_last(nn.Conv2d(3, 4, 1, device="meta")):
         assert F.conv2d(x, weight).is_contiguous()
