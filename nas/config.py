@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from nas.errors import ConfigError, InvalidFileError, UnknownNameError
-from nas.files import convert, dump_yaml, parse_yaml, read_text
+from nas.files import convert, dump_yaml, listed, parse_yaml, read_text
 from nas.genotype import Genotype
 from nas.levels import Level, Precision
 from nas.plugins import those_that_work
@@ -197,7 +197,9 @@ def shipped_configs() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for _, space in those_that_work(spaces(), find_space):
         folder = Path(inspect.getfile(space.function)).parent / "configs"
-        found.update({path.stem: path for path in sorted(folder.glob("*.yaml"))})
+        found.update(
+            {path.stem: path for path in (listed(folder) if folder.is_dir() else ()) if path.suffix == ".yaml"}
+        )
     return found
 
 

@@ -105,8 +105,8 @@ def read_text(path: str | Path) -> str:
         raise InvalidFileError(f"{path}: not a text file: {error.reason} at byte {error.start}") from error
 
 
-CLUTTER = ("thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx")
-"""What desktops leave in folders, beside hidden files, in lower case."""
+CLUTTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", ".ds_store")
+"""What desktops leave in folders, in lower case."""
 
 
 def listed(folder: str | Path) -> list[Path]:

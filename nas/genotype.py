@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from nas.errors import InvalidFileError, UnknownNameError
-from nas.files import convert, dump_yaml, parse_yaml, read_text, write_text
+from nas.files import convert, dump_yaml, listed, parse_yaml, read_text, write_text
 
 SCHEMA = 1
 
@@ -211,7 +211,7 @@ def shipped() -> dict[str, Path]:
     """The genotype files that come with the package, by name."""
     inside = Path(str(resources.files("nas"))) / "genotypes"
     folder = inside if inside.is_dir() else inside.parent.parent / "genotypes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in listed(folder) if path.suffix == ".yaml"}
 
 
 def json_schema() -> dict[str, Any]:

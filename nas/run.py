@@ -23,7 +23,7 @@ import torch
 
 from nas import checkpoint
 from nas.errors import ConfigError, InvalidFileError
-from nas.files import convert, dump_yaml, parse_yaml, read_text, write_text, writing
+from nas.files import CLUTTER, convert, dump_yaml, parse_yaml, read_text, write_text, writing
 from nas.genotype import Genotype
 from nas.planner import native
 
@@ -367,7 +367,7 @@ def _remove_temporary(path: Path) -> None:
 def _require_empty(path: Path) -> None:
     """Refuse a folder that holds anything, besides what a `create` that was killed leaves behind."""
     try:
-        found = set(os.listdir(path))
+        found = {name for name in os.listdir(path) if name.lower() not in CLUTTER}
     except FileNotFoundError:
         return
     except OSError as error:

@@ -203,6 +203,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_shipped_configurations_are_found_by_name(shipped: Path) -> None:
+    (shipped / "._small.yaml").write_bytes(b"resource fork")
     assert shipped_configs() == {"large": shipped / "large.yaml", "small": shipped / "small.yaml"}
     assert load_config("small", ["seed=3"]).seed == 3
 

@@ -71,6 +71,14 @@ def test_a_folder_that_is_not_empty_stays_untouched(tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+def test_what_a_desktop_leaves_in_a_folder_is_nothing(tmp_path: Path) -> None:
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (tmp_path / name).touch()
+    with Run.create(tmp_path, CONFIG, seed=0):
+        pass
+    assert (tmp_path / "config.yaml").is_file()
+
+
 def test_a_finished_run_is_not_begun_again(tmp_path: Path) -> None:
     with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
         run.record("train", step=1)
