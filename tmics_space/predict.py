@@ -23,7 +23,7 @@ from nas.planner.layout import channels_last
 from tmics_space.data.frames import iterate_frames
 from tmics_space.data.video import Span
 from tmics_space.data.windows import window_indices
-from tmics_space.data.writer import write_frames
+from tmics_space.data.writer import require_room, write_frames
 from tmics_space.flow import Described
 from tmics_space.inference import folded
 
@@ -103,6 +103,7 @@ def derain_file(
     end or a sink that cannot be written, `ConfigError` for a sink that cannot hold it; no sink is left behind then.
     """
     stream = iterate_frames(source)
+    require_room(sink, stream.frame_count)
     frames = int(getattr(network, "frames", 5))
     weights: list[float] = []
     spans: deque[Span | None] = deque()

@@ -333,6 +333,8 @@ def test_a_sink_that_exists_or_cannot_be_written(tmp_path: Path) -> None:
             derain_file(network, source, sink)
     with pytest.raises(ConfigError, match=r"cannot write '\.gif'"):
         derain_file(network, source, tmp_path / "out.gif")
+    with pytest.raises(ConfigError, match=r"out\.png: is one image, but there are more frames"):
+        derain_file(network, source, tmp_path / "out.png")
     assert network.seen == []  # told before any work
     assert sorted(source.iterdir()) == kept
     assert (tmp_path / "file").read_text() == "mine"

@@ -89,6 +89,12 @@ def write_frames(target: str | Path, frame_rate: float = FRAME_RATE, like: Film 
         raise
 
 
+def require_room(target: str | Path, frames: int) -> None:
+    """Raise `ConfigError` if a target has no room for so many frames, because it is an image."""
+    if frames > 1 and Path(target).suffix.lower() in PICTURES:
+        raise ConfigError(f"{target}: is one image, but there are more frames; write to a folder or a video file")
+
+
 def _prepare(path: Path, *, file: bool) -> Path:
     with _writing(path):
         if path.is_file() or (path.is_dir() and (file or any(path.iterdir()))):
@@ -109,8 +115,7 @@ def _save_in(folder: Path) -> Save:
 
 def _save_as(part: Path, path: Path) -> Save:
     def save(frame: Tensor, stem: str, span: Span | None) -> None:
-        if part.stat().st_size:
-            raise ConfigError(f"{path}: is one image, but there are more frames; write to a folder or a video file")
+        require_room(path, 2 if part.stat().st_size else 1)
         _image(frame).save(part, **PICTURES[path.suffix.lower()])
 
     return save
