@@ -27,7 +27,7 @@ def film(
     options: dict[str, str] | None = None,
 ) -> Path:
     """Write frames (height, width, 3) that are shown at `times`, each until the next, in units of `time_base` seconds;
-    the last one as long as the one before it. `sound` is the codec of a tone that lasts as long."""
+    the last one as long as the one before it. `sound` is the codec of a tone from the first to the last."""
     lengths = [after - before for before, after in zip(times, [*times[1:], 2 * times[-1] - times[-2]], strict=True)]
     with av.open(str(path), "w", options=options or {}) as container:
         video = container.add_stream(codec, rate=25)
@@ -37,7 +37,7 @@ def film(
         audio = container.add_stream(sound, rate=RATE) if sound else None
         if audio is not None:
             audio.layout = "mono"
-        played = 0
+        played = round(times[0] * time_base * RATE)
         for pixels, time, length in zip(frames, times, lengths, strict=True):
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24").reformat(format=video.pix_fmt)
             frame.pts, frame.time_base, frame.duration = time, time_base, length

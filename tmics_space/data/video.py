@@ -69,6 +69,8 @@ class Film(NamedTuple):
     """how wide a pixel is for its height"""
     late: Fraction
     """when the third frame from the end begins, in seconds: what is decoded must come as far"""
+    begin: Fraction
+    """when its clock begins if that is after 0, in seconds: a broadcast goes on with that of the hour"""
     clocked: bool
     """whether its frames carry the times at which they are shown; those of AVI files have an order alone"""
 
@@ -87,6 +89,7 @@ def probe_video(path: Path) -> Film:
         _, height, width = _tensor(first).shape
         aspect, rate = stream.sample_aspect_ratio or Fraction(1), stream.average_rate or Fraction(25)
         clock, clocked = stream.time_base or 1 / rate, _clocked(container)
+        begin = Fraction(max(container.start_time or 0, 0), 10**6)
     starts = _starts(path)
     count = len(starts)
     mean = (starts[-1] - starts[0]) / max(count - 1, 1)
@@ -101,6 +104,7 @@ def probe_video(path: Path) -> Film:
         time_base=clock,
         aspect=1 / aspect if first.rotation % 180 else aspect,
         late=starts[max(count - 3, 0)],
+        begin=begin,
         clocked=clocked,
     )
 
@@ -143,19 +147,18 @@ def encode_video(
     codec = "ffv1" if lossless else "libx264" if "libx264" in av.codecs_available else "mpeg4"
     options = {"libx264": {"crf": "16"}, "mpeg4": {"qscale": "2", "flags": "+qscale"}, "ffv1": {}}[codec]
     clock = None if like is None else max(like.time_base, _FINEST[codec])
+    begin = Fraction(0) if like is None else like.begin
     rate = Fraction(frame_rate).limit_denominator(10_000)
     if avi and like is not None:  # it shows frames at multiples of one time
         clock = None if like.steady else max(like.step, _SHORTEST)
         rate = 1 / clock if clock is not None else rate
     if avi or (like is not None and not like.steady):
-        options = options | {
-            "bf": "0"
-        }  # frames in the order in which they are shown, by which alone such ends are right
+        options |= {"bf": "0"}  # no frame waits for a later one: AVI has no other order, and last times would be off
     with av.open(str(path), mode="w") as container, ExitStack() as stack:
         stream: VideoStream = container.add_stream(codec, rate, options)
         sound = None
         if like is not None:
-            sound = _Sound(stack.enter_context(av.open(str(like.path))), container)
+            sound = _Sound(stack.enter_context(av.open(str(like.path))), container, like.begin)
         count = last = 0
 
         def write(frame: Tensor, stem: str, span: Span | None = None) -> None:
@@ -176,9 +179,10 @@ def encode_video(
             pixels = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
             picture = av.VideoFrame.from_ndarray(pixels, "rgb24")
             picture = picture.reformat(format=stream.pix_fmt, interpolation=_ACCURATE)
-            start, length = span or (count / rate, 1 / rate)
+            start, length = span or (begin + count / rate, 1 / rate)
             if clock is not None:
-                last = max(round(start / clock), last + 1) if count else round(start / clock)  # no two at one time
+                time = round(start / clock) - round(begin / clock)
+                last = max(time, last + 1) if count else time  # no two at one time
                 picture.time_base, picture.pts, picture.duration = clock, last, round(length / clock)
             count += 1
             container.mux(stream.encode(picture))
@@ -193,10 +197,10 @@ def encode_video(
 
 
 class _Sound:
-    """The sound of a film on its way into another one, packet by packet."""
+    """The sound of a film on its way into another one, packet by packet, earlier by `begin` seconds."""
 
-    def __init__(self, source: InputContainer, sink: OutputContainer) -> None:
-        self._source, self._sink = source, sink
+    def __init__(self, source: InputContainer, sink: OutputContainer, begin: Fraction) -> None:
+        self._source, self._sink, self._begin = source, sink, begin
         streams = source.streams.audio
         try:
             self._streams = {stream.index: sink.add_stream_from_template(stream) for stream in streams}
@@ -215,12 +219,15 @@ class _Sound:
             raise self._refused() from error
 
     def copy(self, until: Fraction | None = None) -> None:
-        """Copy the packets that begin before a time in seconds, or all that are left."""
+        """Copy the packets that begin before a time of their film in seconds, or all that are left."""
         while (packet := self._waiting or _next(self._packets, f"{self._source.name}: its sound")) is not None:
             self._waiting = packet
             if packet.dts is not None and packet.time_base is not None:  # else it marks the end
                 if until is not None and packet.dts * packet.time_base >= until:
                     return
+                shift = round(self._begin / packet.time_base)
+                packet.dts -= shift
+                packet.pts = None if packet.pts is None else packet.pts - shift
                 packet.stream = self._streams[packet.stream_index]
                 self._sink.mux(packet)
             self._waiting = None
@@ -265,10 +272,9 @@ def _clocked(container: InputContainer) -> bool:
 
 def _cut(path: Path) -> str:
     """Words for a file that is shorter than it says itself."""
-    stated, found = stated_size(path), path.stat().st_size
-    return (
-        "" if stated is None or stated <= found else f": the file is cut, it has {found:,} of at least {stated:,} bytes"
-    )
+    found, stated = path.stat().st_size, stated_size(path)
+    whole = stated is None or stated <= found
+    return "" if whole else f": the file is cut, it has {found:,} of at least {stated:,} bytes"
 
 
 T = TypeVar("T")

@@ -137,6 +137,25 @@ def test_an_avi_file_has_an_order_and_no_times(tmp_path: Path) -> None:
     assert [after - before for before, after in pairwise(starts)] == [Fraction(1, 25)] * 8
 
 
+def test_a_clock_that_begins_late_is_set_back(tmp_path: Path) -> None:
+    """As that of a broadcast."""
+    pixels = moving_texture(len(TIMES), 48, 64).permute(0, 2, 3, 1).numpy()
+    path = filmed.film(tmp_path / "a.ts", [*pixels], [time + 5000 for time in TIMES], sound="aac")
+    stream = iterate_frames(path)
+    expected = [span.start for _, span in stream.timed() if span]
+    assert expected[0] > 4
+    with write_frames(tmp_path / "b.mp4", stream.frame_rate, stream.film) as write:
+        for frame, span in stream.timed():
+            write(frame, span=span)
+    found = [span.start for _, span in iterate_frames(tmp_path / "b.mp4").timed() if span]
+    late = {expected - found for expected, found in zip(expected, found, strict=True)}
+    assert len(late) == 1
+    assert found[0] < 0.1
+    (_, packets, heard), (_, source_packets, source_heard) = map(filmed.heard, (tmp_path / "b.mp4", tmp_path / "a.ts"))
+    assert len(packets) == len(source_packets)
+    assert float(source_heard[0] - heard[0]) == pytest.approx(float(late.pop()), abs=1e-3)
+
+
 def test_pixels_keep_their_shape(tmp_path: Path) -> None:
     clip = moving_texture(2, 32, 48)
     wide = iterate_frames(saved(tmp_path / "a.mp4", clip)).film
