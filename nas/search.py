@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,7 +25,18 @@ from nas.levels import Level
 from nas.multilevel import Moved, Multilevel
 from nas.observe import INDICATORS, VALIDATION, Observer, advice, best_epoch
 from nas.probing import in_mode
-from nas.run import BEST, CONFIG, LAST, Run, config_hash, package_version, read_genotypes, read_records, read_state
+from nas.run import (
+    BEST,
+    CONFIG,
+    LAST,
+    ORIGIN,
+    Run,
+    config_hash,
+    package_version,
+    read_genotypes,
+    read_records,
+    read_state,
+)
 from nas.space import Description, find_space
 from nas.supernet import Supernet
 from nas.task import Task
@@ -51,7 +63,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
     task = config.build_task()
     description = _describe(config)
     cost = costs(description)
-    supernet = build_supernet(config)
+    supernet = build_supernet(replace(config, initial={}) if config.start else config)
     steps = config.search.steps
     levels = build_levels(config, supernet, task)
     observe = _observer(config, task, description, levels)
@@ -77,6 +89,8 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
         if state is None:
             _check(config, description, task)
             supernet.derive(at_most=config.search.at_most)  # raises for limits that cannot be kept
+            if config.start:
+                _start(config, supernet, levels)
             save(0)
         else:
             with checkpoint.restoring(run.path / LAST):
@@ -86,6 +100,8 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
                 checkpoint.set_random_state(state["random"])
             epochs |= {step: genotype for step, genotype in read_genotypes(run.path).items() if step <= start}
         if start == 0:
+            if config.start:
+                run.record(ORIGIN, 0, search=os.path.relpath(config.start, run.path))
             candidates = {label: list(supernet.decisions[label].candidates) for label in supernet.arch}
             run.record("decisions", 0, decisions=candidates)
             _record_weights(run, 0, supernet)
@@ -176,22 +192,47 @@ def inherit_from(run: str | Path, genotype: Genotype) -> nn.Module:
 
 def _derive(supernet: Supernet, config: Config, cost: Cost, epochs: Mapping[int, Genotype], step: int) -> Genotype:
     """The genotype at a step; of those derived at epochs the earlier ones tell which of its decisions are undecided."""
-    provenance = Provenance(package=package_version(), seed=config.seed, config=config_hash(config.dump()))
+    provenance = Provenance(
+        package=package_version(),
+        seed=config.seed,
+        config=config_hash(config.dump()),
+        source=f"a search that started from the last state of {config.start}" if config.start else "",
+    )
     genotype = supernet.derive(provenance, cost.candidates, config.search.at_most)
     return judged(genotype, [earlier for at, earlier in epochs.items() if at < step])
 
 
-def _searched(run: Path) -> tuple[Config, Supernet, int]:
-    """The configuration of a search, and its supernet at the last checkpoint, and the steps done then."""
+def _last(run: Path) -> tuple[Config, dict[str, Any]]:
+    """The configuration and the last state of a search."""
     if not (run / CONFIG).is_file():
         raise InvalidFileError(f"{run}: not the folder of a search (it has no {CONFIG})")
     state = read_state(run)
     if state is None or ("supernet" in state and not state.get("step")):
         raise ConfigError(f"{run}: no checkpoint yet, so nothing to derive from; wait for the first epoch to end")
-    config = load_config(run / CONFIG)
-    supernet = build_supernet(replace(config, initial={}, device="cpu"))  # files and devices may be gone
+    return load_config(run / CONFIG), state
+
+
+def _searched(run: Path) -> tuple[Config, Supernet, int]:
+    """The configuration of a search, and its supernet at the last checkpoint, and the steps done then."""
+    config, state = _last(run)
+    # Files and devices may be gone.
+    supernet = build_supernet(replace(config, initial={}, device="cpu"))
     _load(supernet, state, run)
     return config, supernet, int(state["step"])
+
+
+def _start(config: Config, supernet: Supernet, levels: Multilevel) -> None:
+    """Give a new search the last state of another one."""
+    before, state = _last(Path(config.start))
+    _load(supernet, state, Path(config.start))
+    if _optimizers(before) == _optimizers(config):
+        levels.load_state_dict({**levels.state_dict(), "optimizers": state["levels"]["optimizers"]})
+
+
+def _optimizers(config: Config) -> dict[str, tuple[object, ...]]:
+    """What must be equal for the states of optimizers to fit; learning rates follow the schedules."""
+    levels = config.search.levels.items()
+    return {name: (level.parameters, replace(level.optimizer, lr=0.0)) for name, level in levels}
 
 
 def _load(supernet: Supernet, state: dict[str, Any], run: Path) -> None:

@@ -1,9 +1,9 @@
-"""The DARTS space (Liu, Simonyan and Yang, ICLR 2019): a normal and a reduction cell, stacked as for CIFAR."""
+"""The DARTS space (Liu, Simonyan and Yang, ICLR 2019): a normal and a reduction cell, stacked for CIFAR or ImageNet."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ def darts(
     affine: bool = False,
     auxiliary: bool = False,
     drop_path: Share = 0.0,
+    stem: Literal["cifar", "imagenet"] = "cifar",
     operations: OperationSet = DARTS,
 ) -> nn.Module:
     """Image classification by a stack of normal and reduction cells (DARTS).
@@ -42,11 +43,15 @@ def darts(
     `affine=True` and `operations="darts-evaluation"`, and are trained with `auxiliary=True` (in training mode the
     network returns two tensors, its scores and those of an auxiliary head; batches have two images or more, images 21
     pixels or more a side) and
-    `drop_path=0.2` (the share of its edges, identities apart, that a training image skips).
+    `drop_path=0.2` (the share of its edges, identities apart, that a training image skips). `stem="imagenet"` is for
+    images of 224 pixels: three convolutions of stride 2, of which cells see the second and the third. The published
+    network has `channels=48`, `cells=14`, `classes=1000` and the auxiliary head of ImageNet.
     """
-    before = last = 3 * channels
-    stem = nn.Sequential(nn.Conv2d(in_channels, last, 3, padding=1, bias=False), nn.BatchNorm2d(last))
+    large = stem == "imagenet"
+    before = last = channels if large else 3 * channels
+    stems = imagenet_stems(in_channels, channels) if large else [cifar_stem(in_channels, last)]
     reductions = (cells // 3, 2 * cells // 3)
+    halved = {number + 1 for number in reductions} | ({0} if large else set())
     stages, head = [], None
     for number in range(cells):
         reduction = number in reductions
@@ -57,11 +62,11 @@ def darts(
             return {name: partial(_droppable, make, drop_path) for name, make in made.items()}
 
         cell = Cell(choose, "reduce" if reduction else "normal", candidates, nodes=nodes)
-        stages.append(Stage(cell, before, last, channels, halved=number - 1 in reductions, affine=affine))
+        stages.append(Stage(cell, before, last, channels, halved=number in halved, affine=affine))
         before, last = last, nodes * channels
         if auxiliary and number == reductions[1]:
-            head = auxiliary_head(last, classes)
-    return Network(stem, stages, nn.Linear(last, classes), reductions[1], head)
+            head = auxiliary_head(last, classes, large=large)
+    return Network(stems, stages, nn.Linear(last, classes), reductions[1], head)
 
 
 class Network(nn.Module):
@@ -70,21 +75,28 @@ class Network(nn.Module):
     training_only: ClassVar[tuple[str, ...]] = ("auxiliary",)
 
     def __init__(
-        self, stem: nn.Module, cells: list[Stage], classifier: nn.Module, branch: int, auxiliary: nn.Module | None
+        self,
+        stems: list[nn.Module],
+        cells: list[Stage],
+        classifier: nn.Module,
+        branch: int,
+        auxiliary: nn.Module | None,
     ) -> None:
         super().__init__()
-        self.stem = stem
+        self.stem, self.second = stems[0], stems[1] if len(stems) > 1 else None
         self.cells = nn.ModuleList(cells)
         self.classifier = classifier
         self.auxiliary, self.branch = auxiliary, branch
-        states = ["stem", "stem", *(f"cells.{number}" for number in range(len(cells)))]
+        states = ["stem", "second" if self.second else "stem", *(f"cells.{number}" for number in range(len(cells)))]
         inputs = [(states[i + back], state) for i, state in enumerate(states[2:]) for back in (0, 1)]
+        between = [("stem", "second")] if self.second else []
         heads = [("classifier", states[-1])] + ([("auxiliary", f"cells.{branch}")] if auxiliary else [])
         ends = [wire for head, state in heads for wire in ((state, head), (head, "output"))]
-        self.wiring = (("input", "stem"), *inputs, *ends)
+        self.wiring = (("input", "stem"), *between, *inputs, *ends)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        states = [self.stem(x)] * 2
+        first = self.stem(x)
+        states = [first, first if self.second is None else self.second(first)]
         for cell in self.cells:
             states.append(cell(*states[-2:]))
         scores: Tensor = self.classifier(states[-1].mean((2, 3)))
@@ -109,16 +121,37 @@ class Stage(nn.Module):
         return output
 
 
-def auxiliary_head(channels: int, classes: int) -> nn.Module:
-    """The authors' head for CIFAR, where it sees maps of 8x8; works from 6x6."""
+def cifar_stem(in_channels: int, channels: int) -> nn.Module:
+    """One convolution, which keeps height and width."""
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+
+
+def imagenet_stems(in_channels: int, channels: int) -> list[nn.Module]:
+    """The authors' two stems for ImageNet, one behind the other, to a quarter and to an eighth of height and width."""
+
+    def halve(before: int, after: int) -> list[nn.Module]:
+        return [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after)]
+
+    half = max(channels // 2, 1)
+    return [
+        nn.Sequential(*halve(in_channels, half), nn.ReLU(), *halve(half, channels)),
+        nn.Sequential(nn.ReLU(), *halve(channels, channels)),
+    ]
+
+
+def auxiliary_head(channels: int, classes: int, *, large: bool = False) -> nn.Module:
+    """The authors' head for CIFAR, where it sees maps of 8x8, or for ImageNet, 7x7; works from 6x6.
+
+    That for ImageNet has no norm behind its second convolution, as in the experiments of the paper.
+    """
     return nn.Sequential(
         nn.ReLU(),
-        nn.AvgPool2d(5, stride=3, ceil_mode=True, count_include_pad=False),
+        nn.AvgPool2d(5, stride=2 if large else 3, ceil_mode=True, count_include_pad=False),
         nn.Conv2d(channels, 128, 1, bias=False),
         nn.BatchNorm2d(128),
         nn.ReLU(),
         nn.Conv2d(128, 768, 2, bias=False),
-        nn.BatchNorm2d(768),
+        *([] if large else [nn.BatchNorm2d(768)]),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),

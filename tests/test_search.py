@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import itertools
 import json
 import math
 import os
@@ -321,6 +322,65 @@ def test_a_table_of_latencies_must_fit(tmp_path: Path) -> None:
     overrides = ("search.latency={first: {conv: 3}}", f"{UPPER}.regularizers=[{{name: expected_latency, weight: 1}}]")
     with pytest.raises(ConfigError, match="the table of latencies has nothing for 'first': depthwise, scale;"):
         run_search(tmp_path / "run", toy.config(*overrides))
+
+
+# Several runs
+
+
+def test_a_search_from_another_starts_from_its_last_state_and_its_schedules_from_the_beginning(
+    whole: Path, tmp_path: Path
+) -> None:
+    config = toy.config("search.steps=6", "search.epochs=3", f"start={whole}", f"{UPPER}.warmup=0.5")
+    begun: list[dict[str, Tensor]] = []
+
+    def on_step(step: int, moved: dict[str, Moved], supernet: Supernet) -> None:
+        begun.append(copy.deepcopy(supernet.state_dict()))
+
+    genotype = run_search(tmp_path / "run", config, on_step)
+    for name, value in last(whole)["supernet"].items():
+        assert torch.equal(begun[0][name], value), name
+    moved = [not torch.equal(a["arch.first"], b["arch.first"]) for a, b in itertools.pairwise(begun)]
+    assert moved == [False, False, False, False, True, False], "due every second step after half of its own"
+    records = read_records(tmp_path / "run")
+    assert records[0] == {"step": 0, "kind": "origin", "search": os.path.relpath(whole, tmp_path / "run")}
+    assert genotype.provenance is not None
+    assert genotype.provenance.source == f"a search that started from the last state of {whole}"
+    mixing = next(record for record in records if record["kind"] == "mixing")
+    assert mixing["weights"]["first"] == last(whole)["supernet"]["arch.first"].softmax(0).tolist()
+
+
+def test_optimizers_go_on_where_they_are_the_same(whole: Path, tmp_path: Path) -> None:
+    """As one step of the whole run would, at the same learning rate, batch and random state, or from new momenta."""
+    moments = last(whole)["levels"]["optimizers"]["lower"]["state"][0]["momentum_buffer"]
+    found = {}
+    for name, override in (("same", "search.epochs=1"), ("other", "search.levels.lower.optimizer.momentum=0.8")):
+        still = [f"search.levels.{level}.optimizer.lr=0" for level in ("lower", "middle", "upper")]
+        config = toy.config("search.steps=1", "search.levels.lower.clip=null", f"start={whole}", override, *still)
+        run_search(tmp_path / name, config)
+        found[name] = last(tmp_path / name)["levels"]["optimizers"]["lower"]["state"][0]["momentum_buffer"]
+    torch.testing.assert_close(found["same"] - found["other"], 0.9 * moments)
+
+
+def test_a_search_from_another_is_resumed_without_it(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "origin")
+    config = toy.config("search.steps=6", "search.epochs=3", f"start={tmp_path}/origin")
+    run_search(tmp_path / "whole", config)
+
+    def on_step(step: int, moved: dict[str, Moved], supernet: Supernet) -> None:
+        if step == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_search(tmp_path / "run", config, on_step)
+    shutil.rmtree(tmp_path / "origin")
+    resume(tmp_path / "run", config)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_search_from_what_holds_none(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFileError, match=r"nowhere: not the folder of a search"):
+        run_search(tmp_path / "run", toy.config(f"start={tmp_path}/nowhere"))
+    assert read_records(tmp_path / "run") == []
 
 
 # What goes wrong

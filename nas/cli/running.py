@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -30,35 +32,86 @@ Quiet = Annotated[bool, Parameter(help="Show no progress.")]
 
 @app.command
 def search(
-    config: str, /, *overrides: str, out: Out, resume: Resume = False, quiet: Quiet = False, tensorboard: bool = False
+    config: str | None = None,
+    /,
+    *overrides: str,
+    out: Out,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
+    steps: int | None = None,
+    seeds: str | None = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    tensorboard: bool = False,
 ) -> None:
     """Search for a genotype.
 
     Args:
         config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
         overrides: key.path=value, such as search.steps=500 or search.levels.upper.optimizer.lr=1e-3.
+        start: The folder of a search, in place of a configuration: a new run with that search's configuration starts
+            from its last state. All schedules start from 0.
+        steps: The steps of the search, as search.steps=STEPS.
+        seeds: Search once with each seed, such as 0..4 or 0,3,7: each has a folder in --out, and one report compares
+            them.
         tensorboard: Write each epoch for TensorBoard, into the folder of the run.
     """
     from nas.config import load_config
+    from nas.report.compare import write_comparison
+    from nas.run import CONFIG
+
+    changes = list(overrides)
+    if start is not None:
+        if not (start / CONFIG).is_file():
+            raise ConfigError(f"--from must be the folder of a search, got {start}, which has no {CONFIG}")
+        changes = [f"start={json.dumps(str(start))}", "initial=null", *([] if config is None else [config]), *changes]
+        config = str(start / CONFIG)
+    if config is None:
+        raise ConfigError("nas search needs a configuration, or --from and the folder of a search")
+    if steps is not None:
+        changes.append(f"search.steps={steps}")
+    if seeds is None:
+        _search(load_config(config, changes), out, resume=resume, quiet=quiet, tensorboard=tensorboard)
+        return
+    folders = {seed: out / f"seed-{seed}" for seed in _seeds(seeds)}
+    loaded = {seed: load_config(config, [*changes, f"seed={seed}"]) for seed in folders}
+    for seed, folder in folders.items():
+        begun = resume and (folder / CONFIG).is_file()
+        _search(loaded[seed], folder, resume=begun, quiet=quiet, tensorboard=tensorboard)
+    print(f"comparison: {write_comparison([*folders.values()], out / 'comparison.html').path}")
+
+
+def _search(config: Config, out: Path, *, resume: bool, quiet: bool, tensorboard: bool) -> None:
     from nas.report.live import search_view
     from nas.report.page import write_report
     from nas.report.tensorboard import tensorboard as tensorboard_of
     from nas.search import search as run_search
 
-    loaded = load_config(config, overrides)
-    with _run(out, loaded, resume) as run:
+    with _run(out, config, resume) as run:
         board = tensorboard_of(out) if tensorboard else nullcontext(lambda: None)
-        with search_view(loaded, quiet=quiet) as (on_step, advise), board as update:
+        with search_view(config, quiet=quiet) as (on_step, advise), board as update:
 
             def on_epoch(step: int, advice: list[str]) -> None:
                 advise(step, advice)
                 update()
 
             with interrupts.deferred() as run.stop:
-                genotype = run_search(loaded, run, on_step, on_epoch)
+                genotype = run_search(config, run, on_step, on_epoch)
         _show_choices(genotype)
         print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out).path}")
         print(_undecided(genotype), end="")
+
+
+def _seeds(text: str) -> list[int]:
+    """The seeds in a text such as `0..4` or `0,3,7`; raises `ConfigError`."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:\.\.(\d{1,9}))?\s*", part)
+        if match is None:
+            raise ConfigError(f"--seeds must be numbers from 0, such as 0..4 or 0,3,7, got '{text}'")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if len(set(found)) < 2 or len(set(found)) < len(found):
+        raise ConfigError(f"--seeds must name two different seeds or more, got '{text}'; one is seed=NUMBER")
+    return found
 
 
 @app.command
@@ -111,9 +164,9 @@ def retrain(
     from nas.config import load_config
     from nas.report.live import retrain_view
     from nas.report.page import write_report
-    from nas.report.recorded import ORIGIN
     from nas.retrain import evaluate, previews
     from nas.retrain import retrain as run_retrain
+    from nas.run import ORIGIN
     from nas.search import inherit_from
 
     searched = Path(genotype).is_dir()

@@ -12,10 +12,7 @@ from nas.files import read_text
 from nas.genotype import Genotype
 from nas.observe import INDICATORS
 from nas.report import history
-from nas.run import CONFIG, GENOTYPE, Record, Versions, read_genotypes, read_records, read_versions
-
-ORIGIN = "origin"
-"""The kind of the record in which a retraining names the folder of its search, relative to its own."""
+from nas.run import CONFIG, GENOTYPE, ORIGIN, Record, Versions, read_genotypes, read_records, read_versions
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class Recorded:
 
     @property
     def search(self) -> Path | None:
-        """The folder of the search that a retraining began with, where it is recorded and still there."""
+        """The folder of the search that a run began with, where it is recorded and still there."""
         names = [record["search"] for record in self.records if record.get("kind") == ORIGIN]
         folder = self.folder / names[-1] if names else None
         return folder if folder is not None and (folder / CONFIG).is_file() else None

@@ -102,6 +102,44 @@ def test_limits_of_what_is_derived(nas: Nas, refused: Refused, searched: Path) -
     assert "Expected 'int', got 'str'" in refused("derive", searched, "--at-most", "conv=few")
 
 
+def test_a_new_run_from_another(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
+    result = nas("search", "seed=3", "--from", searched, "--steps", "6", "--out", tmp_path / "more")
+    assert (result.code, result.err) == (0, "")
+    found = load_config(tmp_path / "more" / "config.yaml")
+    assert (found.start, found.seed, found.search.steps, found.search.epochs) == (str(searched), 3, 6, 4)
+    first = next(record for record in read_records(tmp_path / "more") if record["kind"] == "mixing")
+    last = [record for record in read_records(searched) if record["kind"] == "mixing"][-1]
+    assert first["weights"] == last["weights"]
+    shown = nas("show", tmp_path / "more").out
+    assert f"source: a search that started from the last state of {searched}\n" in shown
+    out = tmp_path / "x"
+    assert "which has no config.yaml" in refused("search", "--from", tmp_path, "--out", out)
+    assert "needs a configuration, or --from" in refused("search", "--out", out)
+
+
+def test_several_seeds_and_one_report(nas: Nas, refused: Refused, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    command = ("search", "toy", *SHORT, "--out", out)
+    result = nas(*command, "--seeds", "0..1,4")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.endswith(f"comparison: {out}/comparison.html\n")
+    seeds = {path.name: load_config(path / "config.yaml").seed for path in out.iterdir() if path.is_dir()}
+    assert seeds == {"seed-0": 0, "seed-1": 1, "seed-4": 4}
+    page = (out / "comparison.html").read_text()
+    assert all(f"runs/{name}" in page for name in seeds)
+    assert nas("search", "toy", *SHORT, "seed=1", "--out", tmp_path / "alone").code == 0
+    assert Genotype.load(out / "seed-1" / "genotype.yaml") == Genotype.load(tmp_path / "alone" / "genotype.yaml")
+    shutil.rmtree(out / "seed-4")
+    before = contents(out / "seed-0")
+    assert nas(*command, "--seeds", "0..1,4", "--resume").code == 0
+    after = contents(out / "seed-0")
+    assert {path for path in before if before[path] != after[path]} <= {out / "seed-0" / "report.html"}
+    assert Genotype.load(out / "seed-4" / "genotype.yaml").provenance is not None
+    for wrong in ("0..", "a", "-1", "3", "1,1", "4..2"):
+        assert f"got '{wrong}'" in refused(*command[:-1], tmp_path / "none", f"--seeds={wrong}")
+    assert not (tmp_path / "none").exists()
+
+
 def test_quiet_shows_no_progress(nas: Nas, tmp_path: Path) -> None:
     assert "12/12" not in nas("search", "toy", *SHORT, "--out", tmp_path / "s", "--quiet").out
     assert "5/5" not in nas("retrain", tmp_path / "s", *BRIEF, "--out", tmp_path / "n", "--quiet").out

@@ -13,8 +13,7 @@ from nas.config import load_config
 from nas.derive import choose_strongest
 from nas.genotype import Genotype, Provenance
 from nas.observe import INDICATORS, VALIDATION
-from nas.report.recorded import ORIGIN
-from nas.run import Run
+from nas.run import ORIGIN, Run
 from nas.space import find_space
 from nas.task import Preview
 

@@ -12,7 +12,7 @@ from nas.cost import measure, size
 from nas.errors import ConfigError
 from nas.genotype import Genotype
 from nas.graph import graph
-from nas.primitives import DropPath
+from nas.primitives import DropPath, FactorizedReduce
 from nas.supernet import Supernet
 from nas.testing import SearchSpaceTests
 from search_spaces.darts import darts
@@ -75,6 +75,17 @@ def test_the_published_network_has_the_published_size() -> None:
     assert str(size(genotype)) == "3,349,342"
 
 
+def test_the_published_network_for_imagenet_has_the_published_size() -> None:
+    """4.7 million, says the paper."""
+    genotype, size = Genotype.load("darts-v2"), 4_718_752
+    large = {**genotype.options, "channels": 48, "cells": 14, "classes": 1000, "stem": "imagenet"}
+    network = Genotype(space="darts", choices=genotype.choices, options=large)
+    assert measure(network) == size
+    trained = Genotype(space="darts", choices=genotype.choices, options={**large, "auxiliary": True})
+    head = 128 * 4 * 4 * 48 + 2 * 128 + 768 * 128 * 4 + (768 + 1) * 1000
+    assert measure(trained) == size + head
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_shipped_genotypes_are_the_published_ones(name: str) -> None:
     genotype = Genotype.load(name)
@@ -103,6 +114,27 @@ def test_a_network_computes_what_the_paper_says() -> None:
             states.append(sum(edge(states[int(source)]) for source, edge in node.named_children()))
         first, second = second, torch.cat(states[2:], 1)
     assert torch.equal(network(x), network.classifier(F.adaptive_avg_pool2d(second, 1).flatten(1)))
+
+
+def test_the_stem_for_imagenet_is_the_authors() -> None:
+    network: Any = small(affine=True, stem="imagenet", channels=6).eval()
+    x = torch.randn(2, 3, 224, 224)
+    conv, norm, _, other, behind = network.stem
+    first = behind(F.conv2d(norm(F.conv2d(x, conv.weight, None, 2, 1)).relu(), other.weight, None, 2, 1))
+    assert (conv.out_channels, first.shape, network.stem(x).equal(first)) == (3, (2, 6, 56, 56), True)
+    _, conv, norm = network.second
+    second = norm(F.conv2d(first.relu(), conv.weight, None, 2, 1))
+    assert (second.shape, network.second(first).equal(second)) == ((2, 6, 28, 28), True)
+    assert [isinstance(stage.before, FactorizedReduce) for stage in network.cells] == [True, False, True, True]
+    for stage in network.cells:
+        states = [stage.before(first), stage.last(second)]
+        for node in stage.cell.nodes:
+            states.append(sum(edge(states[int(source)]) for source, edge in node.named_children()))
+        first, second = second, torch.cat(states[2:], 1)
+    assert second.shape[-2:] == (7, 7)
+    assert torch.equal(network(x), network.classifier(second.mean((2, 3))))
+    trained = small(stem="imagenet", auxiliary=True)
+    assert [scores.shape for scores in trained(x)] == [(2, 10), (2, 10)]
 
 
 def test_reduction_cells_halve_height_and_width_and_double_the_channels() -> None:
@@ -173,6 +205,13 @@ def test_drop_path_spares_identities_and_evaluation() -> None:
 def test_few_cells_work(cells: int) -> None:
     network = Supernet(darts, channels=2, cells=cells, nodes=1, classes=3, in_channels=1, auxiliary=True).train()
     assert [scores.shape for scores in network(torch.randn(2, 1, 24, 24))] == [(2, 3), (2, 3)]
+
+
+def test_its_picture_shows_both_stems_for_imagenet() -> None:
+    drawn = graph(darts.describe(cells=3, stem="imagenet"), cells="closed")
+    label = {node: attributes["label"] for node, attributes in drawn.nodes(data=True)}
+    inputs = [{label[source] for source in drawn.pred[node]} for node in drawn.nodes if label[node] == "normal"]
+    assert inputs[0] == {"stem", "second"}
 
 
 def test_its_picture_shows_the_two_inputs_of_each_cell() -> None:
