@@ -101,8 +101,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Weights to start from (safetensors files), by the path of a part of the network (`alignment.ofm.flow`); `.`
     is all of it. A derived network leaves out those of parts that it lacks, but other networks of its space have."""
     start: str = ""
-    """Folder of a search from whose last state a search starts: operation weights, arch parameters, and optimizers where
-    these are the same. Schedules start from 0."""
+    """Folder of a search from whose last state a search starts: operation weights, arch parameters, and the states of
+    optimizers that are the same. Schedules start from 0."""
     device: str = "cpu"
     """Where networks live: `cpu`, `cuda`, `cuda:1`, `mps`."""
     tune: dict[str, str] = {}
