@@ -6,7 +6,7 @@ whatever a module is called.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,13 +30,17 @@ class Unchanged:
         """Watch `value` too, from now on."""
         if torch.compiler.is_compiling():  # a graph has no counts; it is made of what has run without
             return
-        for tensor in (value,) if isinstance(value, Tensor) else _tensors(value):
-            self._tensors.append(tensor)
-            self._counts.append(_writes(tensor))
+        if isinstance(value, Tensor):
+            self._tensors.append(value)
+            self._counts.append(_writes(value))
+        elif isinstance(value, tuple | list | dict):
+            for tensor in tree_leaves(value):
+                if isinstance(tensor, Tensor):
+                    self.add(tensor)
 
     def holds(self) -> bool:
         """Whether all tensors are as they were when they were added."""
-        return all(_writes(tensor) == count for tensor, count in zip(self._tensors, self._counts, strict=True))
+        return [_writes(tensor) for tensor in self._tensors] == self._counts
 
     def require(self, name: object, label: str) -> None:
         """Raise `SpaceError`, which names the candidate `name` of `label`, for a tensor that has changed."""
@@ -67,11 +71,15 @@ def countable(value: Any) -> Any:
                 memory[key] = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(storage)
             return memory[key].as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
-    return tree_map_only(Tensor, alias, value)
+    return _mapped(alias, value)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
+def _mapped(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if type(value) in (tuple, list):
+        return type(value)([_mapped(function, item) for item in value])
+    return tree_map_only(Tensor, function, value) if value else value
 
 
 def _writes(tensor: Tensor) -> object:
@@ -86,4 +94,7 @@ def _writes(tensor: Tensor) -> object:
 
 
 def _count(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:  # made in inference mode
+        return -1

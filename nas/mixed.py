@@ -110,6 +110,9 @@ class Node(Decided):
                 source = int(name)
                 if source not in self.kept:
                     continue
+                if type(edge) is MixedOperation:  # it takes care by itself
+                    yield name, edge(states[source], **keywords)
+                    continue
                 used = [states[i] for i in self.shared.get(source, range(len(states)))]
                 shared = Unchanged(*used, *keywords.values())
                 output = edge(states[source], **keywords)

@@ -27,7 +27,7 @@ Column = dict[int, int]
 class Total:
     """The sum of tensors of one shape, made in one place where that changes nothing: it takes less memory.
 
-    Raises `SpaceError` for tensors of different shapes or devices; which they are, plain evaluation says.
+    Raises `SpaceError` for tensors of different shapes; which they are, plain evaluation says.
     """
 
     def __init__(self, terms: Iterable[Tensor] = ()) -> None:
@@ -40,7 +40,8 @@ class Total:
         if self._sum is None:
             self._sum = term
             return
-        _require_alike((self._sum, term))
+        if self._sum.shape != term.shape:
+            raise _unequal()
         if self._own and self._sum.dtype == term.dtype and not torch._C._are_functorch_transforms_active():
             self._sum += term
         else:
@@ -108,6 +109,8 @@ class SourcePlan:
                 else:
                     members.append(((i, j), layers))
         self.root = _branch([], members)
+        self._foreign = any(_foreign(layer) for _, layers in members for layer in layers)
+        """Whether layers could write into what they share, against what they state."""
         columns = self.root.columns
         self.mixed = sorted({edge for column in columns for edge in column})
         """The edges that have a candidate in some column."""
@@ -144,9 +147,11 @@ class SourcePlan:
         shared: list[Tensor],
     ) -> None:
         """Add to `wide`, by their edges, outputs that stand side by side, and to `shared` those of the columns."""
-        x = countable(branch.run(x))
+        x = branch.run(x)
+        if self._foreign:
+            x = countable(x)
         shared += [x] * len(branch.ends)
-        unchanged = Unchanged(x)
+        unchanged = Unchanged(*([x] if self._foreign else []))
         narrow = Wide(x)
         for group in branch.groups:
             scale = partial(self._weights, flat, tuple(group.places))
@@ -158,7 +163,8 @@ class SourcePlan:
 
     def _mix(self, shared: list[Tensor], flat: Tensor) -> list[Tensor]:
         """For each of the edges `mixed` the mixture of what edges share: one matrix product for all."""
-        _require_alike(shared)
+        if any(x.shape != shared[0].shape for x in shared):
+            raise _unequal()
         matrix = self._weights(flat, self._mixture).view(len(self.mixed), len(shared))
         last = is_last(shared[0])  # permuted, images are stacked as they lie
         stacked = torch.stack([x.permute(0, 2, 3, 1) if last else x for x in shared])
@@ -177,10 +183,13 @@ class SourcePlan:
         return flat.index_select(0, self._positions[known])
 
 
-def _require_alike(tensors: Sequence[Tensor]) -> None:
-    first = tensors[0]
-    if any(tensor.shape != first.shape or tensor.device != first.device for tensor in tensors):
-        raise SpaceError("tensors that are added up must have equal shapes on one device")
+def _unequal() -> SpaceError:
+    return SpaceError("tensors that are added up must have equal shapes")
+
+
+def _foreign(layer: nn.Module) -> bool:
+    """Whether some of a layer is neither of torch nor of this package."""
+    return any(type(module).__module__.partition(".")[0] not in ("torch", "nas") for module in layer.modules())
 
 
 def _require(unchanged: Unchanged, layer: nn.Module) -> None:

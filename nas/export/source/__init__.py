@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nas.export.source.bare import bare
 from nas.export.source.carry import Carrier, is_layer
 from nas.export.source.construct import Construction, listed
 from nas.export.source.expression import Builder
@@ -48,6 +49,11 @@ def source(network: nn.Module, about: str) -> tuple[str, dict[str, Tensor]]:
     Raises `ExportError`, which names the module and the reason, for what cannot be carried: code that needs another
     package than torch, classes without source, attributes without a form in source, hooks.
     """
+    with bare(network):
+        return _written(network, about)
+
+
+def _written(network: nn.Module, about: str) -> tuple[str, dict[str, Tensor]]:
     carrier = Carrier(own_packages(network))
     names = Names(("build", "load", "network", "DTYPES", "WEIGHTS", "Path", "json", "torch", "nn"))
     names.reserve(Imported("torch"), "torch")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import py_compile
+import re
 import subprocess
 import sys
 import threading
@@ -235,6 +236,18 @@ def test_what_recurs_is_written_once() -> None:
     assert "rain_dictionary" not in text.replace("`rain_dictionary", ""), "what made the network does not come along"
     bodies = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name != "load"]
     assert max((node.end_lineno or 0) - node.lineno for node in bodies) < 45
+
+
+def test_checks_of_a_search_stay_behind() -> None:
+    space = find_space("darts")
+    network = space.derived(
+        msgspec.structs.replace(Genotype.load("darts-v2"), options=space.options(channels=4, cells=3))
+    )
+    before = [type(module) for module in network.modules()]
+    text, _ = source(network, "a network")
+    assert "class Node" in text
+    assert not {"Unchanged", "countable", "_functorch", "MixedOperation"} & set(re.findall(r"\w+", text))
+    assert [type(module) for module in network.modules()] == before
 
 
 def test_names_of_two_modules_do_not_clash() -> None:
