@@ -16,7 +16,7 @@ from nas.mixed import MixedOperation, Node, Sampled, candidates_of, mixing_of
 from nas.planner.layers import Wide, as_it_is, run_chains
 from nas.planner.layout import by_hand, laid_out
 from nas.planner.source import SourcePlan, Total
-from nas.planner.structure import Assumed, Chain, altered, chain, every_call_counts, is_zero
+from nas.planner.structure import Assumed, Chain, altered, chain, every_call_counts
 
 Edge = tuple[int, nn.Module]
 """The number of the node that an edge leads to, counted from 0 without the inputs, and the edge."""
@@ -97,22 +97,17 @@ class _Survey:
         unchanged = Unchanged(*states)
         for node in self.nodes:
             edges = [(states[int(s)], edge) for s, edge in candidates_of(node).items() if int(s) in node.kept]
-            outs = [self._output(edge, x, weights.get(edge)) for x, edge in edges]
-            terms = [out for out in outs if out is not None]
-            if not terms:  # zeros, of a shape
-                terms = [as_it_is(edge, x) for x, edge in edges[:1]]
-            states.append(countable(laid_out(Total(terms).sum())))
+            total = Total(self._output(edge, x, weights.get(edge)) for x, edge in edges)
+            states.append(countable(laid_out(total.sum())))
             unchanged.add(states[-1])
         _require(unchanged)
         return states
 
-    def _output(self, edge: nn.Module, x: Tensor, weight: Tensor | Sampled | None) -> Tensor | None:
-        """What an edge makes of x; None where it is no connection."""
+    def _output(self, edge: nn.Module, x: Tensor, weight: Tensor | Sampled | None) -> Tensor:
+        """What an edge makes of x."""
         if not isinstance(weight, Sampled) or altered(edge):
             return as_it_is(edge, x)
         candidate = list(candidates_of(cast(MixedOperation, edge)).values())[weight.choice]
-        if is_zero(candidate):
-            return None
         if candidate not in self._chains:
             self._chains[candidate] = chain(candidate)
         layers, scale = self._chains[candidate], weight.weights[weight.choice : weight.choice + 1]

@@ -225,6 +225,22 @@ def test_sampled_candidates(setting: dict[str, Any], seed: int) -> None:
     assert_close(*found)
 
 
+def test_the_same_parameters_are_used() -> None:
+    """By sampled candidates, those that are no connection included: a search asks which decisions a loss depends on."""
+    unused = []
+    for supernet in supernets(DARTS_LIKE, relaxation="gumbel"):
+        found = []
+        for step in range(5):
+            supernet.on_progress(step, 5)
+            total = supernet(*images()).sum()
+            gradients = torch.autograd.grad(total, list(supernet.parameters()), allow_unused=True)
+            found.append(
+                [name for (name, _), g in zip(supernet.named_parameters(), gradients, strict=True) if g is None]
+            )
+        unused.append(found)
+    assert unused[0] == unused[1]
+
+
 DARTS_LIKE = {"names": tuple(DARTS), "nodes": 2, "affine": True, "stride": 1, "output": "concat"}
 
 
