@@ -45,6 +45,19 @@ class Unknown(nn.Module):
         return self.weight * x[:, :, :: self.stride, :: self.stride].tanh()
 
 
+class Reshaped(nn.Module):
+    """Views of an image, the last of the shape of the first, before a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(C)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.flatten(2)
+        normalized: Tensor = self.norm(pixels.view(x.shape) if pixels.stride(1) > 1 else pixels.reshape(x.shape))
+        return normalized.reshape(len(x), C, -1).reshape(x.shape)
+
+
 class Cube(nn.Module):
     channelwise = True
 
@@ -89,6 +102,10 @@ CANDIDATES: dict[str, Make] = {
     "unknown": lambda channels, *, stride, affine: Unknown(stride),
     "untracked": partial(unstrided, lambda c: nn.BatchNorm2d(c, track_running_stats=False)),
     "frozen": partial(unstrided, lambda c: nn.BatchNorm2d(c, affine=False, momentum=0.0)),
+    "instance_norm": partial(unstrided, lambda c: nn.InstanceNorm2d(c, affine=True)),
+    "reshaped": partial(
+        unstrided, lambda c: nn.Sequential(nn.Conv2d(c, c, 1), nn.BatchNorm2d(c), Reshaped(), nn.Tanh())
+    ),
     "dropout_free": partial(unstrided, lambda c: nn.Dropout(0.0)),
 }
 
@@ -144,8 +161,9 @@ def supernets(setting: dict[str, Any], seed: int = 0, **arguments: Any) -> tuple
 
 
 def images(seed: int = 0, size: int = 6) -> tuple[Tensor, Tensor]:
+    """Two batches, of one image each for every third seed."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(2, 2, C, size, size, dtype=torch.double, generator=generator)
+    x = torch.randn(2, 1 if seed % 3 == 2 else 2, C, size, size, dtype=torch.double, generator=generator)
     return x[0], x[1]
 
 
