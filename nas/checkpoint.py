@@ -15,8 +15,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nas.errors import InvalidFileError, NASError, UnknownNameError
+from nas.errors import DivergedError, InvalidFileError, NASError, UnknownNameError
 from nas.files import write_atomic
+from nas.finite import broken
 
 FORMAT = 1
 
@@ -95,7 +96,12 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def save_weights(path: str | Path, weights: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
-    """Write a `state_dict` as safetensors, which other programs read, and texts about it; raises `InvalidFileError`."""
+    """Write a `state_dict` as safetensors, which other programs read, and texts about it.
+
+    Raises `InvalidFileError`, and `DivergedError` for values that are not finite (see `nas.finite.broken`).
+    """
+    if (name := broken(weights)) is not None:
+        raise DivergedError(f"{path}: weights must be finite to be saved, got values of '{name}' that are not")
     # Cloned, since safetensors refuses tensors that share memory (tied weights).
     data = safetensors.torch.save(
         {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, dict(about) if about else None
@@ -104,11 +110,14 @@ def save_weights(path: str | Path, weights: Mapping[str, Tensor], about: Mapping
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """The `state_dict` that `save_weights` wrote, on the CPU; raises `InvalidFileError`."""
+    """The `state_dict` that `save_weights` wrote, on the CPU; raises `InvalidFileError`, also if it is not finite."""
     try:
-        return safetensors.torch.load(_read(Path(path)))
+        weights = safetensors.torch.load(_read(Path(path)))
     except (safetensors.SafetensorError, KeyError) as error:
         raise InvalidFileError(f"{path}: damaged, or no safetensors file ({_reason(error)})") from error
+    if (name := broken(weights)) is not None:
+        raise InvalidFileError(f"{path}: weights must be finite, got values of '{name}' that are not; train them again")
+    return weights
 
 
 def load_parts(network: nn.Module, files: Mapping[str, str], known: Callable[[], Iterable[str]] = lambda: ()) -> None:

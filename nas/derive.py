@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from nas.errors import DivergedError
 from nas.genotype import NONE, Choice, Condition, Decision
 from nas.limits import within
 
@@ -23,6 +25,7 @@ def choose_strongest(
 
     A node that keeps k of its in-edges keeps those whose strongest candidate besides `none` has the largest mixing
     weight (DARTS, sec. 2.4), and never derives `none` on them. Ties go to the cheaper candidate, then to the first.
+    Raises `DivergedError` for weights that are not finite.
 
     Args:
         decisions: the decisions of a space, by label.
@@ -33,6 +36,9 @@ def choose_strongest(
     choices: dict[str, Choice] = {}
     margins: dict[str, float] = {}
     values: dict[str, list[float]] = {label: weight.double().tolist() for label, weight in weights.items()}
+    for label, numbers in values.items():
+        if not all(map(math.isfinite, numbers)):
+            raise DivergedError(f"mixing weights of '{label}' must be finite to derive from them, got {numbers}")
     edges = _edges(decisions)
     allowed = _allowed(decisions)
     fixed = within(decisions, values, costs or {}, allowed, at_most) if at_most else {}

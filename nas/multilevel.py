@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, DivergedError
+from nas.finite import finite, in_range
 from nas.hypergradient import Loss, Parameters, Repeated, Response, Step, name_of, response
 from nas.hypergradient.dense import FlatError
 from nas.hypergradient.first_order import FirstOrder
@@ -26,6 +27,8 @@ from nas.probing import copied, in_mode, places, replaced, replayed, unmoved
 from nas.reach import depends_on, require_decided, require_reached
 from nas.regularize import ramp
 from nas.task import placed
+from nas.undo import remembered
+from nas.watching import watching
 
 Taken = dict[str, Parameters]
 """By level, the gradient that the step it has just taken descended."""
@@ -82,6 +85,8 @@ class Multilevel:
         self._devices = sorted({p.device for p in model.parameters() if p.device.type == "cuda"}, key=str)
         self._places = places(self._named, self._modules)
         self._buffer_places = places(dict(model.named_buffers()), self._modules)
+        # Others, such as the mask of an attention, never are.
+        self._finite_buffers = [name for name, buffer in self._buffers().items() if in_range([buffer])]
         self.owned = assign(self.levels, list(self._named))
         self._objectives = {name: objective(model, name, levels[name], losses, arguments or {}) for name in levels}
         self._responses = {
@@ -94,6 +99,8 @@ class Multilevel:
         self.skipped = dict.fromkeys(self.levels, 0)
         """Steps not taken because a loss or gradient was not finite, by level."""
         self._in_a_row = dict.fromkeys(self.levels, 0)
+        self._since = dict.fromkeys(self.levels, 0)
+        """The search step at which the present row of steps not taken began, by level."""
         self._hearing: list[Any] = [module for module in self._modules if hasattr(module, "on_progress")]
         # Levels read the same batches again in the responses of one another.
         self._device = next(iter(self._named.values())).device
@@ -107,9 +114,10 @@ class Multilevel:
     def step(self, k: int) -> dict[str, Moved]:
         """Search step `k`: every level that is due moves, from the lowest to the highest.
 
-        Where a level's loss or gradient is not finite, its step changes nothing. Raises `DivergedError` where a level's
-        patience ends, once all levels have had their turn: what was reached can still be saved. Before, every module
-        that has a method `on_progress(step, steps)` is told where the run is.
+        A step that is not finite changes nothing: one whose loss or gradient is not, or that leaves parameters, buffers
+        or an optimizer's state with a norm that is not. Raises `DivergedError` if a level's patience ends, or the run
+        without a step of a level, once all levels have had their turn: what was reached can still be saved. Before,
+        every module that has a method `on_progress(step, steps)` is told where the run is.
         """
         self._tell(k)
         moved = {}
@@ -118,15 +126,18 @@ class Multilevel:
             if level.due(k, self.steps):
                 for inner in range(level.inner_steps):
                     moved[name] = self._move(name, k, inner, taken)
-        for name, move in moved.items():
-            level = self.levels[name]
-            if self._in_a_row[name] >= level.patience:
-                raise DivergedError(
-                    f"level '{name}' at step {k}: loss {move.loss:g}, gradient norm {move.gradient:g}: not finite"
-                    f" {self._in_a_row[name]} times in a row; try a learning rate below {level.optimizer.lr:g},"
-                    " or 'clip'"
-                )
+        if any(self._in_a_row[name] >= self.levels[name].patience for name in moved):
+            raise DivergedError(self._diagnosis(k))
+        if k == self.steps - 1:
+            self.require_moved()
         return moved
+
+    def require_moved(self) -> None:
+        """Raise `DivergedError` if none of the steps of a level that the run had was taken, since none was finite."""
+        last = self.steps - 1
+        due = {name: level.moves(last, self.steps) * level.inner_steps for name, level in self.levels.items()}
+        if any(count and self._in_a_row[name] == count for name, count in due.items()):
+            raise DivergedError(self._diagnosis(last))
 
     def gradient(self, name: str, k: int, responses: Mapping[str, Response] | None = None) -> tuple[Tensor, Parameters]:
         """A level's loss with its regularizers, and the gradient through the responses of the levels below.
@@ -161,20 +172,20 @@ class Multilevel:
     def state_dict(self) -> dict[str, Any]:
         """Optimizer states and counts; the model's state is its own."""
         optimizers = {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
-        return {"optimizers": optimizers, "skipped": dict(self.skipped), "in_a_row": dict(self._in_a_row)}
+        counts = {"skipped": dict(self.skipped), "in_a_row": dict(self._in_a_row), "since": dict(self._since)}
+        return {"optimizers": optimizers, **counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.skipped = dict(state["skipped"])
-        self._in_a_row = dict(state["in_a_row"])
+        self._in_a_row, self._since = dict(state["in_a_row"]), dict(state["since"])
 
     def _tell(self, k: int) -> None:
         for module in self._hearing:
             module.on_progress(k, self.steps)
 
     def _move(self, name: str, k: int, inner: int, taken: Taken) -> Moved:
-        level, optimizer = self.levels[name], self.optimizers[name]
         # Only the lowest level's own passes move batch-norm buffers.
         probing = name != next(iter(self.levels))
         buffers = {} if probing else copied(self._buffers())
@@ -185,15 +196,22 @@ class Multilevel:
         size = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients.values()))))
         norm, total, *parts = torch.stack([size, loss, *terms.values()]).tolist()  # the one time a level waits
         moved = Moved(total, norm, dict(zip(terms, parts, strict=True)))
-        if not (math.isfinite(norm) and math.isfinite(moved.loss)):
-            for b, value in self._buffers().items():
-                value.copy_(buffers.get(b, value))
-            self.skipped[name] += 1
-            self._in_a_row[name] += 1
+        if math.isfinite(norm) and math.isfinite(moved.loss) and self._descend(name, k, gradients, norm):
+            self._in_a_row[name] = 0
+            if wanted:
+                taken[name] = found
             return moved
-        self._in_a_row[name] = 0
-        if wanted:
-            taken[name] = found
+        for b, value in buffers.items():
+            self._buffers()[b].copy_(value)
+        if not self._in_a_row[name]:
+            self._since[name] = k
+        self.skipped[name] += 1
+        self._in_a_row[name] += 1
+        return moved
+
+    def _descend(self, name: str, k: int, gradients: Parameters, norm: float) -> bool:
+        """Take a level's step unless what it leaves is not finite; whether it was taken."""
+        level, optimizer = self.levels[name], self.optimizers[name]
         if level.clip is not None and norm + 1e-6 > level.clip:
             scaled = torch._foreach_mul(list(gradients.values()), level.clip / (norm + 1e-6))
             gradients = dict(zip(gradients, scaled, strict=True))
@@ -201,9 +219,23 @@ class Multilevel:
             self._named[p].grad = g
         for group in optimizer.param_groups:
             group["lr"] = level.lr(k, self.steps)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return moved
+        own = [self._named[p] for p in gradients]
+        undo = remembered(optimizer)
+        try:
+            optimizer.step()
+        except RuntimeError as error:  # a rate beyond the dtype
+            undo()
+            if "without overflow" not in str(error):
+                raise
+            return False
+        finally:
+            optimizer.zero_grad(set_to_none=True)
+        states = [t for p in own for t in optimizer.state.get(p, {}).values() if isinstance(t, Tensor)]
+        buffers = self._buffers()
+        if in_range([*(p.detach() for p in own), *states, *(buffers[b] for b in self._finite_buffers)]):
+            return True
+        undo()
+        return False
 
     def _wanted(self, name: str, k: int) -> list[str]:
         """The parameters of levels above that reuse the gradient of a level's step `k`, which then has their part too.
@@ -326,6 +358,40 @@ class Multilevel:
             if any(not isinstance(method, FirstOrder) for method in responses.values()):
                 with suppress(FlatError):  # a later step may find the level elsewhere
                     self._probe(name, 0, -1, responses)  # of the batches just read
+
+    def _diagnosis(self, k: int) -> str:
+        """What went wrong, level by level from the lowest up, at the weights that the steps not taken have left."""
+        concerned = [name for name, count in self._in_a_row.items() if count]
+        asked = {below: name for name in concerned for below in self._responses[name]}
+        found = []
+        for name, level in self.levels.items():
+            if name not in concerned and name not in asked:
+                continue
+            # Its last step, or the one that a level above looked at.
+            when = level.after(k, self.steps, -1 if name in concerned else 0)
+            for part in range(level.accumulate):
+                loss, norm, origin = self._examined(name, self._inputs(name, *when, part))
+                if origin or not math.isfinite(loss + norm):
+                    break
+            origin = f", first in {origin}" if origin else ""
+            if name in concerned:
+                if math.isfinite(loss + norm):
+                    origin = "; its step leaves the range of numbers"
+                row = f"level '{name}' since step {self._since[name]}: {self._in_a_row[name]} steps in a row not finite"
+                found.append(f"{row} (loss {loss:g}, gradient norm {norm:g}{origin})")
+            elif not math.isfinite(loss + norm):
+                found.append(f"level '{name}', to which '{asked[name]}' has it respond: loss {loss:g}{origin}")
+        rate = self.levels[concerned[0]].optimizer.lr
+        return f"{'; '.join(found)}; try a learning rate below {rate:g}, or 'clip'"
+
+    def _examined(self, name: str, inputs: tuple[Any, float]) -> tuple[float, float, str]:
+        """A level's loss by itself, the norm of its gradient, and where the first value that is not finite is from."""
+        values = leaves(self._named)
+        with self._random_kept(), watching(self.model) as seen:
+            loss = self._evaluate(name, values, inputs, probing=True)[0]
+            gradient = differentiate(loss, [values[p] for p in self.owned[name]], retain_graph=True)
+            origin = "its batch" if not finite(inputs[0]) else seen.origin(loss)
+        return loss.item(), math.hypot(*(g.norm().item() for g in gradient)), origin
 
     def _random_kept(self) -> AbstractContextManager[None]:
         """Leave torch's random state on the model's devices as it was."""

@@ -188,8 +188,10 @@ def advice(epochs: Sequence[Mapping[str, Any]], *, finished: bool = False) -> li
     """
     if not epochs:
         return []
+    # Values that are not finite are recorded as null, and say nothing.
+    epochs = [{name: value for name, value in epoch.items() if value is not None} for epoch in epochs]
     now, said = epochs[-1], []
-    still_open = now["entropy"] > OPEN
+    still_open = now.get("entropy", 0.0) > OPEN
     for name, share in now.items():
         if name.startswith(SKIPS) and share > MAJORITY and not still_open:
             said.append(
@@ -219,7 +221,7 @@ def advice(epochs: Sequence[Mapping[str, Any]], *, finished: bool = False) -> li
 def _sharpened(epochs: Sequence[Mapping[str, Any]]) -> int | None:
     """The step whose genotype to go back to, by the rule of RobustDARTS, or None where it says to go on."""
     known = [epoch for epoch in epochs if epoch.get("eigenvalue") is not None]
-    if len(known) < 2 * SMOOTHED:
+    if len(known) < 2 * SMOOTHED or known[-1] is not epochs[-1]:
         return None
     values = [epoch["eigenvalue"] for epoch in known]
     before, now = (sum(part) / SMOOTHED for part in (values[-2 * SMOOTHED : -SMOOTHED], values[-SMOOTHED:]))

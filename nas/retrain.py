@@ -11,13 +11,14 @@ from torch import nn
 from nas import checkpoint
 from nas.config import Config
 from nas.errors import ConfigError, DivergedError
+from nas.finite import require_finite
 from nas.genotype import Genotype
 from nas.multilevel import Moved, Multilevel
 from nas.planner.layout import channels_last
 from nas.probing import in_mode
 from nas.run import GENOTYPE, LAST, Run
 from nas.space import find_space
-from nas.task import TEST, Preview, Task, of_split
+from nas.task import TEST, Preview, Task, of_split, placed
 
 WEIGHTS = "weights.safetensors"
 
@@ -42,7 +43,8 @@ def retrain(
     supernet's weights. A stage changes the parameters of its level alone; with `mode: eval` no buffers either. The run
     folder receives metrics, checkpoints, the genotype, and `weights.safetensors`. Before anything is recorded, raises
     `ConfigError` where the configuration does not fit, and what the task's `check` of the split that is to be `scored`
-    does; `DivergedError`, once the last state is saved, where the losses stop being finite.
+    does; `DivergedError`, once the last state is saved, if the losses stop being finite or no step of a stage was, or
+    for a network whose output on the task's example is not: it is not written then.
     """
     if config.space != genotype.space:
         raise ConfigError(f"the configuration is for space '{config.space}', the genotype of '{genotype.space}'")
@@ -86,7 +88,7 @@ def _train(
                 checkpoint.set_random_state(state["random"])
         done = 0
         for name, stage in stages.items():
-            if state is not None and done < start < done + stage.steps:
+            if state is not None and done < start <= done + stage.steps:
                 with checkpoint.restoring(run.path / LAST):
                     stage.load_state_dict(state["level"])
             steps = range(max(start, done) + 1, done + stage.steps + 1)
@@ -107,8 +109,17 @@ def _train(
                     save(step, stage)
                 if stop:
                     raise KeyboardInterrupt
+            stage.require_moved()  # where it was resumed at its end
             done += stage.steps
+    _require_finite(network, task, run.path / WEIGHTS)
     checkpoint.save_weights(run.path / WEIGHTS, network.state_dict())
+
+
+def _require_finite(network: nn.Module, task: Task, path: Path) -> None:
+    """Raise `DivergedError` for a network whose output on the task's example is not finite: its weights are no use."""
+    example = placed(task.example(), next(network.parameters()).device)
+    with in_mode(network, "eval"), torch.no_grad():
+        require_finite(network(*example), f"{path} was not written")
 
 
 def build_network(config: Config, genotype: Genotype) -> nn.Module:

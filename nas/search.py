@@ -135,6 +135,7 @@ def search(config: Config, run: Run, on_step: OnStep | None = None, on_epoch: On
                 save(k + 1)
             if stop:
                 raise KeyboardInterrupt
+        levels.require_moved()  # where it was resumed at its end
     return export(steps, final=True)
 
 

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 from nas import plugins
 from nas.errors import ConfigError, UnknownNameError, nearest
+from nas.finite import require_finite
 
 TEST = "test"
 """The split that `Task.evaluate` scores by default."""
@@ -138,7 +139,7 @@ def apply(
     """Call the method `predict` of the task `name` with those arguments that it takes.
 
     Raises `ConfigError` if the task has no such method, for an option that it does not take, for one that it needs and
-    is not given, and for a value that does not fit.
+    is not given, and for a value that does not fit; `DivergedError` if an output of the network is not finite.
     """
     method = getattr(task, "predict", None)
     where = f"predict of task '{name}'"
@@ -163,7 +164,9 @@ def apply(
     for parameter in named.values():
         if parameter.default is parameter.empty and parameter.name not in arguments:
             raise ConfigError(f"{where} needs the option '{parameter.name}': give {parameter.name}=VALUE")
-    return method(network, source, sink, **arguments) or {}
+    hook = network.register_forward_hook(lambda module, inputs, output: require_finite(output, f"{sink}"))
+    with hook:
+        return method(network, source, sink, **arguments) or {}
 
 
 def _kinds(method: Callable[..., Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from safetensors import safe_open
 from torch import nn
 
 from nas import checkpoint
-from nas.errors import InvalidFileError, UnknownNameError
+from nas.errors import DivergedError, InvalidFileError, UnknownNameError
 
 
 def state(seed: int = 0) -> dict[str, Any]:
@@ -339,3 +340,22 @@ def test_the_file_of_a_part_is_read_also_if_only_others_have_it(tmp_path: Path) 
     before = copy.deepcopy(network.state_dict())
     checkpoint.load_parts(network, files, lambda: ["inner"])
     assert same(network.state_dict(), before)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(value: float, tmp_path: Path) -> None:
+    net, path = nn.Linear(2, 2), tmp_path / "weights.safetensors"
+    with torch.no_grad():
+        net.weight[1, 0] = value
+    with pytest.raises(DivergedError, match=r"safetensors: weights must be finite to be saved, got values of 'weight'"):
+        checkpoint.save_weights(path, net.state_dict())
+    assert not path.exists()
+    path.write_bytes(safetensors.torch.save(dict(net.state_dict())))
+    with pytest.raises(InvalidFileError, match=r"safetensors: weights must be finite, got values of 'weight' that are"):
+        checkpoint.load_weights(path)
+
+
+def test_the_mask_of_an_attention_is_saved(tmp_path: Path) -> None:
+    mask = nn.Transformer.generate_square_subsequent_mask(3)
+    checkpoint.save_weights(tmp_path / "weights.safetensors", {"mask": mask})
+    assert torch.equal(checkpoint.load_weights(tmp_path / "weights.safetensors")["mask"], mask)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nas.derive import choose_each, choose_randomly, choose_strongest
+from nas.errors import DivergedError
 from nas.genotype import NONE, Choice, Decision
 
 OPERATIONS = ("conv", "pool", NONE)
@@ -268,3 +269,11 @@ def test_choices_of_each_are_few_and_never_none_where_pruned() -> None:
     assert len(found) == 6  # three operations on each of two edges
     assert {choices["free"] for choices in found} == set(names)
     assert all(NONE not in (choices.get("n/2<-0"), choices.get("n/2<-1")) for choices in found)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_nothing_is_derived_from_weights_that_are_not_finite(value: float) -> None:
+    decisions = listed(operation("a"), operation("b"))
+    weights = tensors(a=[0.25, 0.5, 0.25], b=[0.5, value, 0.25])
+    with pytest.raises(DivergedError, match=r"mixing weights of 'b' must be finite to derive from them, got \[0.5, "):
+        choose_strongest(decisions, weights)

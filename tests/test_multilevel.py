@@ -762,7 +762,7 @@ def test_a_finite_loss_with_an_infinite_gradient_is_skipped() -> None:
     toy = Scalars()
     only = level(parameters=["a"], loss="root", split="s", optimizer={"name": "sgd", "lr": 0.1})
     losses: dict[str, Any] = {"root": lambda toy, _: (toy.a - 0.5).sqrt()}
-    engine = Multilevel(toy, {"only": only}, losses, lambda split, index: None, 1)
+    engine = Multilevel(toy, {"only": only}, losses, lambda split, index: None, 2)
     moved = engine.step(0)["only"]
     assert (moved.loss, moved.gradient) == (0.0, float("inf"))
     assert toy.a.item() == 0.5
@@ -779,7 +779,7 @@ def test_a_level_that_stays_broken_stops_the_run() -> None:
     before = snapshot(levels)["model"]
     own = levels.owned["lower"]
     message = (
-        rf"^level 'lower' at step {PATIENCE - 1}: loss inf, .* {PATIENCE} times in a row; .* rate below 0.05, or 'clip'"
+        rf"^level 'lower' since step 0: {PATIENCE} steps in a row not .* \(loss inf, .*\); .* below 0.05, or 'clip'$"
     )
     with pytest.raises(DivergedError, match=message):
         levels.step(PATIENCE - 1)
@@ -1067,7 +1067,7 @@ def test_patience_is_each_level_s_own() -> None:
 
     levels = build(three(middle={"patience": 2}, upper={"hypergradient": {}}), losses={**LOSSES, "middle": broken})
     levels.step(0)
-    with pytest.raises(DivergedError, match=r"level 'middle' at step 1: .* 2 times in a row"):
+    with pytest.raises(DivergedError, match=r"^level 'middle' since step 0: 2 steps in a row not finite"):
         levels.step(1)
 
 

@@ -287,6 +287,13 @@ def test_a_gradient_that_dies(gradients: list[float], said: bool) -> None:
     assert advice([{**epoch, "entropy": 0.95} for epoch in without]) == []
 
 
+def test_indicators_that_were_not_finite_say_nothing() -> None:
+    """They are recorded as null."""
+    lost: Any = [1.0] * 11 + [None]
+    dead = epochs(entropy=lost, gradient=lost, eigenvalue=[float(2**i) for i in range(11)] + [None], margin=lost)  # type: ignore[list-item]
+    assert advice([{**epoch, "parameter_free/cell": None} for epoch in dead], finished=True) == []
+
+
 def test_decisions_that_stay_open() -> None:
     (line,) = advice(epochs(entropy=[1.0, 0.97]), finished=True)
     assert line.startswith("decisions are open at the end (entropy 0.97 of 1)")

@@ -18,7 +18,7 @@ from nas.config import Config
 from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError
 from nas.genotype import Genotype
 from nas.multilevel import Moved
-from nas.retrain import WEIGHTS, OnStep, evaluate, load_network, previews, retrain
+from nas.retrain import WEIGHTS, OnStep, build_network, evaluate, load_network, previews, retrain
 from nas.run import Run, read_records
 from nas.search import build_supernet, search
 from nas.space import find_space
@@ -332,7 +332,7 @@ def test_a_task_without_previews_shows_nothing() -> None:
 
 def test_a_loss_that_is_not_a_number_keeps_the_last_good_state(tmp_path: Path) -> None:
     config = toy.config("task.broken=7", "retrain.epochs=60")
-    with pytest.raises(DivergedError, match=r"^level 'backbone' at step 16: .*not finite 10 times in a row"):
+    with pytest.raises(DivergedError, match=r"^level 'backbone' since step 7: 10 steps in a row not finite"):
         run_retrain(tmp_path / "run", config)
     state = last(tmp_path / "run")
     assert state["step"] == 17
@@ -341,6 +341,29 @@ def test_a_loss_that_is_not_a_number_keeps_the_last_good_state(tmp_path: Path) -
         resume(tmp_path / "run", config)
     with pytest.raises(ConfigError, match=r"run: no retrained network \(it has no weights\.safetensors\)"):
         load_network(tmp_path / "run")
+
+
+def test_a_stage_without_a_step_leaves_no_network(tmp_path: Path) -> None:
+    """Fewer steps than the patience, none of them finite; nor does to resume it make one."""
+    config = toy.config("task.broken=0", "retrain.stages.backbone.steps=3")
+    with pytest.raises(DivergedError, match=r"^level 'backbone' since step 0: 3 steps in a row not finite"):
+        run_retrain(tmp_path / "run", config)
+    with pytest.raises(DivergedError):
+        resume(tmp_path / "run", config)
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_a_network_whose_output_is_not_finite_is_not_saved(tmp_path: Path) -> None:
+    """It trains: only eval mode reads the statistics of its norm."""
+    config = toy.config("retrain.stages.backbone.steps=3", "retrain.stages.averaging=null")
+    genotype = Genotype(space="toy", choices=toy.DEAREST)
+    network: Any = build_network(config, genotype)
+    network.norm.momentum = 0.0
+    network.norm.running_var.fill_(-1.0)
+    with Run.create(tmp_path / "run", "", 0) as run:  # noqa: SIM117
+        with pytest.raises(DivergedError, match=r"weights\.safetensors was not written: the network's output must be"):
+            retrain(config, genotype, run, initial=network)
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
 @pytest.mark.parametrize(

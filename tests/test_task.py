@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import nas.task
-from nas.errors import ConfigError, UnknownNameError
-from nas.task import Task, find_task, task
+from nas.errors import ConfigError, DivergedError, UnknownNameError
+from nas.task import Task, apply, find_task, task
 
 
 class Lines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,3 +118,20 @@ def test_plugins_that_claim_one_name_or_are_no_class(monkeypatch: pytest.MonkeyP
         find_task("plugin")
     with pytest.raises(ConfigError, match=r"entry point 'path' is os:path, .*, expected a class of tasks"):
         find_task("path")
+
+
+def test_no_task_writes_what_is_not_finite(tmp_path: Path) -> None:
+    class Writing(Line):
+        def predict(self, network: nn.Module, source: Path, sink: Path) -> dict[str, Any]:
+            (output,) = network(torch.tensor([float(source.name)]))
+            sink.write_text(str(output.item()))
+            return {}
+
+    network, sink = nn.ReLU(), tmp_path / "out"
+    given: Any = (Writing(Lines()), "test-lines", network)
+    assert apply(*given, Path("2"), sink, {}) == {}
+    assert sink.read_text() == "2.0"
+    with pytest.raises(DivergedError, match=r"out: the network's output must be finite"):
+        apply(*given, Path("inf"), sink, {})
+    assert sink.read_text() == "2.0"
+    assert not network._forward_hooks

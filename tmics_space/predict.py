@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nas.allocator import memory_kept
 from nas.errors import ConfigError
+from nas.finite import require_finite
 from nas.footprint import footprint
 from nas.planner.layout import channels_last
 from tmics_space.data.frames import iterate_frames
@@ -207,6 +208,7 @@ def _derain_window(network: nn.Module, window: list[Seen], size: torch.Size, til
     for rows, columns in itertools.product(_spans(height, tile or height), _spans(width, tile or width)):
         part = frames[:, :, rows, columns].unsqueeze(0)
         restored = network(part, described) if described else network(part)
+        require_finite((restored.output, restored.weight), "deraining stopped")
         fade = (_fade(rows, height).unsqueeze(1) * _fade(columns, width)).to(frames)
         total[:, rows, columns] += restored.output[0] * fade
         parts[:, rows, columns] += fade

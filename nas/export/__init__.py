@@ -19,6 +19,7 @@ from nas.export import isolated, onnx, program
 from nas.export.compare import greatest_difference
 from nas.export.source import own_packages, source
 from nas.files import write_atomic, write_text
+from nas.finite import require_finite
 from nas.genotype import Genotype
 from nas.retrain import load_network
 from nas.run import CONFIG, GENOTYPE, package_version, read_records
@@ -69,11 +70,14 @@ def export(
         scores: stated in the source beside the genotype.
 
     Raises `ExportError`, naming the module and the reason, for what the format cannot hold or holds wrongly;
+    `DivergedError` for a network whose weights, or outputs on random inputs like the example, are not finite;
     `ConfigError` where a package is missing or the path does not fit the format.
     """
     suffix = SUFFIXES[format]
     if path.suffix != suffix:
         raise ConfigError(f"{path}: a file of format '{format}' ends in {suffix}")
+    with torch.no_grad():
+        require_finite(network(*program.drawn(example)), f"{path} was not written")
     if format == "safetensors":
         checkpoint.save_weights(path, network.state_dict(), {"genotype": genotype.dump()})
         return Exported((path,), "weights alone")
@@ -130,7 +134,7 @@ def _export_source(
         raise ConfigError(f"{path}: Python could not import a module called '{path.stem}'")
     text, tensors = source(network, about(genotype, example, scores))
     weights = path.with_suffix(".safetensors")
-    inputs = [torch.rand_like(tensor) if tensor.is_floating_point() else tensor for tensor in example]
+    inputs = program.drawn(example)
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder, path.name)
         write_text(trial, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,12 +17,17 @@ def difference(a: Callable[..., Any], b: Callable[..., Any], inputs: Sequence[Te
 
 
 def greatest_difference(a: Any, b: Any) -> float:
-    """The greatest absolute difference of the tensors in two results; infinite where their shapes differ."""
+    """The greatest absolute difference of the tensors in two results; infinite where their shapes differ, and not a
+    number where a value is not finite."""
     mine, theirs = _tensors(a), _tensors(b)
     if [tensor.shape for tensor in mine] != [tensor.shape for tensor in theirs]:
         return float("inf")
-    gaps = [(x.double() - y.double()).abs().max().item() for x, y in zip(mine, theirs, strict=True) if x.numel()]
-    return max(gaps, default=0.0)
+    return worst((x.double() - y.double()).abs().max().item() for x, y in zip(mine, theirs, strict=True) if x.numel())
+
+
+def worst(gaps: Iterable[float]) -> float:
+    """The greatest, 0 if there is none; not a number if one is not, whatever their order."""
+    return torch.tensor([0.0, *gaps], dtype=torch.double).max().item()
 
 
 def _tensors(result: Any) -> list[Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, ExportError
-from nas.export.compare import difference
+from nas.export.compare import difference, worst
 from nas.export.pooling import DECOMPOSED
 from nas.export.program import Program, probes
 from nas.files import write_atomic
@@ -81,7 +81,7 @@ def check(network: nn.Module, program: Program, path: Path, example: Sequence[Te
         except Exception as error:
             raise _failed(error, path, "run") from error
 
-    found = max(difference(network, run, inputs) for inputs in probes(program, example))
+    found = worst(difference(network, run, inputs) for inputs in probes(program, example))
     if not found <= TOLERANCE:
         raise ExportError(f"the ONNX file's outputs differ from the network's by {found:g}, more than {TOLERANCE:g}")
     return found

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from nas.errors import ExportError
-from nas.export.compare import difference
+from nas.export.compare import difference, worst
 from nas.files import write_atomic
 
 TOLERANCE = 1e-5
@@ -119,7 +119,7 @@ def check(network: nn.Module, program: Program, example: Sequence[Tensor]) -> fl
     """The greatest difference of outputs between a network and its program, at the example's size and at others that
     the program takes. Raises `ExportError` above the tolerance, and where the program fails."""
     module = program.exported.module()
-    found = max(_compared(network, module, inputs, "the program") for inputs in probes(program, example))
+    found = worst(_compared(network, module, inputs, "the program") for inputs in probes(program, example))
     if not found <= TOLERANCE:
         raise ExportError(f"the program's outputs differ from the network's by {found:g}, more than {TOLERANCE:g}")
     return found
@@ -151,6 +151,11 @@ def _compared(a: Callable[..., Any], b: Callable[..., Any], inputs: Sequence[Ten
     except Exception as error:
         shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in inputs)
         raise ExportError(f"{what} fails on inputs of {shapes}: {' '.join(str(error).split())[:300]}") from error
+
+
+def drawn(example: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Random inputs of the example's shapes and types."""
+    return _sized(example, None, None, torch.rand_like)
 
 
 class Flat(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nas.errors import ConfigError, InvalidFileError
 from nas.files import write_text
+from nas.finite import require_finite
 from search_spaces.classification.images import list_images, read_image
 
 
@@ -33,7 +34,8 @@ def classify_files(
         progress: called with (pictures done, pictures in all).
 
     Returns `pictures`, `seconds` and `pictures_per_second`. Raises `InvalidFileError` for a source that cannot be read,
-    a sink that exists or cannot be written; `ConfigError` for a sink that is no .csv.
+    a sink that exists or cannot be written; `ConfigError` for a sink that is no .csv; `DivergedError` for scores that
+    are not finite: nothing is written then.
     """
     if sink.suffix.lower() != ".csv":
         raise ConfigError(f"{sink}: the result is a table, expected a name that ends in .csv")
@@ -46,7 +48,9 @@ def classify_files(
     started = time.perf_counter()
     for done, path in enumerate(paths, start=1):
         with torch.no_grad():
-            (probabilities,) = classify(read_image(path, shape).unsqueeze(0)).softmax(1)
+            scores = classify(read_image(path, shape).unsqueeze(0))
+        require_finite(scores, f"{path}")
+        (probabilities,) = scores.softmax(1)
         best = int(probabilities.argmax())
         rows.writerow((path.name, classes[best], f"{probabilities[best].item():.4f}"))
         if progress is not None:

@@ -391,14 +391,15 @@ def test_configurations_that_are_wrong(arguments: list[str], message: str, refus
 def test_losses_that_are_not_numbers(nas: Nas, refused: Refused, genotype: Path, tmp_path: Path) -> None:
     command = ["search", "toy", "task.broken=3", "--out", tmp_path / "run", "--quiet"]
     message = refused(*command)
-    assert re.search(
-        r"level 'lower' at step 12: loss nan, .* 10 times in a row; try a learning rate below 0\.1", message
+    row = (
+        r"level 'lower' since step 3: 10 steps in a row not finite \(loss nan, gradient norm nan, first in its batch\)"
     )
+    assert re.search(row + r"; .*try a learning rate below 0\.1, or 'clip'", message)
     assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")["state"]["step"] == 13
-    assert "level 'lower' at step 13: loss nan" in refused(*command, "--resume"), "it goes on where it stopped"
+    assert "level 'lower' since step 3: 11 steps" in refused(*command, "--resume"), "it goes on where it stopped"
     assert nas("derive", tmp_path / "run").code == 0
     command = ["retrain", genotype, "task.broken=3", "--out", tmp_path / "net", "--quiet"]
-    assert "level 'backbone' at step 12" in refused(*command)
+    assert "level 'backbone' since step 3: 10 steps" in refused(*command)
     assert "net: no retrained network" in refused("evaluate", tmp_path / "net")
 
 

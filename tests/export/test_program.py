@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.errors import ExportError
-from nas.export import program
+from nas.errors import DivergedError, ExportError
+from nas.export import SUFFIXES, export, program
+from nas.export.compare import greatest_difference
+from nas.genotype import Genotype
 
 
 class Pair(NamedTuple):
@@ -201,6 +204,35 @@ def test_what_differs_is_refused() -> None:
         network.conv.weight += 1e-3
     with pytest.raises(ExportError, match=r"outputs differ from the network's by 0\.\d+, more than 1e-05"):
         program.check(network, made, EXAMPLE)
+
+
+class Second(nn.Module):
+    """Two outputs, of which one may be anything."""
+
+    def __init__(self, first: float, second: float) -> None:
+        super().__init__()
+        self.values = (first, second)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x + self.values[0], x + self.values[1]
+
+
+@pytest.mark.parametrize("lost", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_no_output_that_is_not_finite_passes(lost: float, place: int, tmp_path: Path) -> None:
+    values = [0.0, 0.0]
+    values[place] = lost
+    network = Second(*values).eval()
+    with pytest.raises(ExportError, match="outputs differ from the network's by nan"):
+        program.check(network, program.export(network, EXAMPLE), EXAMPLE)
+    assert math.isnan(greatest_difference(network(*EXAMPLE), network(*EXAMPLE)))
+    for format, suffix in SUFFIXES.items():
+        path = tmp_path / f"network{suffix}"
+        with pytest.raises(
+            DivergedError, match=f"network{suffix} was not written: the network's output must be finite"
+        ):
+            export(network, Genotype(space="none", choices={}), EXAMPLE, path, format)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_module_that_cannot_be_traced_is_named() -> None:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nas.errors import ConfigError, InvalidFileError
+from nas.errors import ConfigError, DivergedError, InvalidFileError
 from nas.footprint import footprint
 from nas.supernet import Supernet
 from tmics_space import predict
@@ -345,6 +345,15 @@ def test_a_failure_midway_leaves_no_sink(tmp_path: Path) -> None:
     (source / "shot_006.png").write_bytes(b"broken")
     with pytest.raises(InvalidFileError, match="shot_006"):
         derain_file(Stub(), source, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("gain", [torch.nan, torch.inf, -torch.inf])
+def test_frames_that_are_not_finite_are_no_black_or_white_ones(tmp_path: Path, gain: float) -> None:
+    network = Stub()
+    network.gain.data.fill_(gain)
+    with pytest.raises(DivergedError, match="^deraining stopped: the network's output must be finite"):
+        derain_file(network, saved(tmp_path / "in"), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.errors import ConfigError, InvalidFileError
+from nas.errors import ConfigError, DivergedError, InvalidFileError
 from search_spaces.classification.task import Classification, ClassificationConfig
 
 
@@ -48,6 +48,16 @@ def test_a_folder_of_pictures(task: Classification, pictures: Path, tmp_path: Pa
 def test_a_single_picture(task: Classification, pictures: Path, tmp_path: Path) -> None:
     task.predict(Brightness(), pictures / "test" / "dark" / "1.png", tmp_path / "one.csv")
     assert [row["class"] for row in rows(tmp_path / "one.csv")] == ["dark"]
+
+
+def test_scores_that_are_not_finite_are_no_classes(task: Classification, pictures: Path, tmp_path: Path) -> None:
+    class Lost(Brightness):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.tensor([1.0, torch.nan])
+
+    with pytest.raises(DivergedError, match=r"dark/0\.png: the network's output must be finite"):
+        task.predict(Lost(), pictures / "test" / "dark", tmp_path / "lost.csv")
+    assert not (tmp_path / "lost.csv").exists()
 
 
 def test_sources_and_sinks_that_cannot_be(task: Classification, pictures: Path, tmp_path: Path) -> None:
