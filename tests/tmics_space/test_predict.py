@@ -352,7 +352,7 @@ def test_a_failure_midway_leaves_no_sink(tmp_path: Path) -> None:
 def test_frames_that_are_not_finite_are_no_black_or_white_ones(tmp_path: Path, gain: float) -> None:
     network = Stub()
     network.gain.data.fill_(gain)
-    with pytest.raises(DivergedError, match="^deraining stopped: the network's output must be finite"):
+    with pytest.raises(DivergedError, match=r"^deraining stopped: the network's output must be finite"):
         derain_file(network, saved(tmp_path / "in"), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
