@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -113,7 +112,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """The `state_dict` that `save_weights` wrote, on the CPU; raises `InvalidFileError`, also if it is not finite."""
     try:
         weights = safetensors.torch.load(_read(Path(path)))
-    except (safetensors.SafetensorError, KeyError) as error:
+    except InvalidFileError:
+        raise
+    except Exception as error:  # as in `load`
         raise InvalidFileError(f"{path}: damaged, or no safetensors file ({_reason(error)})") from error
     if (name := broken(weights)) is not None:
         raise InvalidFileError(f"{path}: weights must be finite, got values of '{name}' that are not; train them again")

@@ -13,12 +13,13 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from nas.errors import SpaceError, UnknownNameError
 from nas.genotype import Choice, Condition, Genotype
@@ -27,6 +28,9 @@ from nas.mixed import ChosenDepth, ChosenWidth, Decided, MixedDepth, MixedOperat
 from nas.operations import misfit
 
 Factory = Callable[[], nn.Module]
+
+MODULES = 100_000
+"""How many modules a description has at most."""
 
 # A candidate's name becomes the name of a child module, a label that of an arch parameter.
 _TAKEN_CANDIDATES = frozenset(dir(Decided("", {})))
@@ -80,7 +84,8 @@ class Building(abc.ABC):
 
     def build(self, function: Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Module:
         """Call a search space's function with this chooser and its seed; the caller's random state stays as it was."""
-        with _seeded(self._seeds[0]):
+        described = torch.get_default_device().type == "meta"
+        with _seeded(self._seeds[0]), _bounded(function) if described else nullcontext():
             network = function(self, **options)
         if not isinstance(network, nn.Module):
             name = getattr(function, "__name__", type(function).__name__)
@@ -336,6 +341,27 @@ def _either(a: tuple[Condition, ...], b: tuple[Condition, ...]) -> tuple[Conditi
 def _seed(*parts: object) -> int:
     digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def _bounded(function: Callable[..., nn.Module]) -> Iterator[None]:
+    """Inside, more than `MODULES` modules are an error: options of a file could ask for any number of cells."""
+    count = 0
+
+    def registered(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > MODULES:
+            name = getattr(function, "__name__", type(function).__name__)
+            raise SpaceError(
+                f"search space '{name}': must have at most {MODULES:,} modules, got more; use other options"
+            )
+
+    handle = register_module_module_registration_hook(registered)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from nas.space import find_space, spaces
 from nas.task import Task, find_task
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Seed = Annotated[int, msgspec.Meta(ge=0)]
+"""What torch's and NumPy's generators take, together with the limit of 64 bits that files have."""
 
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 """The types of devices that networks are trained and used on."""
@@ -96,7 +98,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     search: SearchConfig
     retrain: RetrainConfig
     options: dict[str, Any] = {}
-    seed: int = 0
+    seed: Seed = 0
     initial: dict[str, str] = {}
     """Weights to start from (safetensors files), by the path of a part of the network (`alignment.ofm.flow`); `.`
     is all of it. A derived network leaves out those of parts that it lacks, but other networks of its space have."""

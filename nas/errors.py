@@ -5,9 +5,33 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000
+"""Characters of a message; what goes beyond is left out of its middle, so that no file is quoted whole."""
+
+
+def printable(text: str) -> str:
+    """The text on one line, with escapes for what is not printable: control characters reach no terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c in "\t\n\r" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def shortened(text: str) -> str:
+    """The text as a message quotes it: printable, and without its middle if it is longer than `LONGEST`."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST * 3 // 4]} [... {len(text) - LONGEST:,} characters ...] {text[-LONGEST // 4 :]}"
+    return printable(text)
+
 
 class NASError(Exception):
     """Base of every error that a user's input can cause; the command line prints it as one line and exits with 2."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shortened(str(message)))
 
 
 class UnknownNameError(NASError, KeyError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -28,15 +28,44 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' is given twice", node.value[i][0].start_mark
-                )
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise _refused("found unhashable key", key_node)
+            if key in seen:
+                raise _refused(f"key '{key}' is given twice", key_node)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        text = self.construct_scalar(node)
+        try:  # JSON writes what lies beyond U+FFFF as the escapes of two surrogates
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise _refused("a text has half a character (a lone surrogate)", node) from error
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = self.construct_scalar(node)
+        if len(text) > _DIGITS or not -(2**63) <= (number := int(text)) < 2**63:
+            raise _refused("an integer must have at most 64 bits", node)
+        return number
+
+
+_DIGITS = 20  # of an integer of 64 bits, with its sign
+_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
+
+
+def _refused(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+_Loader.yaml_constructors = {  # plain data alone: no sets, dates or bytes, which `!!set` and its like make
+    **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (f"tag:yaml.org,2002:{name}" for name in _TAGS)},
+    None: yaml.SafeLoader.yaml_constructors[None],
+    "tag:yaml.org,2002:str": _Loader.construct_yaml_str,
+    "tag:yaml.org,2002:int": _Loader.construct_yaml_int,
+}
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[1] not in ("int", "float", "timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -157,18 +186,19 @@ def _follow(data: Any, kind: Any, path: str) -> tuple[str, list[Any], list[str]]
     for step in re.findall(r"\.\w+|\[.*?\]", path):
         if step == "[...]":  # msgspec does not say which key
             kinds = [each.value_type for each in kinds if isinstance(each, msgspec.inspect.DictType)]
-            step = next((f".{key}" for key, value in data.items() if any(_fails(value, k) for k in kinds)), step)
-            data = data.get(step[1:])
+            items = data.items() if isinstance(data, dict) else ()
+            step = next((f".{key}" for key, value in items if any(_fails(value, k) for k in kinds)), step)
+            data = dict(items).get(step[1:])
         elif step.startswith("["):
             kinds = [
                 k for each in kinds for k in getattr(each, "item_types", ()) or [getattr(each, "item_type", None)] if k
             ]
-            data = data[int(step[1:-1])]
+            data = data[int(step[1:-1])] if isinstance(data, list) else None
         else:
             structs = [each for each in kinds if isinstance(each, msgspec.inspect.StructType)]
             known = [str(each.tag) for each in structs if each.tag_field == step[1:]]
             kinds = [field.type for each in structs for field in each.fields if field.encode_name == step[1:]]
-            data = data.get(step[1:])
+            data = data.get(step[1:]) if isinstance(data, dict) else None
         place += step
         kinds = [member for each in kinds for member in _members(each)]
     literals = [str(value) for each in kinds if isinstance(each, msgspec.inspect.LiteralType) for value in each.values]

@@ -90,9 +90,9 @@ def pick(
 
 def token(node: ast.expr) -> Token:
     """A text or a number in the source; raises `ConfigError` for anything else."""
-    if isinstance(node, ast.Constant):
+    if isinstance(node, ast.Constant) and not (isinstance(node.value, int) and node.value.bit_length() > 63):
         return Token(node.value, f"line {node.lineno}")
-    raise ConfigError(f"line {node.lineno}: found '{ast.unparse(node)}', expected a text or a number")
+    raise ConfigError(f"line {node.lineno}: found '{_source(node)}', expected a text or a number of at most 64 bits")
 
 
 def items(node: ast.expr, what: str, length: int | None = None) -> list[ast.expr]:
@@ -107,7 +107,7 @@ def items(node: ast.expr, what: str, length: int | None = None) -> list[ast.expr
         found = [ast.copy_location(ast.Constant(number), node) for number in range(*limits)]
     if found is None or length not in (None, len(found)):
         expected = "a list" if length is None else f"{length} items"
-        raise ConfigError(f"line {node.lineno}: '{what}' is {ast.unparse(node)}, expected {expected}")
+        raise ConfigError(f"line {node.lineno}: '{what}' is {_source(node)}, expected {expected}")
     return found
 
 
@@ -120,6 +120,8 @@ def expressions(text: str) -> Iterator[ast.expr]:
 
 
 _NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+_DEPTH = 200
+"""How deeply Python's parser nests brackets."""
 _OPENING = {")": "(", "]": "[", "}": "{"}
 
 
@@ -153,14 +155,20 @@ def _bracketed(text: str, before: str) -> Iterator[tuple[list[str], ast.expr]]:
 
     Each has the name that stands before it: `NAME = ` or `NAME: `.
     """
-    closing, opened = dict[int, int](), list[int]()
+    closing, opened, depths = dict[int, int](), list[int](), list[int]()
     for place in re.finditer(r"[()\[\]{}]", text):
         if place[0] not in _OPENING:
             opened.append(place.start())
+            depths.append(0)
         elif opened and text[opened[-1]] == _OPENING[place[0]]:
-            closing[opened.pop()] = place.end()
+            start, depth = opened.pop(), depths.pop() + 1
+            if depths:
+                depths[-1] = max(depths[-1], depth)
+            if depth <= _DEPTH:
+                closing[start] = place.end()
         else:
             opened.clear()
+            depths.clear()
     end = 0
     for match in re.finditer(before, text):
         start = match.start()
@@ -173,6 +181,14 @@ def _bracketed(text: str, before: str) -> Iterator[tuple[list[str], ast.expr]]:
         end = closing[match.end()]
         name = re.search(r"(\w+)\s*[=:]\s*(?:\w+\.)*$", text[max(start - 200, 0) : start])
         yield [name[1]] if name else [], ast.increment_lineno(node, text.count("\n", 0, start))
+
+
+def _source(node: ast.expr) -> str:
+    """The source of an expression, as far as Python writes it: not of deep ones, nor of numbers with many digits."""
+    try:
+        return ast.unparse(node)
+    except (RecursionError, ValueError):
+        return type(node).__name__
 
 
 def _function(call: ast.Call) -> str:
@@ -191,14 +207,14 @@ def _call(value: ast.expr, fields: Sequence[str], refused: Mapping[str, str]) ->
     else:
         assert isinstance(value, ast.Call)  # as `_statements` finds them
         positional = value.args
-        named = [(keyword.arg or f"**{ast.unparse(keyword.value)}", keyword.value) for keyword in value.keywords]
+        named = [(keyword.arg or f"**{_source(keyword.value)}", keyword.value) for keyword in value.keywords]
     if len(positional) > len(fields):
         raise ConfigError(f"{where}: {len(positional)} arguments, {expected}")
     given = dict(zip(fields, positional, strict=False))
     for name, item in named:
         if name in refused:
             raise ConfigError(f"{where}: '{name}': {refused[name]}")
-        if name not in fields and ast.unparse(item) not in ("None", "null"):
+        if name not in fields and _source(item) not in ("None", "null"):
             raise ConfigError(f"{where}: '{name}' is no field{nearest(name, fields)}, {expected}")
         if name in given:
             raise ConfigError(f"{where}: '{name}' is given twice")

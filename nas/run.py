@@ -289,9 +289,12 @@ def read_records(folder: str | Path) -> list[Record]:
     records = []
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
-            records.append(msgspec.json.decode(line, type=Record))
-        except msgspec.DecodeError as error:
+            record = msgspec.json.decode(line, type=Record)
+        except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidFileError(f"{path}:{number}: not a record: {error}") from error
+        if not isinstance(record.get("kind"), str) or type(record.get("step", 0)) is not int:
+            raise InvalidFileError(f"{path}:{number}: not a record: it must have a text 'kind' and an integer 'step'")
+        records.append(record)
     return records
 
 

@@ -80,7 +80,7 @@ def genotype_of(arch: str, **options: Any) -> Genotype:
     `options` are those of the space, by default of the benchmark's networks (`affine=True`). Raises `ConfigError` for
     a text of another form, and `UnknownNameError` for an operation that is none of the benchmark's.
     """
-    names = re.findall(r"\w+(?=~)", arch)
+    names = re.findall(r"\b\w+(?=~)", arch)
     if len(names) != NOTATION.count("{}") or arch != NOTATION.format(*names):
         raise ConfigError(f"'{arch}' is no cell of NAS-Bench-201, expected {NOTATION.replace('{}', 'OPERATION')}")
     NAS_BENCH_201.only(*names)  # raises for a name that is none

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -26,7 +28,8 @@ ODD = [
 ]  # fmt: skip
 
 texts = st.text() | st.sampled_from(ODD)
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
+integers = st.integers(-(2**63), 2**63 - 1)
+scalars = st.none() | st.booleans() | integers | st.floats(allow_nan=False) | texts
 plain = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=12)
 
 
@@ -43,7 +46,7 @@ def test_odd_texts_are_read_back_everywhere(text: str) -> None:
     assert parse_yaml(dump_yaml(data), "text") == data
 
 
-@given(st.integers() | st.floats(allow_nan=False))
+@given(integers | st.floats(allow_nan=False))
 @example(1e-5)
 @example(1e300)
 @example(-0.0)
@@ -112,8 +115,16 @@ def test_plain_scalars(text: str, value: Any) -> None:
         ("a: \x00", "f.yaml: not valid YAML: unacceptable character #x0000"),
         ("a: !!int x", "f.yaml: not valid YAML: a value does not fit its tag"),
         ("a: !!bool x", "f.yaml: not valid YAML: a value does not fit its tag"),
-        ("a: !!timestamp x", "f.yaml: not valid YAML: a value does not fit its tag"),
-        ("a: " + "1" * 5000, "f.yaml: not valid YAML: a value does not fit its tag"),
+        ("a: !!timestamp x", "f.yaml:1: not valid YAML: could not determine a constructor"),
+        ("a: 1\nb: !!set {c}", "f.yaml:2: not valid YAML: could not determine a constructor"),
+        ("a: !!binary aGk=", "f.yaml:1: not valid YAML: could not determine a constructor"),
+        ("a: !!omap [b: 1]", "f.yaml:1: not valid YAML: could not determine a constructor"),
+        ("a: " + "1" * 5000, "f.yaml:1: not valid YAML: an integer must have at most 64 bits"),
+        ("a: 9223372036854775808", "f.yaml:1: not valid YAML: an integer must have at most 64 bits"),
+        ("\na: -9223372036854775809", "f.yaml:2: not valid YAML: an integer must have at most 64 bits"),
+        ("a: !!int 0x10", "f.yaml: not valid YAML: a value does not fit its tag"),
+        ('a: "\\ud800"', "f.yaml:1: not valid YAML: a text has half a character"),
+        ('"\\udc00b": 1', "f.yaml:1: not valid YAML: a text has half a character"),
         ("[" * 1000, "f.yaml: nested too deeply"),
     ],
 )
@@ -122,6 +133,27 @@ def test_invalid_yaml_names_the_file_and_line(text: str, message: str) -> None:
         parse_yaml(text, "f.yaml")
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_escapes_of_json_are_whole_characters() -> None:
+    for text in ("\U0001f600", "é", "a\u2028b"):
+        assert parse_yaml(json.dumps({text: [text]}), "text") == {text: [text]}
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+def test_integers_of_64_bits_are_read(number: int) -> None:
+    assert parse_yaml(f"a: {number}", "text") == {"a": number}
+
+
+def test_many_keys_take_time_that_grows_with_their_number() -> None:
+    """At 4000 keys comparing each with all others took as long as the rest; both are timed, since machines differ."""
+    times = []
+    for count in (2_000, 16_000):
+        text = "".join(f"k{i}: 1\n" for i in range(count))
+        begun = time.process_time()
+        assert len(parse_yaml(text, "text")) == count
+        times.append(time.process_time() - begun)
+    assert times[1] < 16 * times[0]
 
 
 @given(st.text())
@@ -239,6 +271,19 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError, match=r"folder: cannot be written: "):
         write_text(tmp_path / "folder", "")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_messages_are_short_and_printable() -> None:
+    error = InvalidFileError(f"file.yaml: {'x' * 5_000_000}, expected less")
+    assert len(str(error)) < 2100
+    assert str(error).startswith("file.yaml: xxx")
+    assert str(error).endswith("xxx, expected less")
+    assert "[... 4,998,026 characters ...]" in str(error)
+    assert str(UnknownNameError("label", "\x1b[31m\x07\ud800\u202e", [])).startswith(
+        r"unknown label '\x1b[31m\x07\ud800\u202e'"
+    )
+    assert str(NASError("a\nb\tc é 漢")) == "a b c é 漢"
+    assert str(NASError()) == ""
 
 
 def test_unknown_names_suggest_the_nearest() -> None:

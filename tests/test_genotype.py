@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden"
 ODD = ["1", "08", "1e-3", "12:30", "no", "null", "2001-01-01", "", "a: b", "é", "a\x85b", "=", "<<", "-", "\U0001f600"]
 
 texts = st.text() | st.sampled_from(ODD)
-numbers = st.integers() | st.floats(allow_nan=False)
+numbers = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
 options = st.recursive(
     st.none() | st.booleans() | numbers | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -32,7 +32,7 @@ options = st.recursive(
 provenances = st.builds(
     Provenance,
     package=texts,
-    seed=st.none() | st.integers(),
+    seed=st.none() | st.integers(-(2**63), 2**63 - 1),
     config=texts,
     source=texts,
     scores=st.dictionaries(texts, st.floats(allow_nan=False)),
@@ -41,7 +41,9 @@ provenances = st.builds(
 genotypes = st.builds(
     Genotype,
     space=texts,
-    choices=st.dictionaries(texts, texts | st.integers() | st.lists(st.integers()).map(tuple)),
+    choices=st.dictionaries(
+        texts, texts | st.integers(-(2**63), 2**63 - 1) | st.lists(st.integers(-(2**63), 2**63 - 1)).map(tuple)
+    ),
     options=st.dictionaries(texts, options),
     provenance=st.none() | provenances,
 )

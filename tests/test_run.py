@@ -231,8 +231,8 @@ def test_records_that_were_changed_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_record_that_is_no_record_is_named(tmp_path: Path) -> None:
-    for line in ("{'step': 1}", "[1]", ""):
-        (tmp_path / "metrics.jsonl").write_text(f'{{"step":0}}\n{line}\n{{"step":2}}\n')
+    for line in ("{'step': 1}", "[1]", "", '{"step": 1}', '{"kind": 1}', '{"kind": "a", "step": "x"}', "[" * 5000):
+        (tmp_path / "metrics.jsonl").write_text(f'{{"kind":"a"}}\n{line}\n{{"kind":"a","step":2}}\n')
         with pytest.raises(InvalidFileError, match=r"metrics\.jsonl:2: not a record"):
             read_records(tmp_path)
     with pytest.raises(InvalidFileError, match=r"metrics\.jsonl: cannot be read"):

@@ -392,3 +392,25 @@ def test_a_space_is_found_in_an_imported_module(plugin: types.ModuleType) -> Non
         with pytest.raises(UnknownNameError, match=r"load its module with --import MODULE"):
             find_space(name)
     assert "plugin_not_imported" not in sys.modules
+
+
+@pytest.mark.parametrize("how", ["described", "measured"])
+def test_a_description_stops_at_too_many_modules(how: str) -> None:
+    """Options of a file could ask for any number of cells: it ends with a line, not when memory does."""
+
+    def cells_(choose: Chooser, /, *, cells: int = 1) -> nn.Module:
+        only = choose("only", {"a": nn.Identity, "b": nn.ReLU})
+        return nn.Sequential(only, *(nn.Identity() for _ in range(cells)))
+
+    crowd = SearchSpace("crowd", cells_)
+
+    def build(cells: int) -> object:
+        if how == "described":
+            return crowd.describe(cells=cells)
+        with torch.device("meta"):
+            return crowd.derived(Genotype(space="crowd", choices={"only": "a"}, options={"cells": cells}))
+
+    build(1000)
+    with pytest.raises(SpaceError, match=r"search space .*: must have at most 100,000 modules, got more; use other"):
+        build(100_001)
+    build(1000)  # nothing is counted twice

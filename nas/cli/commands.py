@@ -12,7 +12,7 @@ from cyclopts.exceptions import MissingArgumentError
 
 from nas.cli import checking, genotypes, inspecting, reporting, running, tuning
 from nas.cli.app import app
-from nas.errors import ConfigError, NASError
+from nas.errors import ConfigError, NASError, shortened
 
 __all__ = ["app", "checking", "genotypes", "inspecting", "reporting", "run", "running", "tuning"]
 
@@ -25,10 +25,10 @@ def run(arguments: list[str]) -> None:
             app(_import_modules(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except MissingArgumentError as error:
-        print(f"nas: {_missing(error)}", file=sys.stderr)
+        _tell(_missing(error))
         sys.exit(2)
     except (NASError, CycloptsError) as error:
-        print(f"nas: {' '.join(str(error).split())}", file=sys.stderr)
+        _tell(str(error))
         sys.exit(2)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
@@ -47,7 +47,11 @@ def _missing(error: MissingArgumentError) -> str:
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
     """Show a warning as a line of the command, not of the code that gives it."""
-    print(f"nas: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    _tell(f"warning: {message}")
+
+
+def _tell(text: str) -> None:
+    print(f"nas: {shortened(' '.join(text.split()))}", file=sys.stderr)
 
 
 def _import_modules(arguments: list[str]) -> list[str]:

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nas.errors import printable
+
 Cell = str | int | float | None
 
 
@@ -22,13 +24,13 @@ def table(
     whatever its length, for other programs to read.
     """
     console = console or Console()
-    grid = Table(title=Text(title, "bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD)
+    grid = Table(title=Text(printable(title), "bold") if title else None, title_justify="left", box=box.SIMPLE_HEAD)
     grid.show_edge = grid.pad_edge = False
     for i, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
-        grid.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        grid.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(format_cell(cell)) for cell in row))
+        grid.add_row(*(Text(printable(format_cell(cell))) for cell in row))
     if console.is_terminal:
         console.print(grid)
     else:

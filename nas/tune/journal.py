@@ -17,6 +17,8 @@ from nas.errors import InvalidFileError
 from nas.files import writing
 
 _BLOCK = 1 << 16
+_BEGINNING = b'{"op_code":'
+"""Of each record, as Optuna writes it."""
 
 
 class Journal(JournalFileBackend):
@@ -33,14 +35,15 @@ class Journal(JournalFileBackend):
         with writing(path):
             super().__init__(str(path), self._symlink)
         with self._locked() as file:
-            size, end = file.seek(0, os.SEEK_END), _whole(file)
-            if end < size:
+            end = _whole(file)
+            file.seek(0)
+            *lines, cut = file.read().split(b"\n")
+            for number, line in enumerate([*lines, cut], 1):
+                if not (_is_record(line) if number <= len(lines) else line.startswith(_BEGINNING[: len(line)])):
+                    raise InvalidFileError(f"{path}:{number}: not a record of a study; remove this line, or restore it")
+            if cut:
                 file.truncate(end)
                 warnings.warn(f"{path}: the last line was cut, by a full disk or a kill; removed it", stacklevel=2)
-            file.seek(0)
-            for number, line in enumerate(file, 1):
-                if not _is_record(line):
-                    raise InvalidFileError(f"{path}:{number}: not a record of a study; remove this line, or restore it")
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append records to the journal, all or none; raises `InvalidFileError` if it cannot be written."""

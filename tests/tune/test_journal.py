@@ -115,6 +115,15 @@ def test_what_another_process_left_of_a_line_is_not_appended_to(tmp_path: Path) 
     assert found == ["first", "second"]
 
 
+@pytest.mark.parametrize("text", [b"chapter 1", b"chapter 1\nchapter 2", b'{"step": 1'])
+def test_another_file_is_not_taken_for_a_journal(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "thesis.txt"
+    path.write_bytes(text)
+    with pytest.raises(InvalidFileError, match=r"thesis\.txt:1: not a record of a study"):
+        Journal(path)
+    assert path.read_bytes() == text
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -61,5 +61,7 @@ def _boxes(file: BinaryIO) -> int | None:
         if size < 8:  # 0: up to the end of the file
             break
         end += size
+        if end > os.fstat(file.fileno()).st_size:
+            break
         file.seek(end)
     return end

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
-import yaml
 
-from nas.errors import InvalidFileError, UnknownNameError
+from nas.errors import UnknownNameError
+from nas.files import convert, parse_yaml, read_text
 from tmics_space.data.frames import IMAGE_SUFFIXES
 
 _SHIPPED = Path(__file__).with_name("layouts.yaml")
@@ -63,7 +63,7 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         text = functools.reduce(lambda text, name: text.replace(name, names[name]), names, part)
         try:
             return re.compile(text)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"'{part}' is not a regular expression: {error}") from error
 
     def split(self, name: str) -> tuple[Split, ...]:
@@ -98,9 +98,4 @@ T = TypeVar("T")
 
 
 def _read(path: Path, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), kind)
-    except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise InvalidFileError(f"{path}: not a data layout: {' '.join(str(error).split())}") from error
+    return convert(parse_yaml(read_text(path), str(path)), kind, str(path))

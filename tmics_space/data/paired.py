@@ -177,4 +177,4 @@ def _number(text: str, file: Path) -> int:
 
 def _natural(name: str) -> list[int | str]:
     """A key that sorts 'a2' before 'a10': text and numbers take turns, so that like is compared with like."""
-    return [int(text) if text.isdigit() else text for text in re.split(r"(\d+)", name)]
+    return [int(text) if text.isdecimal() else text for text in re.split(r"(\d+)", name)]
