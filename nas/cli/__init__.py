@@ -14,12 +14,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of the `nas` command: a user's mistake is one line and exit code 2, a signal one and 128 + signal."""
-    with interrupts:
-        try:
+    try:
+        with interrupts:
             from nas.cli import commands
 
             commands.run(sys.argv[1:])
-        except BaseException as error:  # imports may turn an interruption into an error of their own
-            if not isinstance(error, KeyboardInterrupt) and interrupts.received is None:
-                raise
-            sys.exit(interrupts.tell(error.args if isinstance(error, KeyboardInterrupt) else ()))
+    except BaseException as error:  # imports may turn an interruption into an error of their own
+        if not isinstance(error, KeyboardInterrupt) and interrupts.received is None:
+            raise
+        sys.exit(interrupts.tell(error.args if isinstance(error, KeyboardInterrupt) else ()))

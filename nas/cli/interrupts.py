@@ -17,6 +17,8 @@ _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 class Interrupts:
     """Handles SIGINT and SIGTERM inside its `with` block: the first raises `KeyboardInterrupt`, the next exits.
 
+    During an import the first exits too: an exception there can abort the process inside an extension module.
+
     Signals that the process was started to ignore, as a shell's background jobs are, stay ignored.
     """
 
@@ -62,12 +64,21 @@ class Interrupts:
             if sys.stderr.isatty():
                 _write("stopping after this step; interrupt again to stop at once")
             return
-        if self._raised:
+        if self._raised or _importing(frame):
             if not self._told:
                 _write(_WORDS[self.received])
             os._exit(128 + self.received)
         self._raised = True
         raise KeyboardInterrupt
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether an import is running."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _write(text: str) -> None:
