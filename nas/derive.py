@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -102,10 +103,11 @@ def choose_each(decisions: Mapping[str, Decision]) -> Iterator[dict[str, Choice]
     while waiting:
         first = next(iter(waiting))
         wanted = {first, *(ways[first[0]] or ())}
+        inside = Counter(condition for label, _ in waiting for condition in ways[label] or ())
         choices: dict[str, Choice] = {}
         for label, decision in _existing(decisions, choices):
             pairs = [(label, candidate) for candidate in options[label]]
-            pairs.sort(key=lambda pair: (pair not in wanted, pair not in waiting))
+            pairs.sort(key=lambda pair: (pair not in wanted, pair not in waiting, -inside[pair]))
             kept = pairs[: decision.keep]
             choices[label] = tuple(sorted(int(c) for _, c in kept)) if decision.kind == "inputs" else kept[0][1]
             for pair in kept:

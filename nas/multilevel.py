@@ -348,7 +348,7 @@ class Multilevel:
                 else:
                     loss, terms = self._evaluate(name, values, inputs, probing=True)
                     seen[name] = depends_on(loss, values)
-                    by_loss[name] = depends_on(loss, values, terms.values())
+                    by_loss[name] = depends_on(loss, values, terms.values()) if terms else seen[name]
         require_reached(self.levels, self.owned, seen)
         require_decided(self.model, self.levels, self.owned, by_loss)
 

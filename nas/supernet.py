@@ -212,7 +212,15 @@ class Supernet(nn.Module):
                 f"space '{self.space.name}' gives derived networks weights that its supernet lacks, so nothing can be"
                 f" inherited: {', '.join(sorted(lacking))}"
             )
-        network.load_state_dict({key: _leading(mine[key], value) for key, value in theirs.items()})
+        inherited = {key: _leading(mine[key], value) for key, value in theirs.items()}
+        for key, value in theirs.items():
+            if inherited[key].shape != value.shape:
+                raise SpaceError(
+                    f"space '{self.space.name}': the supernet's '{key}' must be at least as large as the derived"
+                    f" network's, got {tuple(mine[key].shape)} for {tuple(value.shape)}. No layer may grow where a"
+                    " width shrinks"
+                )
+        network.load_state_dict(inherited)
         return network.train(self.training)
 
     def _repr_html_(self) -> str:

@@ -153,6 +153,16 @@ def test_what_cannot_be_built_is_named() -> None:
         check_inheritance(space.describe(), (IMAGE,))
 
 
+def test_a_layer_that_grows_cannot_inherit() -> None:
+    def space(choose: Chooser, /) -> nn.Module:
+        width = choose.width("w", (2, 4))
+        return nn.Sequential(nn.Conv2d(3, width.channels, 1), width, nn.Conv2d(width.channels, 8 - width.channels, 1))
+
+    message = r"^space 'grows': the supernet's '2\.weight' must be .* got \(4, 4, 1, 1\) for \(6, 2, 1, 1\)"
+    with pytest.raises(SpaceError, match=message):
+        check_inheritance(SearchSpace("grows", space).describe(), (IMAGE,))
+
+
 def test_a_fault_that_widths_have_no_part_in_is_not_blamed_on_them() -> None:
     class Counting(nn.Module):
         def __init__(self, part: nn.Module) -> None:
