@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from nas.supernet import Supernet
 
 
+SCROLLING = '<div style="overflow-x: auto">'
+"""What is wider than a notebook scrolls by itself."""
+
+
 def genotype_svg(genotype: Genotype) -> str | None:
     """The picture of a genotype; None where its space is not known, or does not fit."""
     try:
@@ -29,7 +33,7 @@ def genotype_html(genotype: Genotype) -> str:
     rows = ((label, _text(choice), _share(margins.get(label))) for label, choice in genotype.contested().items())
     title = f"<b>Genotype</b> of the search space <code>{escape(genotype.space)}</code>"
     picture = genotype_svg(genotype)
-    return f"<div>{title}{picture or _table(('decision', 'chosen', 'margin'), rows)}</div>"
+    return f"{SCROLLING}{title}{picture or _table(('decision', 'chosen', 'margin'), rows)}</div>"
 
 
 def supernet_html(supernet: Supernet) -> str:
@@ -47,7 +51,7 @@ def supernet_html(supernet: Supernet) -> str:
     count = sum(parameter.numel() for parameter in supernet.network.parameters())
     name = f"<code>{escape(supernet.space.name)}</code>"
     title = f"<b>Supernet</b> of the search space {name}: {count:,} operation weights, {len(rows)} decisions"
-    return f"<div>{title}{_table(('decision', 'leads', 'mixing weights'), rows)}</div>"
+    return f"{SCROLLING}{title}{_table(('decision', 'leads', 'mixing weights'), rows)}</div>"
 
 
 def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from nas.draw.style import INK
 from nas.draw.theme import DARK
+from nas.genotype import Genotype
 from nas.report.compare import write_comparison
 from nas.report.page import write_report
 from nas.task import Preview
@@ -107,9 +108,13 @@ def pages(
     notebook.write_text(
         f"<!doctype html><title>Notebook</title><style>h1 {{ color: red }}</style>{report._repr_html_()}"
     )
+    viewport = '<meta name="viewport" content="width=device-width">'
+    genotype = folder / "genotype.html"
+    genotype.write_text(f"<!doctype html>{viewport}<title>Genotype</title>{Genotype.load('darts-v2')._repr_html_()}")
     comparison = write_comparison(runs, folder / "comparison.html")
     darts = write_report(make_search("darts", "options.cells=3", config_name="darts"), folder / "darts.html")
-    return {"run": report.path, "comparison": comparison.path, "notebook": notebook, "darts": darts.path}
+    written = {"run": report.path, "comparison": comparison.path, "darts": darts.path}
+    return {**written, "notebook": notebook, "genotype": genotype}
 
 
 Open = Callable[..., Any]
@@ -346,6 +351,11 @@ def test_a_notebook_shows_it_in_a_frame_of_its_own(opened: Open) -> None:
     browser.switch_to.default_content()
     assert browser.current_url == address
     assert browser.get_log("browser") == []
+
+
+def test_a_picture_in_a_notebook_scrolls_by_itself(opened: Open) -> None:
+    beyond = "const page = document.documentElement; return page.scrollWidth - page.clientWidth"
+    assert opened("genotype", 390).execute_script(beyond) == 0
 
 
 def test_pictures_are_dark_where_the_page_is(opened: Open) -> None:
