@@ -17,6 +17,7 @@ import torch
 from nas.errors import ConfigError, InvalidFileError
 from tmics_space.data import iterate_frames, moving_texture, read_frames, write_frames
 from tmics_space.data.container import stated_size
+from tmics_space.data.video import decode_video
 
 
 def saved(path: Path, clip: torch.Tensor, frame_rate: float = 25.0) -> Path:
@@ -240,3 +241,15 @@ def test_without_pyav_the_message_names_the_extra(tmp_path: Path, monkeypatch: p
     with pytest.raises(ConfigError, match=r"tmics-nas\[video\]"), write_frames(tmp_path / "new.mp4"):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_decoder_that_gives_up_names_the_frame(tmp_path: Path) -> None:
+    """One that raises nothing, but returns no frame of the last packets."""
+    film = iterate_frames(unsteady(tmp_path / "a.mkv")).film
+    assert film is not None
+    assert film.late == Fraction(TIMES[-3], 1000)
+    assert len(list(decode_video(film))) == len(TIMES)
+    with pytest.raises(
+        InvalidFileError, match=r"a\.mkv: frame 12: cannot be decoded, nor any after it: the file is dam"
+    ):
+        list(decode_video(film._replace(late=Fraction(3))))
