@@ -73,7 +73,7 @@ def test_a_second_signal_stops_at_once(numbers: tuple[signal.Signals, ...], tmp_
     arguments = ["search", str(toy.CONFIG), "task.pause=20", "--import", "toy", "--out", str(out)]
     process = processes.start(*arguments, errors=tmp_path / "errors")
     processes.wait_for(process, out / "metrics.jsonl", 100)
-    time.sleep(0.3)  # into the pause of the first step
+    time.sleep(0.3)  # into the pause of the second step
     begun = time.monotonic()
     for number in numbers:
         with suppress(ProcessLookupError):  # ended by an earlier one
