@@ -12,11 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from nas.choose import Building, Chooser, Derived, Described, Relaxed
+from nas.cost import costs, measure
+from nas.derive import choose_randomly
+from nas.draw import render
 from nas.errors import SpaceError, UnknownNameError
 from nas.genotype import Genotype
+from nas.lint import lint
 from nas.mixed import ChosenDepth, ChosenWidth, Decided, MixedDepth, MixedOperation, MixedWidth, Node
 from nas.operations import OperationSet
 from nas.primitives import avg_pool
+from nas.space import SearchSpace
 
 Function = Callable[[Building], nn.Module]
 
@@ -183,6 +188,31 @@ def test_whole_numbers_of_any_kind() -> None:
     assert all(type(number) is int for label in "wdn" for number in found[label].candidates)
     assert type(found["n"].keep) is int
     assert derived(function, w=4, d=0, n=(1,)).parts[0].channels == 4
+
+
+@pytest.mark.parametrize("counts", [(0,), (0, 2), (2, 0, 1)])
+def test_no_block_at_all(counts: tuple[int, ...]) -> None:
+    def function(choose: Building, /) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(2, 2), choose.depth("d", counts, lambda i: choose(f"b{i}", {"x": linear, "y": nn.Identity}))
+        )
+
+    space = SearchSpace("none", function)
+    genotype = Genotype(space="none", choices={"d": 0})
+    network = space.derived(genotype)
+    assert [type(module) for module in network] == [nn.Linear, ChosenDepth]
+    x = torch.randn(3, 2)
+    assert torch.equal(network(x), network[0](x))
+    description = space.describe()
+    assert lint(genotype.dump()) == []
+    assert costs(description).of(genotype.choices) == measure(genotype) == 6
+    expected = sum(6 + 3 * count for count in counts) / len(counts)
+    assert costs(description).uniform == pytest.approx(expected)
+    for cells in ("beside", "open", "closed"):
+        assert "b0" not in render(description, genotype, "text", cells=cells)
+        assert render(description, None, "svg", cells=cells).startswith("<svg")
+    choices = choose_randomly(description.decisions, torch.Generator().manual_seed(0))
+    assert len(choices) == 1 + choices["d"]
 
 
 def test_candidates_may_share_a_module() -> None:

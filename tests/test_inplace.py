@@ -254,6 +254,49 @@ def test_supernets_refuse_candidates_that_write_into_their_input(
             supernet(torch.randn(2, 2, 4, 4))
 
 
+INNER: dict[str, dict[str, Factory]] = {
+    "activation": {
+        "short": nn.LeakyReLU,
+        "long": lambda: nn.Sequential(nn.LeakyReLU(), nn.Hardtanh(0, 0.1, inplace=True), conv()),
+    },
+    "norm": {
+        "short": lambda: nn.BatchNorm2d(2, affine=False),
+        "long": lambda: nn.Sequential(nn.BatchNorm2d(2, affine=False), nn.ReLU(inplace=True)),
+    },
+    "first": {
+        "short": lambda: nn.Sequential(nn.Identity(), nn.LeakyReLU()),
+        "long": lambda: nn.Sequential(nn.Sequential(nn.LeakyReLU(), nn.Identity()), nn.Hardtanh(0, 0.1, inplace=True)),
+    },
+    "convolution": {"short": conv, "long": lambda: nn.Sequential(nn.Tanh(), conv(), nn.ReLU(inplace=True))},
+}
+
+
+@pytest.mark.parametrize("case", INNER)
+def test_writes_into_what_a_candidate_has_made_itself_are_fine(case: str) -> None:
+    def build(choose: Chooser, /) -> nn.Module:
+        return Wrapped(Cell(choose, "c", INNER[case], nodes=2, inputs=1, output="last"), lambda part, x: part(x))
+
+    space, x = SearchSpace("t", build), torch.randn(2, 2, 4, 4).double()
+    plain, planned = (Supernet(space, evaluation=evaluation).double() for evaluation in ("plain", "planned"))
+    (a, to_a), (b, to_b) = (
+        (y, torch.autograd.grad(y.square().sum(), list(s.parameters()))) for s in (plain, planned) for y in [s(x)]
+    )
+    for one, other in zip((a, *to_a), (b, *to_b), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("means", MEANS)
+def test_a_layer_that_states_otherwise_than_it_does_is_named(means: str) -> None:
+    candidates: dict[str, Factory] = {"short": nn.ReLU, "long": lambda: nn.Sequential(nn.ReLU(), Relu(), conv())}
+
+    def build(choose: Chooser, /) -> nn.Module:
+        return Cell(choose, "c", candidates, nodes=1, inputs=1, output="last")
+
+    supernet = Supernet(SearchSpace("t", build))
+    with MEANS[means](), pytest.raises(SpaceError, match="the layer Relu, with `channelwise = True`, must not change"):
+        supernet(torch.randn(2, 2, 4, 4))
+
+
 # Derived networks
 
 
