@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,17 @@ class Restored(NamedTuple):
     """λ in [0, 1], `(batch, 1 or 3, 1 or height, 1 or width)`"""
     photometric: Tensor
     """The photometric term of the alignment, a scalar."""
+
+
+def restore(network: nn.Module, *inputs: Any) -> Restored:
+    """Run a network for deraining; raises `ConfigError` for one that returns something else than a `Restored`."""
+    found: Restored = network(*inputs)
+    if not isinstance(found, tuple) or getattr(found, "_fields", ()) != Restored._fields:  # an exported one has its own
+        raise ConfigError(
+            f"task 'derain': the network must return a tmics_space.network.Restored, got a {type(found).__name__};"
+            " change what the search space returns"
+        )
+    return found
 
 
 class Route(nn.Module):

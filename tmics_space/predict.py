@@ -27,6 +27,7 @@ from tmics_space.data.windows import window_indices
 from tmics_space.data.writer import require_room, write_frames
 from tmics_space.flow import Described
 from tmics_space.inference import folded
+from tmics_space.network import restore
 
 OVERLAP = 32
 """By how many pixels neighbouring tiles overlap; across them one fades into the other."""
@@ -207,7 +208,7 @@ def _derain_window(network: nn.Module, window: list[Seen], size: torch.Size, til
     weights = []
     for rows, columns in itertools.product(_spans(height, tile or height), _spans(width, tile or width)):
         part = frames[:, :, rows, columns].unsqueeze(0)
-        restored = network(part, described) if described else network(part)
+        restored = restore(network, part, *([described] if described else []))
         require_finite((restored.output, restored.weight), "deraining stopped")
         fade = (_fade(rows, height).unsqueeze(1) * _fade(columns, width)).to(frames)
         total[:, rows, columns] += restored.output[0] * fade

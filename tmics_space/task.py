@@ -25,7 +25,7 @@ from tmics_space.metrics.image import luminance, mean_psnr, psnr
 from tmics_space.metrics.interval import interval
 from tmics_space.metrics.protocol import evaluate_clip, protocol
 from tmics_space.metrics.temporal import TOF, WARPING_ERROR, tof, warping_error
-from tmics_space.network import Restored
+from tmics_space.network import Restored, restore
 from tmics_space.predict import derain, derain_file
 
 SPLITS = ("train", "middle", "val", "all")
@@ -140,7 +140,7 @@ class DerainTask:
 
     def measure(self, network: nn.Module, batch: Batch) -> dict[str, float]:
         """Mean PSNR in dB over the windows of a batch, on the channels of the protocol."""
-        restored: Restored = network(batch.rainy[:, -self.config.frames :])
+        restored = restore(network, batch.rainy[:, -self.config.frames :])
         how = protocol(self.config.protocol)
         images = restored.output.double().clamp(0, 1), batch.clean.double()
         output, clean = map(luminance, images) if how.channels == "y" else images
@@ -244,7 +244,7 @@ class DerainTask:
         self, mode: str, network: nn.Module, batch: Batch, *, eta: float = 1.0, photometric: float = 0.0
     ) -> Tensor:
         frames = batch.rainy[:, -self.config.frames :]
-        restored: Restored = network(frames)
+        restored = restore(network, frames)
         l1, structure, epsilon = self.config.l1, self.config.structure, self.config.epsilon
         dominant = functools.partial(fidelity, l1=l1, structure=structure, epsilon=epsilon)
         rainy = frames[:, self.config.frames // 2]
@@ -255,12 +255,12 @@ class DerainTask:
         return loss + photometric * restored.photometric if photometric else loss
 
     def _squared(self, network: nn.Module, batch: Batch) -> Tensor:
-        restored: Restored = network(batch.rainy[:, -self.config.frames :])
+        restored = restore(network, batch.rainy[:, -self.config.frames :])
         return (restored.output - batch.clean).square().mean()
 
     def _unsteadiness(self, network: nn.Module, batch: Batch, restored: Restored) -> Tensor:
         """L_ST of the output, along the motion of the true frames: in rainy ones, rain would pass for motion."""
-        before: Restored = network(batch.rainy[:, :-1])
+        before = restore(network, batch.rainy[:, :-1])
         previous = batch.window[:, self.config.frames // 2]
         flow = DenseInverseSearch()(batch.clean, previous)
         return temporal_loss(restored.output, before.output, batch.clean, previous, flow)

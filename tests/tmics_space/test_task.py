@@ -208,6 +208,37 @@ def test_an_unknown_split(build: Callable[..., DerainTask]) -> None:
         build().batch("trian", 0)
 
 
+class Returning(Blur):
+    """Gives its result back in another form."""
+
+    def __init__(self, form: Callable[[Restored], object]) -> None:
+        super().__init__()
+        self.form = form
+
+    def forward(self, frames: Tensor) -> Any:
+        return self.form(super().forward(frames))
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        (lambda restored: restored._asdict(), "dict"),
+        (lambda restored: tuple(restored), "tuple"),
+        (lambda restored: restored.output, "Tensor"),
+    ],
+)
+def test_networks_that_return_something_else(
+    build: Callable[..., DerainTask], form: Callable[[Restored], object], found: str
+) -> None:
+    task, network = build(), Returning(form).eval()
+    message = rf"^task 'derain': the network must return a tmics_space\.network\.Restored, got a {found}; change"
+    for name in task.losses:
+        with pytest.raises(ConfigError, match=message):
+            task.losses[name](network, task.batch("train", 0))
+    with pytest.raises(ConfigError, match=message), torch.no_grad():
+        task.evaluate(network)
+
+
 def test_the_example_is_one_window(build: Callable[..., DerainTask]) -> None:
     (frames,) = build(frames=3, crop=20).example()
     assert frames.shape == (1, 3, 3, 20, 20)
