@@ -68,9 +68,14 @@ def conv2d(
         p, q = (0, 0) if padding == "valid" else _pair(padding)
         x = taken(F.pad(x, (q, q, p, p)) if p or q else x, s, t)
         stride, padding = 1, 0
-    if is_last(x) and x.shape[1] > FEW and x.stride(1) != 1:
+    elif is_last(x) and x.shape[1] > FEW and _is_dense(weight) and x.stride(1) != 1:
         x = laid_out(x)
     return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def _is_dense(weight: Tensor) -> bool:
+    """Whether a kernel spans several pixels and channels: others convolve an image as fast however it lies."""
+    return weight.dim() == 4 and weight.shape[1] > 1 and weight.shape[2:] != (1, 1)
 
 
 def taken(x: Tensor, s: int, t: int) -> Tensor:

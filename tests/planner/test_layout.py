@@ -125,6 +125,8 @@ def test_convolutions_of_a_context_compute_channels_last() -> None:
             assert F.conv2d(x, weight).is_contiguous()
         assert lies_last(F.conv2d(x, weight))
         assert F.conv2d(x[:, :2], weight[:, :2]).is_contiguous(), "of few channels"
+        assert F.conv2d(x, weight[:, :, :1, :1]).is_contiguous(), "of a pixel at a time"
+        assert F.conv2d(x, weight[:3, :1], groups=3).is_contiguous(), "of a channel at a time"
     assert F.conv2d(x, weight).is_contiguous()
     with channels_last(nn.Conv2d(3, 4, 1, device="meta")):
         assert F.conv2d(x, weight).is_contiguous()
@@ -295,7 +297,7 @@ def test_retraining_evaluation_and_prediction(tmp_path: Path) -> None:
         evaluate(network, config.build_task())
         previews(network, config.build_task())
     assert watch.strided == 0
-    assert watch.calls["channels last"] > 0.3 * watch.calls["all"]
+    assert watch.calls["channels last"] > 0
     for each in (network, load_network(tmp_path / "run")):
         assert all(parameter.is_contiguous() for parameter in each.parameters())
 
