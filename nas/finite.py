@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,16 +13,17 @@ from torch.utils._pytree import tree_leaves
 from nas.errors import DivergedError
 
 
+@torch.no_grad()
 def in_range(tensors: Iterable[Tensor]) -> bool:
     """Whether the norm of each tensor is a finite number: its values are, and their squares can be summed in its dtype.
 
     In float32 no value may be above 1.8e19: with such weights nothing could be computed any more.
     """
-    numbers = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    if not numbers:
-        return True
-    norms = torch._foreach_norm(numbers)
-    return bool(torch.stack([norm.double() for norm in norms]).sum().isfinite())
+    alike: dict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.numel():
+            alike[tensor.dtype, tensor.device].append(tensor)
+    return all(bool(torch.stack(torch._foreach_norm(group)).isfinite().all()) for group in alike.values())
 
 
 def broken(tensors: Mapping[str, Tensor]) -> str | None:

@@ -232,7 +232,7 @@ class Multilevel:
             optimizer.zero_grad(set_to_none=True)
         states = [t for p in own for t in optimizer.state.get(p, {}).values() if isinstance(t, Tensor)]
         buffers = self._buffers()
-        if in_range([*(p.detach() for p in own), *states, *(buffers[b] for b in self._finite_buffers)]):
+        if in_range([*own, *states, *(buffers[b] for b in self._finite_buffers)]):
             return True
         undo()
         return False
