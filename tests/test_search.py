@@ -461,11 +461,11 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def garbled(data: bytes) -> bytes:
-    """With a line, or 20 bytes, of something else in the middle."""
+    """With a line, or 400 bytes (padding between tensors is shorter), of something else in the middle."""
     lines = data.split(b"\n")
     if len(lines) > 2 and not data.startswith(b"PK"):
         return b"\n".join([lines[0], b'{"kind": \xff', *lines[2:]])
-    return data[: len(data) // 2] + b"not what it was here" + data[len(data) // 2 + 20 :]
+    return data[: len(data) // 2] + b"not what it was here" * 20 + data[len(data) // 2 + 400 :]
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
