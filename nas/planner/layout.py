@@ -91,7 +91,7 @@ def channels_last(network: nn.Module | None = None) -> AbstractContextManager[An
     wrong for a batch of one image if what follows reshapes it.
     """
     on_cpu = network is None or any(parameter.is_cpu for parameter in islice(network.parameters(), 1))
-    return _ChannelsLast() if on_cpu and not isinstance(_innermost(), _ChannelsLast) else nullcontext()
+    return _ChannelsLast() if on_cpu and not inside() else nullcontext()
 
 
 @contextmanager
@@ -107,6 +107,11 @@ def by_hand() -> Iterator[None]:
         yield
     finally:
         mode.__enter__()  # type: ignore[no-untyped-call]
+
+
+def inside() -> bool:
+    """Whether `channels_last` is in effect."""
+    return isinstance(_innermost(), _ChannelsLast)
 
 
 def _innermost() -> TorchFunctionMode | None:

@@ -14,7 +14,7 @@ from nas.errors import SpaceError
 from nas.inplace import Unchanged, countable
 from nas.mixed import MixedOperation, Node, Sampled, candidates_of, mixing_of
 from nas.planner.layers import Wide, as_it_is, run_chains
-from nas.planner.layout import by_hand, laid_out
+from nas.planner.layout import by_hand, inside, is_last, laid_out
 from nas.planner.source import SourcePlan, Total
 from nas.planner.structure import Assumed, Chain, altered, chain, every_call_counts
 
@@ -40,7 +40,9 @@ class Planned:
         return {"cell": self.cell, "_survey": None, "_plans": {}}
 
     def __call__(self, inputs: Sequence[Tensor], **keywords: Any) -> list[Tensor]:
-        if keywords:  # the layers of a candidate take none
+        # The layers of a candidate take no keywords. Images that leave a plan lie channels last, which is safe inside of
+        # the supernet's context alone, and not where its parts are called by themselves.
+        if keywords or (any(map(is_last, inputs)) and not inside()):
             return self.cell.plain(inputs, **keywords)
         try:
             with by_hand():

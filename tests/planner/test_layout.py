@@ -262,6 +262,15 @@ def test_supernets(space: SearchSpace, relaxation: str, memory: Any) -> None:
     assert all(parameter.is_contiguous() for parameter in supernet.parameters())
 
 
+def test_parts_of_a_supernet_called_by_themselves_lie_as_torch_has_it() -> None:
+    supernet = Supernet(mixed)
+    with Watch() as watch:
+        output = supernet.network(torch.randn(2, 3, 16, 16))
+        output.square().sum().backward()
+    assert output.is_contiguous()
+    assert watch.calls["channels last"] == 0 < watch.strided
+
+
 def test_on_other_devices_the_layout_is_that_of_torch() -> None:
     supernet = Supernet(mixed).to("meta")
     with Watch() as watch:
