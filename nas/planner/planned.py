@@ -40,8 +40,8 @@ class Planned:
         return {"cell": self.cell, "_survey": None, "_plans": {}}
 
     def __call__(self, inputs: Sequence[Tensor], **keywords: Any) -> list[Tensor]:
-        # The layers of a candidate take no keywords. Images that leave a plan lie channels last, which is safe inside of
-        # the supernet's context alone, and not where its parts are called by themselves.
+        # The layers of a candidate take no keywords. Images that leave a plan lie channels last, which is safe in the
+        # context of a supernet's evaluation alone, and not if its parts are called by themselves.
         if keywords or (any(map(is_last, inputs)) and not inside()):
             return self.cell.plain(inputs, **keywords)
         try:
