@@ -63,6 +63,8 @@ def search(
     if start is not None:
         if not (start / CONFIG).is_file():
             raise ConfigError(f"--from must be the folder of a search, got {start}, which has no {CONFIG}")
+        if config is not None and "=" not in config:
+            raise ConfigError(f"with --from the configuration is that of {start}; leave '{config}' out")
         changes = [f"start={json.dumps(str(start))}", "initial=null", *([] if config is None else [config]), *changes]
         config = str(start / CONFIG)
     if config is None:

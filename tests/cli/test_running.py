@@ -114,6 +114,7 @@ def test_a_new_run_from_another(nas: Nas, refused: Refused, searched: Path, tmp_
     assert f"source: a search that started from the last state of {searched}\n" in shown
     out = tmp_path / "x"
     assert "which has no config.yaml" in refused("search", "--from", tmp_path, "--out", out)
+    assert "leave 'toy' out" in refused("search", "toy", "--from", searched, "--out", out)
     assert "needs a configuration, or --from" in refused("search", "--out", out)
 
 
