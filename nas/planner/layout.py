@@ -1,18 +1,22 @@
 """The memory layout of images: channels last, on the CPU, inside of `channels_last`; outside all lies as torch has it.
 
 On CUDA it is torch's own: there the gradient of an average pooling that does not count its padding is wrong if channels
-lie last (torch 2.11). On the CPU torch 2.13 fails in this layout too, in two functions, which are replaced here.
+lie last (torch 2.11). On the CPU torch 2.13 fails in this layout too, in two functions, which are replaced here. Code
+that no function mode sees gets images in the default layout: operators of `torch.ops` and, as a whole, networks with
+parts in TorchScript.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from itertools import islice
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import Function
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
@@ -86,12 +90,18 @@ def taken(x: Tensor, s: int, t: int) -> Tensor:
 def channels_last(network: nn.Module | None = None) -> AbstractContextManager[Any]:
     """A context in which two-dimensional convolutions on the CPU compute channels last: up to twice as fast.
 
-    Weights stay as they are; for a network on another device nothing changes. What torch does wrongly in that layout is
-    computed in another way, exactly: see `conv2d`; and the gradients of norms by the statistics of the input, which are
-    wrong for a batch of one image if what follows reshapes it.
+    Weights stay as they are; for a network on another device, or with parts in TorchScript, nothing changes. What torch
+    does wrongly in that layout is computed in another way, exactly: see `conv2d`; and the gradients of norms by the
+    statistics of the input, which are wrong for a batch of one image if what follows reshapes it.
     """
-    on_cpu = network is None or any(parameter.is_cpu for parameter in islice(network.parameters(), 1))
-    return _ChannelsLast() if on_cpu and not inside() else nullcontext()
+    if network is not None and (not any(p.is_cpu for p in islice(network.parameters(), 1)) or _is_scripted(network)):
+        return nullcontext()
+    return nullcontext() if inside() else _ChannelsLast()
+
+
+def _is_scripted(network: nn.Module) -> bool:
+    """Whether a network has parts in TorchScript, whose convolutions nothing can replace."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
 
 
 @contextmanager
@@ -121,7 +131,10 @@ def _innermost() -> TorchFunctionMode | None:
 
 class _ChannelsLast(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        return _REPLACED.get(func, func)(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if isinstance(func, _OPERATORS) and _may_convolve(func):
+            args, kwargs = given_back(args), given_back(kwargs)
+        return _REPLACED.get(func, func)(*args, **kwargs)
 
 
 def _norm(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -135,8 +148,24 @@ def _norm(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return normalize
 
 
+def _usual(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that meets images in torch's default layout."""
+    return lambda *args, **kwargs: function(*given_back(args), **given_back(kwargs))
+
+
+_OPERATORS = (OpOverload, OpOverloadPacket)
+
+
+@cache
+def _may_convolve(operator: Any) -> bool:
+    """Whether an operator of `torch.ops` is a convolution, or not torch's own, and writes into nothing it is given."""
+    overload = operator if isinstance(operator, OpOverload) else getattr(operator, operator.overloads()[0])
+    return ("conv" in overload.name() or overload.namespace != "aten") and not overload._schema.is_mutable
+
+
 _REPLACED: dict[Any, Callable[..., Tensor]] = {
     torch.conv2d: conv2d,
+    **{f: _usual(f) for f in (torch.convolution, torch._convolution, torch.mkldnn_convolution)},
     **{f: _norm(f) for f in (F.batch_norm, torch.batch_norm, F.instance_norm, torch.instance_norm)},
 }
 

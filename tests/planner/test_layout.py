@@ -215,6 +215,71 @@ class Direct(nn.Module):
         return torch.conv2d(x, self.weight, None, 2).tanh()
 
 
+@torch.library.custom_op("layout_test::down", mutates_args=())
+def down(x: Tensor, weight: Tensor) -> Tensor:
+    """A strided convolution that no function mode sees into."""
+    return torch.conv2d(x, weight, None, 2)
+
+
+@torch.library.custom_op("layout_test::fill", mutates_args=("x",))
+def fill(x: Tensor) -> None:
+    x.fill_(1)
+
+
+STRIDED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "convolution": lambda x, w: torch.convolution(x, w, None, [2, 2], [0, 0], [1, 1], False, [0, 0], 1),
+    "oneDNN": lambda x, w: torch.mkldnn_convolution(x, w, None, [0, 0], [2, 2], [1, 1], 1),
+    "operator": lambda x, w: torch.ops.aten.conv2d(x, w, None, [2, 2]),
+    "overload": lambda x, w: torch.ops.aten.conv2d.default(x, w, stride=[2, 2]),
+    "custom": down,
+}
+
+
+@pytest.mark.parametrize("function", STRIDED.values(), ids=STRIDED)
+def test_other_convolutions_meet_images_as_torch_has_them(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    x, weight = laid_out(torch.randn(2, 4, 6, 6)), torch.randn(3, 4, 1, 1)
+    met = []
+
+    class Meet(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if any(each is weight for each in args):
+                met.append(lies_last(args[0]))
+            return func(*args, **(kwargs or {}))
+
+    with channels_last(), Meet():
+        found = function(x, weight)
+    assert met == [False]
+    assert (found - torch.conv2d(x.contiguous().double(), weight.double(), None, 2)).abs().max() < 1e-5
+
+
+def test_operators_write_into_what_they_are_given() -> None:
+    x = laid_out(torch.zeros(2, 4, 6, 6))
+    with channels_last():
+        torch.ops.aten.add_.Tensor(x, 1)
+        assert x.eq(1).all()
+        fill(x.zero_())
+    assert x.eq(1).all()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_networks_with_parts_in_torchscript_lie_as_torch_has_them() -> None:
+    """Their convolutions cannot be replaced."""
+
+    def space(choose: Chooser) -> nn.Module:
+        down = {"script": lambda: torch.jit.script(nn.Conv2d(4, 4, 1, stride=2)), "pool": lambda: nn.AvgPool2d(2)}
+        cell = Cell(choose, "cell", down, nodes=1, inputs=1)
+        return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), cell, torch.jit.script(nn.Conv2d(4, 4, 1, stride=2)))
+
+    supernet, plain = (Supernet(SearchSpace("scripted", space), evaluation=e) for e in ("planned", "plain"))
+    plain.load_state_dict(supernet.state_dict())
+    x = torch.randn(2, 3, 8, 8)
+    with Watch() as watch:
+        supernet(x).sum().backward()
+    assert watch.strided > 0
+    assert watch.calls["channels last"] == 0
+    assert torch.equal(supernet(x), plain(x))
+
+
 class Mixed(nn.Module):
     """A stem, a strided decision outside of cells, a cell with strided candidates, and one more layer behind it."""
 
