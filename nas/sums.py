@@ -42,11 +42,9 @@ def total(label: str, terms: Iterable[tuple[object, Any]], weights: Tensor | Non
 def _scaled(label: str, name: object, value: Any, factor: Tensor | None) -> Any:
     """`factor` times every tensor in `value`."""
     if isinstance(value, Tensor):
-        if factor is None:
-            return value
         if not (value.is_floating_point() or value.is_complex()):
             raise _unfit(label, name, value)
-        return factor * value
+        return value if factor is None else factor * value
     if value is None:
         return None
     if type(value) in (dict, OrderedDict):

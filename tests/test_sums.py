@@ -113,9 +113,10 @@ ALIKE = r"'o' adds up 'p' and 'q': "
         ({1, 2}, X, "'p' of 'o' must return floating-point tensors, .* got set"),
     ],
 )
-def test_what_cannot_be_added_up(p: Any, q: Any, message: str) -> None:
+@pytest.mark.parametrize("factors", [None, weights(0.5, 0.5)], ids=["plain", "weighted"])
+def test_what_cannot_be_added_up(factors: Tensor | None, p: Any, q: Any, message: str) -> None:
     with pytest.raises(SpaceError, match=message) as error:
-        total("o", {"p": p, "q": q}.items(), weights(0.5, 0.5))
+        total("o", {"p": p, "q": q}.items(), factors)
     assert "\n" not in str(error.value)
 
 
