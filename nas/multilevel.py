@@ -363,7 +363,7 @@ class Multilevel:
         """What went wrong, level by level from the lowest up, at the weights that the steps not taken have left."""
         concerned = [name for name, count in self._in_a_row.items() if count]
         asked = {below: name for name in concerned for below in self._responses[name]}
-        found = []
+        found, broken = [], dict[str, None]()
         for name, level in self.levels.items():
             if name not in concerned and name not in asked:
                 continue
@@ -373,6 +373,8 @@ class Multilevel:
                 loss, norm, origin = self._examined(name, self._inputs(name, *when, part))
                 if origin or not math.isfinite(loss + norm):
                     break
+            if origin == _BATCH:
+                broken[f"'{level.split}'"] = None
             origin = f", first in {origin}" if origin else ""
             if name in concerned:
                 if math.isfinite(loss + norm):
@@ -381,8 +383,10 @@ class Multilevel:
                 found.append(f"{row} (loss {loss:g}, gradient norm {norm:g}{origin})")
             elif not math.isfinite(loss + norm):
                 found.append(f"level '{name}', to which '{asked[name]}' has it respond: loss {loss:g}{origin}")
-        rate = self.levels[concerned[0]].optimizer.lr
-        return f"{'; '.join(found)}; try a learning rate below {rate:g}, or 'clip'"
+        remedy = f"try a learning rate below {self.levels[concerned[0]].optimizer.lr:g}, or 'clip'"
+        if broken:
+            remedy = f"look at the data: the task's batches of {', '.join(broken)} must be finite"
+        return "; ".join([*found, remedy])
 
     def _examined(self, name: str, inputs: tuple[Any, float]) -> tuple[float, float, str]:
         """A level's loss by itself, the norm of its gradient, and where the first value that is not finite is from."""
@@ -390,12 +394,15 @@ class Multilevel:
         with self._random_kept(), watching(self.model) as seen:
             loss = self._evaluate(name, values, inputs, probing=True)[0]
             gradient = differentiate(loss, [values[p] for p in self.owned[name]], retain_graph=True)
-            origin = "its batch" if not finite(inputs[0]) else seen.origin(loss)
+            origin = _BATCH if not finite(inputs[0]) else seen.origin(loss)
         return loss.item(), math.hypot(*(g.norm().item() for g in gradient)), origin
 
     def _random_kept(self) -> AbstractContextManager[None]:
         """Leave torch's random state on the model's devices as it was."""
         return torch.random.fork_rng(self._devices)
+
+
+_BATCH = "its batch"
 
 
 def _response(level: str, below: str, arguments: Mapping[str, Any]) -> Response:

@@ -197,7 +197,9 @@ def test_a_batch_that_is_not_finite_is_named() -> None:
     engine = Multilevel(
         network(), levels, {"l": square}, lambda s, i: batch(s, i) * (torch.nan if i % 2 and i > 4 else 1), 9
     )
-    with pytest.raises(DivergedError, match=r"^level 'all' since step 2: 2 steps .*loss nan.* first in its batch\)"):
+    with pytest.raises(
+        DivergedError, match=r"^level 'all' since step 2: 2 steps .*loss nan.* first in its batch\); look at the data"
+    ):
         run(engine, 9)
 
 
