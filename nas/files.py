@@ -201,6 +201,9 @@ def _follow(data: Any, kind: Any, path: str) -> tuple[str, list[Any], list[str]]
             data = data.get(step[1:]) if isinstance(data, dict) else None
         place += step
         kinds = [member for each in kinds for member in _members(each)]
+    if isinstance(data, dict):  # of structs that a tag tells apart, the one that it names
+        tagged = [each for each in kinds if isinstance(each, msgspec.inspect.StructType) and each.tag_field]
+        kinds = [each for each in tagged if data.get(each.tag_field) == each.tag] or kinds
     literals = [str(value) for each in kinds if isinstance(each, msgspec.inspect.LiteralType) for value in each.values]
     return place.lstrip("."), kinds, known + literals
 

@@ -143,6 +143,10 @@ def test_the_task_is_built_with_its_fields_and_the_seed(path: Path) -> None:
         (TEXT.replace("steps: 100", "steps: 0"), "demo.yaml: search.steps: Expected 'int' >= 1"),
         (TEXT.replace("warmup: 0.1", "warmup: 2"), r"demo.yaml: .*'warmup' is a share in \[0, 1\), found 2.0"),
         (TEXT.replace("momentum", "momentun"), r"unknown field 'momentun' \(did you mean 'momentum'\?\)"),
+        (
+            TEXT.replace("{name: sgd, lr: 0.1", "{name: adam, lr: 0.1"),
+            r"lower.optimizer: unknown field 'momentum'; known: lr, betas, weight_decay$",
+        ),
         (TEXT + "seed: 1\nseed: 2\n", "key 'seed' is given twice"),
     ],
 )
