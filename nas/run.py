@@ -175,7 +175,8 @@ class Run:
             message = f"{changed} since the run was started; the result may differ in the last bits"
             warnings.warn(f"{self.path}: {message}", stacklevel=2)
         if path.name != Path(LAST).name:
-            path.replace(self.path / LAST)
+            with writing(self.path / LAST):
+                path.replace(self.path / LAST)
         os.truncate(self.path / METRICS, found.get("metrics", 0))
         self._checksum = zlib.crc32((self.path / METRICS).read_bytes())
         state: dict[str, Any] | None = found.get("state")
@@ -299,8 +300,12 @@ def read_records(folder: str | Path) -> list[Record]:
 
 
 def read_genotypes(folder: str | Path) -> dict[int, Genotype]:
-    """The genotypes that a search derived at its epochs, by step, ascending; raises `InvalidFileError`."""
-    paths = {int(path.stem[5:]): path for path in (Path(folder) / "genotypes").glob("step-*.yaml")}
+    """The genotypes that a search derived at its epochs, by step, ascending; raises `InvalidFileError`.
+
+    Files of other names in the folder, such as copies, are the user's.
+    """
+    found = (Path(folder) / "genotypes").glob("step-*.yaml")
+    paths = {int(match[1]): path for path in found if (match := re.fullmatch(r"step-(\d+)", path.stem))}
     return {step: Genotype.load(paths[step]) for step in sorted(paths)}
 
 

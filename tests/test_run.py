@@ -22,7 +22,7 @@ from nas import checkpoint
 from nas.errors import ConfigError, InvalidFileError
 from nas.genotype import Genotype
 from nas.planner import native
-from nas.run import Run, Versions, config_hash, read_records, read_state, read_versions
+from nas.run import Run, Versions, config_hash, read_genotypes, read_records, read_state, read_versions
 
 CONFIG = "seed: 3\nlevels:\n  lower: {rate: 1e-3}\n  upper: {rate: 0.5}\n"
 
@@ -286,6 +286,13 @@ def test_a_damaged_checkpoint_removes_nothing(tmp_path: Path) -> None:
             assert run.resume() == {"step": 1}
         assert steps(run.path) == [1]
         assert run.resume() == {"step": 1}, "the damaged one is replaced"
+        last.rename(previous)
+        last.mkdir()
+        with (
+            pytest.warns(UserWarning, match=r"resuming from previous\.pt"),
+            pytest.raises(InvalidFileError, match=r"last\.pt: cannot be written: Is a directory"),
+        ):
+            run.resume()
 
 
 @pytest.mark.parametrize(
@@ -332,6 +339,8 @@ def test_genotypes_are_kept_by_step(tmp_path: Path) -> None:
         assert run.save_genotype(genotype, 123) == run.path / "genotypes" / "step-000123.yaml"
         assert run.save_genotype(genotype) == run.path / "genotype.yaml"
     assert Genotype.load(tmp_path / "run" / "genotypes" / "step-000123.yaml") == genotype
+    shutil.copy(tmp_path / "run/genotypes/step-000123.yaml", tmp_path / "run/genotypes/step-000123-mine.yaml")
+    assert read_genotypes(tmp_path / "run") == {123: genotype}, "copies beside them are the user's"
     assert Genotype.load(tmp_path / "run" / "genotype.yaml") == genotype
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from nas.config import Config, load_config
-from nas.errors import NASError
+from nas.errors import InvalidFileError, NASError
 from nas.files import read_text
 from nas.genotype import Genotype
 from nas.observe import INDICATORS
@@ -88,6 +88,9 @@ class Recorded:
 def read_run(folder: str | Path) -> Recorded:
     """Read the folder of a run; raises `InvalidFileError` where it is none, or one of its files is damaged."""
     folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        missing = f"not the folder of a run (it has no {CONFIG})" if folder.exists() else "no such folder"
+        raise InvalidFileError(f"{folder}: {missing}; expected that of a run of `nas search` or `nas retrain`")
     final = folder / GENOTYPE
     return Recorded(
         folder,

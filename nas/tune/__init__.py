@@ -79,10 +79,12 @@ def tune(
         splits: on what trials retrain, and on what they are scored.
         on_trial: called after each trial of this process.
 
-    Raises `ConfigError` where nothing is to be tuned, a distribution fits nowhere, the splits overlap, or the study was
-    started otherwise.
+    Raises `ConfigError` where nothing is to be tuned, no trial is asked for, a distribution fits nowhere, the splits
+    overlap, or the study was started otherwise.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if trials < 1:
+        raise ConfigError(f"the number of trials must be at least 1, got {trials}")
     plain, distributions = split(overrides, load_config(source).tune)
     base = splits.of(_checked(source, plain, distributions))
     splits.check(base)

@@ -55,8 +55,8 @@ def test_several_runs_are_compared(
 
 
 def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
-    assert "versions.yaml: cannot be read" in refused("report", tmp_path)
-    assert "nowhere/versions.yaml: cannot be read" in refused("report", tmp_path / "nowhere")
+    assert f"{tmp_path}: not the folder of a run (it has no config.yaml)" in refused("report", tmp_path)
+    assert "nowhere: no such folder; expected that of a run" in refused("report", tmp_path / "nowhere")
 
 
 def test_tensorboard_as_it_runs_and_afterwards(nas: Nas, tmp_path: Path) -> None:

@@ -148,6 +148,13 @@ def test_what_cannot_be_tuned(overrides: list[str], storage: str, message: str, 
     assert not list(tmp_path.glob("a/trial-*"))
 
 
+@pytest.mark.parametrize("trials", [0, -2])
+def test_trials_are_one_or_more(trials: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"the number of trials must be at least 1, got {trials}"):
+        run(tmp_path / "a", *TUNED, trials=trials)
+    assert not (tmp_path / "a").exists()
+
+
 def arguments(out: Path, storage: str, *overrides: str, trials: int) -> list[str]:
     return ["tune", str(toy.CONFIG), *SMALL, *TUNED, *overrides, "--trials", str(trials), "--out", str(out), "--import",
             "toy", "--storage", storage, "--quiet"]  # fmt: skip
