@@ -175,7 +175,7 @@ def test_a_run_that_has_only_begun(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFileError, match=r"versions\.yaml: cannot be read"):
+    with pytest.raises(InvalidFileError, match="not the folder of a run"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
