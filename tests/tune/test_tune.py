@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -104,8 +105,9 @@ def test_a_trial_that_diverges_fails_and_the_next_goes_on(tmp_path: Path) -> Non
     assert seen == [trial.state for trial in result.trials]
 
 
-def test_a_score_that_is_none_fails_and_is_not_the_best(tmp_path: Path) -> None:
-    result = run(tmp_path / "a", "task.broken=choice(0)", trials=1, genotype=GENOTYPE)
+def test_a_score_that_is_none_fails_and_is_not_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.ToyTask, "evaluate", lambda self, network, split="test": {self.score: math.nan})
+    result = run(tmp_path / "a", TUNED[1], trials=1, genotype=GENOTYPE)
     assert (result.trials[0].state, result.trials[0].error, result.best) == ("fail", "the score is nan", None)
 
 
