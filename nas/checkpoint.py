@@ -130,7 +130,8 @@ def load_parts(network: nn.Module, files: Mapping[str, str], known: Callable[[],
     parts = {place or WHOLE: part for place, part in network.named_modules()}
     for place, path in files.items():
         if place not in parts and place not in (others := set(known())):
-            raise UnknownNameError("part of the network (in 'initial')", place, _beside(place, {*parts, *others}))
+            near = _beside(place, {*parts, *others})
+            raise UnknownNameError("part of the network (in 'initial')", place, near, f"'{WHOLE}' is the whole network")
         weights = load_weights(path)
         if place in parts:
             load_into(parts[place], weights, path)

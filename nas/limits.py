@@ -81,7 +81,8 @@ def _counters(decisions: Mapping[str, Decision], limits: Mapping[str, int]) -> d
     for limit, most in limits.items():
         where, _, name = limit.rpartition("/")
         if where and where not in cells:
-            raise UnknownNameError("cell of a limit", where, [cell for cell in cells if cell])
+            hint = "a cell is what labels have before their last slash"
+            raise UnknownNameError("cell of a limit", where, [cell for cell in cells if cell], hint)
         hit = {
             (label, name): (label.rpartition("/")[0], name, most)
             for label, decision in operations.items()

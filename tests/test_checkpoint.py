@@ -330,6 +330,7 @@ def test_a_part_that_no_network_has_is_an_error(place: str, tmp_path: Path) -> N
     with pytest.raises(UnknownNameError, match=r"unknown part of the network \(in 'initial'\) '") as error:
         checkpoint.load_parts(network, files, lambda: ["inner", "inner.first"])
     assert ("did you mean 'inner.first'?" in str(error.value)) == (place == "inner.frist")
+    assert str(error.value).endswith("; '.' is the whole network")
 
 
 def test_the_file_of_a_part_is_read_also_if_only_others_have_it(tmp_path: Path) -> None:

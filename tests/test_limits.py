@@ -174,7 +174,7 @@ def test_a_whole_space_of_darts() -> None:
     ("limits", "error", "message"),
     [
         ({"skpi": 1}, UnknownNameError, r"candidate of a limit 'skpi' \(did you mean 'skip'"),
-        ({"b/skip": 1}, UnknownNameError, r"cell of a limit 'b'"),
+        ({"b/skip": 1}, UnknownNameError, "cell of a limit 'b'; known: a; a cell is what labels have"),
         (dict.fromkeys(OPERATIONS, 0), ConfigError, "no genotype has at most conv=0, pool=0, skip=0; allow more"),
     ],
 )
