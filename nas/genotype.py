@@ -220,4 +220,6 @@ def json_schema() -> dict[str, Any]:
     body = schema["$defs"]["Genotype"]
     body["properties"] = {"schema": {"const": SCHEMA}, **body["properties"]}
     body["required"] = ["schema", *body["required"]]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))  # defaults too
+    return plain

@@ -37,9 +37,8 @@ class Patched(nn.Module):
 
 
 def leaky() -> nn.Module:
-    """Layers of one class that derives from one of torch; one of them lacks an attribute of the other."""
+    """Layers of one class that derives from one of torch; one of them has an attribute more."""
     network = nn.Sequential(crafted.Leaky(2), crafted.Leaky(2))
-    del network[1].shift
     network[1].register_parameter("other", nn.Parameter(torch.zeros(1)))
     return network
 

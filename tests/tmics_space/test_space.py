@@ -251,7 +251,7 @@ def test_candidates_may_be_replaced(tmp_path: Path, source: str) -> None:
     path = tmp_path / "operations.yaml"
     path.write_text(json.dumps({"operations": entries}))
     chosen: Any = {"python": OperationSet.of(entries), "mapping": entries, "file": str(path)}[source]
-    supernet = Supernet(tmics, **SMALL | {"operations": chosen, "normalize": "group"})
+    supernet = Supernet(tmics, evaluation="plain", **SMALL | {"operations": chosen, "normalize": "group"})
     assert supernet.decisions["cell/1"].candidates == ("blur", "mine")
     found = supernet.derive()
     assert found.options["operations"] == entries  # so a genotype stands by itself, without the file

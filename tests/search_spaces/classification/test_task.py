@@ -144,7 +144,7 @@ def test_the_seed_changes_the_splits_but_not_the_test(build: Callable[..., Class
 
 
 def test_scores_on_another_split_are_those_of_its_images_as_they_are(build: Callable[..., Classification]) -> None:
-    task, network = build(val=0.25, augment={"pad": 2, "flip": True}), Linear()
+    task, network = build(val=0.25, batch=3, augment={"pad": 2, "flip": True}), Linear()
     network.eval()
     for split, count in (("val", 3), ("train", 9), ("all", 12)):
         members = task.members(split)
