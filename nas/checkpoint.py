@@ -164,7 +164,7 @@ def _require_plain(value: object) -> None:
         for each in value:
             _require_plain(each)
     elif kind not in _VALUES + _TENSORS:
-        raise TypeError(f"only plain state can be saved, found {kind.__module__}.{kind.__qualname__}")
+        raise TypeError(f"only plain state can be saved, got {kind.__module__}.{kind.__qualname__}")
 
 
 def _read(path: Path) -> bytes:

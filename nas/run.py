@@ -237,7 +237,7 @@ class Run:
         return self.path / name
 
     def withdraw(self) -> None:
-        """Make the folder no run again if nothing was saved or recorded in it, so that it can be used anew."""
+        """Make the folder no run again if nothing was saved or recorded in it, so that it can be used again."""
         with suppress(OSError):
             if not (self.path / METRICS).stat().st_size and not (self.path / LAST).parent.exists():
                 (self.path / CONFIG).unlink()

@@ -100,7 +100,7 @@ def test_the_file_before_is_kept_under_another_name(tmp_path: Path) -> None:
 )
 def test_state_that_could_not_be_loaded_is_not_saved(tmp_path: Path, value: object, named: str) -> None:
     checkpoint.save(tmp_path / "last.pt", state())
-    with pytest.raises(TypeError, match=f"only plain state can be saved, found {named}"):
+    with pytest.raises(TypeError, match=f"only plain state can be saved, got {named}"):
         checkpoint.save(tmp_path / "last.pt", {"value": value})
     assert same(checkpoint.load(tmp_path / "last.pt"), state())
 

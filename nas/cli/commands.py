@@ -65,7 +65,7 @@ def _import_modules(arguments: list[str]) -> list[str]:
             continue
         name = name if equals else next(remaining, "")
         if not all(part.isidentifier() for part in name.split(".")):
-            raise ConfigError(f"--import expects the name of a module, found '{name}'")
+            raise ConfigError(f"--import must be the name of a module, got '{name}'")
         sys.path.insert(0, "")
         try:
             importlib.import_module(name)

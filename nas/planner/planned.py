@@ -25,7 +25,7 @@ Edge = tuple[int, nn.Module]
 class Planned:
     """Evaluates a cell as `Cell.plain` does, faster; refers to the cell's modules, and holds none of their tensors.
 
-    The plan is made when it is first needed, and anew if what it assumes of the modules no longer holds, or their mode
+    The plan is made when it is first needed, and again if what it assumes of the modules no longer holds, or their mode
     is another. Cells that no plan can evaluate are evaluated plainly: nodes that are not the sum of their edges, hooks
     that wait for every call of a module, statistics at several places, and transforms of `torch.func`.
     """

@@ -64,10 +64,10 @@ def tune(
     """Run trials until the study has `trials` of them: each a search and a retraining of what it found.
 
     Several processes may tune one study at once, on one storage and one folder: each trial is run by one of them, and a
-    trial whose process was killed is gone on with. A trial retrains on one split and is scored, by the task's `score`,
+    trial whose process was killed resumes. A trial retrains on one split and is scored, by the task's `score`,
     on another one that is held out: the test data are never read. With `prune` a retraining whose score is below the
     median of the others' after as many steps is ended. A trial that diverges fails; any other error ends the tuning,
-    and leaves the trial to be gone on with.
+    and leaves the trial to be resumed.
 
     Args:
         source: a configuration, a file or a name; its section `tune` may hold distributions by key.

@@ -160,9 +160,9 @@ def test_modules_are_imported_wherever_they_are_named(
     ("arguments", "message"),
     [
         (["spaces", "--import", "not_there"], "--import not_there: No module named 'not_there'"),
-        (["spaces", "--import"], "--import expects the name of a module, found ''"),
-        (["--import", "--help"], "--import expects the name of a module, found '--help'"),
-        (["--import", "./space.py", "spaces"], "--import expects the name of a module, found './space.py'"),
+        (["spaces", "--import"], "--import must be the name of a module, got ''"),
+        (["--import", "--help"], "--import must be the name of a module, got '--help'"),
+        (["--import", "./space.py", "spaces"], "--import must be the name of a module, got './space.py'"),
         (["--import", "half", "spaces"], "--import half: No module named 'missing_half'"),
     ],
 )
