@@ -1,8 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.stamp
+STAMP := .venv/.installed
 .DEFAULT_GOAL := help
-.PHONY: help demo digits test test-all check bench
+.PHONY: help demo digits test test-all coverage check docs bench
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -14,19 +14,26 @@ digits: $(STAMP)  ## search a cell for digits, and train it beside 20 random one
 	OMP_NUM_THREADS=1 $(BIN)/python tools/digits.py
 
 test: $(STAMP)  ## the tests, without the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: $(STAMP)  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-check: $(STAMP)  ## lint, format, types, import rules
+coverage: $(STAMP)  ## every line and branch that the tests, without the slow ones, run
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" --cov --cov-report=term:skip-covered
+
+check: $(STAMP)  ## lint, format, types, import rules, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory docs
+
+docs: $(STAMP)  ## the documentation, as a site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(STAMP)  ## time supernets against a plain evaluation, option by option
-	-$(BIN)/python -m nas.planner
+	-$(BIN)/python -m nas.kernels
 	$(BIN)/python tools/bench.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_tmics.py
 

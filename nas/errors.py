@@ -28,42 +28,65 @@ def shortened(text: str) -> str:
 
 
 class NASError(Exception):
-    """Base of every error that a user's input can cause; the command line prints it as one line and exits with 2."""
+    """Base of every error that a user's input can cause; the command line prints it as one line and exits with 2.
+
+    Each child is also the Python exception that a caller would catch: a bad value is a `ValueError`, a missing file a
+    `FileNotFoundError`, a missing package an `ImportError`.
+
+    Example:
+        >>> try:
+        ...     nas.find_space("drats")
+        ... except nas.NASError as error:
+        ...     print(error)
+        unknown search space 'drats' (did you mean 'darts'?)...
+    """
 
     def __init__(self, message: object = "") -> None:
         super().__init__(shortened(str(message)))
 
 
-class UnknownNameError(NASError, KeyError):
+class UnknownNameError(NASError, KeyError, ValueError):
     """A name (space, operation, relaxation, option, ...) that nothing is registered under."""
 
     __str__ = NASError.__str__  # a KeyError would show the `repr` of its message
 
-    def __init__(self, kind: str, name: object, known: Iterable[object], hint: str = "") -> None:
+    def __init__(self, kind: str, name: object, known: Iterable[object], hint: str = "", where: str = "") -> None:
         names = [str(k) for k in known]
         near = nearest(str(name), names)
         listing = ", ".join(names) if names else "none is registered"
-        super().__init__(f"unknown {kind} '{name}'{near}; known: {listing}{'; ' + hint if hint else ''}")
+        place = f"{where}: " if where else ""
+        super().__init__(f"{place}unknown {kind} '{name}'{near}; known: {listing}{'; ' + hint if hint else ''}")
 
 
-class InvalidFileError(NASError):
+class InvalidFileError(NASError, ValueError):
     """A file that cannot be read as what it should be; the message starts with its path."""
 
 
-class SpaceError(NASError):
-    """A search space that is not well formed: a label declared twice with other candidates, a bad label, a branch."""
+class MissingFileError(InvalidFileError, FileNotFoundError):
+    """A file or folder that does not exist; the message starts with its path."""
 
 
-class ConfigError(NASError):
+class SpaceError(NASError, ValueError):
+    """A search space that is not well formed: two candidate sets of one label, a bad label, a branch."""
+
+
+class ConfigError(NASError, ValueError):
     """A configuration value, option or combination that cannot work."""
 
 
-class ExportError(NASError):
+class MissingPackageError(ConfigError, ImportError):
+    """An optional package that is not installed; the message says how to install it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what}: pip install 'tmics-nas[{extra}]'")
+
+
+class ExportError(NASError, ValueError):
     """A network that cannot be written in a format; the message names the module and the reason."""
 
 
-class DivergedError(NASError):
-    """Losses or gradients that stopped being finite."""
+class DivergedError(NASError, ArithmeticError):
+    """Losses or gradients that are no longer finite."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

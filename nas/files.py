@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +15,12 @@ from typing import IO, Any, TypeVar
 import msgspec
 import yaml
 
-from nas.errors import InvalidFileError, nearest
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+from nas.errors import InvalidFileError, MissingFileError, NASError, nearest
 
 T = TypeVar("T")
 
@@ -128,10 +135,20 @@ def read_text(path: str | Path) -> str:
     """The text of a file; raises `InvalidFileError` where it is missing, unreadable or not UTF-8."""
     try:
         return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InvalidFileError(f"{path}: not a text file: {error.reason} at byte {error.start}") from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the content of a file; raises `InvalidFileError` if it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 CLUTTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", ".ds_store")
@@ -147,7 +164,7 @@ def listed(folder: str | Path) -> list[Path]:
     try:
         found = sorted(Path(folder).iterdir())
     except FileNotFoundError as error:
-        raise InvalidFileError(f"{folder}: no such folder") from error
+        raise MissingFileError(f"{folder}: no such folder") from error
     except OSError as error:
         raise InvalidFileError(f"{folder}: cannot be listed: {error.strerror or error}") from error
     return [path for path in found if not path.name.startswith(".") and path.name.lower() not in CLUTTER]
@@ -177,6 +194,9 @@ def _explain(data: Any, kind: Any, message: str) -> str:
     what = what.replace("`object", "`mapping").replace("array`", "list`").replace("`", "'") + (
         " as a key" if key else ""
     )
+    own = re.match(r"\w+", what)
+    if own and any(own[0] == each.encode_name for kind in kinds for each in getattr(kind, "fields", ())):
+        return f"{field}.{what}".lstrip(".")  # a struct's own check begins with the name of its field
     return f"{field}: {what}" if field else what
 
 
@@ -260,9 +280,53 @@ def writing(path: str | Path) -> Iterator[None]:
     """Inside, an error of the system is an `InvalidFileError` that `path` cannot be written."""
     try:
         yield
+    except NASError:
+        raise
     except OSError as error:
         reason = error.strerror or error
         raise InvalidFileError(f"{path}: cannot be written: {reason}; fix this and try again") from error
+
+
+def locked(path: str | Path, *, wait: bool = False) -> IO[str] | None:
+    """Lock a file, which is created, against other processes, until the returned file is closed or the process ends.
+
+    Without the module `fcntl` nothing is locked, and a warning says so once.
+
+    Args:
+        path: of the file.
+        wait: whether to wait for another process that holds it.
+
+    Returns:
+        The open file, or None if another process holds it.
+
+    Raises:
+        InvalidFileError: the file cannot be written.
+        OSError: the file system has no locks.
+    """
+    with writing(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        file = Path(path).open("w")  # noqa: SIM115 - the caller closes it
+    if fcntl is None:
+        _warn_of_no_locks()
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+@functools.cache
+def _warn_of_no_locks() -> None:
+    warnings.warn(
+        "this system has no module 'fcntl', so folders are not locked; let one process at a time use a run folder or"
+        " a study",
+        stacklevel=4,
+    )
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -9,24 +9,27 @@ import msgspec
 from torch import Tensor, nn
 
 from nas import Cell, Chooser, OperationSet, search_space
-from nas.choose import Factory
 from nas.errors import ConfigError
-from nas.primitives import DARTS, DropPath, FactorizedReduce, relu_conv_bn
+from nas.registry import Count
+from nas.space.chooser import Factory
+from nas.space.primitives import DARTS, DropPath, FactorizedReduce, relu_conv_bn
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+S2 = DARTS.only("skip_connect", "sep_conv_3x3").register("robust-darts-s2")
+"""The candidates of the space S2 of RobustDARTS (Zela et al., ICLR 2020, sec. 3), on which DARTS collapses."""
 
 
 @search_space("darts")
-def darts(
+def darts_space(
     choose: Chooser,
     /,
     *,
-    channels: Positive = 16,
-    cells: Positive = 8,
-    nodes: Positive = 4,
-    classes: Positive = 10,
-    in_channels: Positive = 3,
+    channels: Count = 16,
+    cells: Count = 8,
+    nodes: Count = 4,
+    classes: Count = 10,
+    in_channels: Count = 3,
     affine: bool = False,
     auxiliary: bool = False,
     drop_path: Share = 0.0,
@@ -35,17 +38,39 @@ def darts(
 ) -> nn.Module:
     """Image classification by a stack of normal and reduction cells (DARTS).
 
-    Maps (batch, in_channels, height, width) to class scores (batch, classes). Cells number `cells // 3` and
-    `2 * cells // 3`, counted from 0, are reduction cells: they halve height and width and double the channels. A node
-    keeps two in-edges. The factories in `operations` take `channels`, `stride` and `affine`.
+    Cells `cells // 3` and `2 * cells // 3`, counted from 0, are reduction cells: they halve height and width and double
+    the channels. A node keeps two in-edges. The defaults are those of the published search.
 
-    The defaults are those of the published search. The published networks have `channels=36`, `cells=20`,
-    `affine=True` and `operations="darts-evaluation"`, and are trained with `auxiliary=True` (in training mode the
-    network returns two tensors, its scores and those of an auxiliary head; batches have two images or more, images 21
-    pixels or more a side) and
-    `drop_path=0.2` (the share of its edges, identities apart, that a training image skips). `stem="imagenet"` is for
-    images of 224 pixels: three convolutions of stride 2, of which cells see the second and the third. The published
-    network has `channels=48`, `cells=14`, `classes=1000` and the auxiliary head of ImageNet.
+    The published networks for CIFAR have `channels=36`, `cells=20`, `affine=True`, `operations="darts-evaluation"`,
+    `auxiliary=True` and `drop_path=0.2`. Those for ImageNet have `channels=48`, `cells=14`, `classes=1000`,
+    `auxiliary=True` and `stem="imagenet"`.
+
+    The factories in `operations` take `channels`, `stride` and `affine`.
+
+    Args:
+        choose: states the decisions.
+        channels: of the first cell.
+        cells: number of cells.
+        nodes: number of nodes in a cell.
+        classes: number of classes.
+        in_channels: of the images.
+        affine: learn scales and shifts of the batch norms in cells.
+        auxiliary: add a second head in training mode. It needs images of at least 21 pixels a side, and batches of at
+            least two if its maps become one pixel.
+        drop_path: probability with which a training image skips an edge that is not an identity.
+        stem: `imagenet` is for images of 224 pixels. It has three convolutions of stride 2; cells get the outputs of
+            the second and the third.
+        operations: the candidates of every edge.
+
+    Raises:
+        ConfigError: in a forward pass with an auxiliary head, images or batches are too small.
+
+    Shape:
+        Images `(batch, in_channels, height, width)` to scores `(batch, classes)`; in training mode with `auxiliary`, a
+        tuple of the scores of both heads.
+
+    References:
+        Liu, Simonyan and Yang, "DARTS", ICLR 2019.
     """
     large = stem == "imagenet"
     before = last = channels if large else 3 * channels
@@ -70,7 +95,15 @@ def darts(
 
 
 class Network(nn.Module):
-    """Stem, cells on the outputs of the two before, classifier; in training also the auxiliary head of one cell."""
+    """Stem, cells on the outputs of the last two cells, and classifier; in training mode, also an auxiliary head.
+
+    Args:
+        stems: one stem, or two consecutive ones.
+        cells: in order.
+        classifier: maps the mean of the last cell over pixels to scores.
+        branch: index of the cell with the auxiliary head.
+        auxiliary: the auxiliary head, or None.
+    """
 
     training_only: ClassVar[tuple[str, ...]] = ("auxiliary",)
 
@@ -107,7 +140,16 @@ class Network(nn.Module):
 
 
 class Stage(nn.Module):
-    """A cell behind projections of its two inputs to its own size."""
+    """A cell after projections of its two inputs to its own number of channels and size.
+
+    Args:
+        cell: the searched cell.
+        before: channels of the output of the cell before the last one.
+        last: channels of the output of the last cell.
+        channels: of the cell.
+        halved: whether the last cell halved height and width.
+        affine: learn scales and shifts of the batch norms.
+    """
 
     def __init__(self, cell: Cell, before: int, last: int, channels: int, *, halved: bool, affine: bool) -> None:
         super().__init__()
@@ -122,12 +164,12 @@ class Stage(nn.Module):
 
 
 def cifar_stem(in_channels: int, channels: int) -> nn.Module:
-    """One convolution, which keeps height and width."""
+    """Make the stem for CIFAR: one convolution, which keeps height and width, and a batch norm."""
     return nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
 
 
 def imagenet_stems(in_channels: int, channels: int) -> list[nn.Module]:
-    """The authors' two stems for ImageNet, one behind the other, to a quarter and to an eighth of height and width."""
+    """Make the authors' two consecutive stems for ImageNet, to a quarter and to an eighth of height and width."""
 
     def halve(before: int, after: int) -> list[nn.Module]:
         return [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after)]
@@ -140,9 +182,15 @@ def imagenet_stems(in_channels: int, channels: int) -> list[nn.Module]:
 
 
 def auxiliary_head(channels: int, classes: int, *, large: bool = False) -> nn.Module:
-    """The authors' head for CIFAR, where it sees maps of 8x8, or for ImageNet, 7x7; works from 6x6.
+    """Make the authors' auxiliary head.
 
-    That for ImageNet has no norm behind its second convolution, as in the experiments of the paper.
+    It works on maps of 6x6 pixels or more; those of CIFAR have 8x8, those of ImageNet 7x7. The head for ImageNet has no
+    norm after its second convolution, as in the experiments of the paper.
+
+    Args:
+        channels: of the maps.
+        classes: number of classes.
+        large: make the head for ImageNet.
     """
     return nn.Sequential(
         nn.ReLU(),
@@ -160,19 +208,19 @@ def auxiliary_head(channels: int, classes: int, *, large: bool = False) -> nn.Mo
 
 
 def _require_room(maps: Tensor, images: Tensor) -> None:
-    """Raise `ConfigError` for maps of too few pixels for the auxiliary head, or for its batch norms in training."""
+    """Raise `ConfigError` if maps have too few pixels for the auxiliary head or for its batch norms."""
     (batch, _, height, width), (rows, columns) = maps.shape, images.shape[2:]
     found = f"got maps of {height}x{width} of images of {rows}x{columns}"
     otherwise = "or set auxiliary=false in the options of the space"
     if min(height, width) < 6:
         raise ConfigError(
-            f"darts: the auxiliary head must see maps of 6x6 or more, {found}; take images of 21 pixels or more a side,"
+            f"darts: the auxiliary head must get maps of 6x6 or more, {found}. Use images of 21 pixels or more a side,"
             f" {otherwise}"
         )
     if batch == 1 and max(height, width) < 9:  # which become one pixel
         raise ConfigError(
             f"darts: the auxiliary head must train on batches of 2 or more, {found} in a batch of 1, where a batch norm"
-            f" sees one value per channel; take a larger batch, images of 33 pixels or more a side, {otherwise}"
+            f" gets one value per channel. Use a larger batch, images of 33 pixels or more a side, {otherwise}"
         )
 
 

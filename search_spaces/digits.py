@@ -7,14 +7,14 @@ from functools import partial
 from torch import nn
 
 from nas import Cell, Chooser, OperationSet, search_space
-from nas.operations import Factory
-from nas.primitives import NAS_BENCH_201, DropPath, avg_pool
+from nas.space.operations import Factory
+from nas.space.primitives import NAS_BENCH_201, DropPath, avg_pool
 
 CANDIDATES = (NAS_BENCH_201.without("none") | {"avg_pool_3x3": partial(avg_pool, normalize=True)}).register("digits")
 
 
 @search_space("digits")
-def digits(
+def digits_space(
     choose: Chooser,
     /,
     *,
@@ -23,10 +23,23 @@ def digits(
     drop_path: float = 0.0,
     operations: OperationSet = CANDIDATES,
 ) -> nn.Module:
-    """Handwritten digits: (batch, 1, 8, 8) to class scores (batch, 10), by one searched cell that is used twice.
+    """Classification of handwritten digits by one searched cell that is used twice.
 
     The factories in `operations` take `channels` and `affine`.
-    In a search `drop_path` teaches candidates to work without one another (Bender et al., ICML 2018, sec. 3.2).
+
+    Args:
+        choose: states the decisions.
+        channels: of the cells.
+        nodes: number of nodes in the cell.
+        drop_path: probability with which a training image skips a candidate. In a search, candidates then depend less
+            on each other.
+        operations: the candidates of every edge.
+
+    Shape:
+        Images `(batch, 1, 8, 8)` to scores `(batch, 10)`.
+
+    References:
+        Bender et al., "Understanding and Simplifying One-Shot Architecture Search", ICML 2018, sec. 3.2 (drop path).
     """
 
     def candidate(make: Factory) -> nn.Module:

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-import toy
 from torch import Tensor, nn
 
-from nas.config import load_config
-from nas.levels import SGD, Level, Precision
-from nas.multilevel import Multilevel
-from nas.retrain import load_network, retrain
-from nas.run import Run, read_records
-from nas.search import build_levels, build_supernet, search
-from nas.space import SearchSpace
+import toy
+from nas.multilevel.level import Level, Precision
+from nas.multilevel.multilevel import Multilevel
+from nas.run.config import load_config
+from nas.run.folder import Run, read_records
+from nas.run.retraining import load_network, retrain
+from nas.run.searching import build_levels, build_supernet, search
+from nas.space.definition import SearchSpace
 from nas.supernet import Supernet
-from search_spaces.darts import darts
-from search_spaces.nas_bench_201 import nas_bench_201
+from search_spaces.darts import darts_space
+from search_spaces.nas_bench_201 import nas_bench_201_space
 from tmics_space.data.clips import Batch
 from tmics_space.task import DerainTask
 
@@ -31,8 +31,8 @@ pytestmark = [
 ]
 
 SPACES: dict[SearchSpace, dict[str, Any]] = {
-    darts: {"channels": 8, "cells": 3, "nodes": 2},
-    nas_bench_201: {"channels": 8, "cells": 1},
+    darts_space: {"channels": 8, "cells": 3, "nodes": 2},
+    nas_bench_201_space: {"channels": 8, "cells": 1},
 }
 TMICS = ("options.channels=4", "options.layers=2", "task.crop=32", "task.train.size=[48,64]", "task.train.rains=1")
 
@@ -48,12 +48,14 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def levels(supernet: nn.Module, response: str = "first_order", precision: Precision = "float32") -> Multilevel:
-    lower = Level(parameters=("network.*",), loss="loss", split="train", optimizer=SGD(lr=0.1, momentum=0.9))
+    lower = Level(
+        parameters=("network.*",), loss="loss", split="train", optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.9}
+    )
     upper = Level(
         parameters=("arch.*",),
         loss="loss",
         split="val",
-        optimizer=SGD(lr=0.1),
+        optimizer={"name": "sgd", "lr": 0.1},
         hypergradient={"lower": {"name": response}},
     )
     return Multilevel(supernet, {"lower": lower, "upper": upper}, {"loss": loss}, batch, 100, precision=precision)
@@ -87,7 +89,7 @@ def test_steps_are_those_of_the_cpu(space: SearchSpace, response: str, arguments
 
 
 def test_weights_lie_there_as_torch_has_them_and_average_pooling_is_right() -> None:
-    supernet = Supernet(nas_bench_201, **SPACES[nas_bench_201]).cuda()
+    supernet = Supernet(nas_bench_201_space, **SPACES[nas_bench_201_space]).cuda()
     assert all(weight.is_contiguous() for weight in supernet.parameters())
     images = torch.randn(2, 3, 8, 8, dtype=torch.double)
     gradients = []
@@ -163,7 +165,7 @@ def test_bfloat16_is_close_to_float32(space: SearchSpace, response: str) -> None
 def test_checkpointing_takes_less_memory() -> None:
     peaks = {}
     for memory in ("keep", "checkpoint"):
-        engine = levels(Supernet(darts, channels=16, cells=6, memory=memory).cuda())
+        engine = levels(Supernet(darts_space, channels=16, cells=6, memory=memory).cuda())
         engine.step(0)  # of which optimizers keep something
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

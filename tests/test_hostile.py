@@ -17,20 +17,21 @@ from pathlib import Path
 
 import pytest
 import torch
-import toy
 from PIL import Image
 
-from nas import checkpoint
-from nas.config import load_config
+import toy
 from nas.errors import LONGEST, NASError
 from nas.files import dump_yaml, read_text
-from nas.genotype import Genotype
-from nas.imagefiles import read_upright, upright_size
-from nas.importing import import_genotype, importers
-from nas.operations import OperationSet
+from nas.genotype.file import Genotype
+from nas.importing.formats import import_genotype
+from nas.registry import kind
 from nas.report.recorded import read_run
-from nas.run import read_records, read_state, read_versions
-from nas.tune.journal import Journal
+from nas.run import checkpoint
+from nas.run.config import load_config
+from nas.run.folder import read_records, read_state, read_versions
+from nas.run.images import read_upright, upright_size
+from nas.searchers.journal import Journal
+from nas.space.operations import OperationSet
 from search_spaces.classification.cifar import CIFAR10, CIFAR100
 from search_spaces.classification.idx import IDX
 from tmics_space.data.layouts import find_layout
@@ -96,7 +97,7 @@ READERS: dict[str, Reader] = {
     "cifar-10": of_cifar("data_batch_1.bin", "batches.meta.txt", CIFAR10),
     "cifar-100": of_cifar("train.bin", "fine_label_names.txt", CIFAR100),
     "journal": Journal,
-    **{f"import {format}": of_importer(format) for format in importers()},
+    **{f"import {format}": of_importer(format) for format in kind("importer").names()},
 }
 
 

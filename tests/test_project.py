@@ -102,6 +102,74 @@ def test_packages_are_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
 
 
+SHARED_NAMES = {
+    "benchmarking": "a Python function, and the command that calls it",
+    "task": "the base class, its conformance tests, and the task of each plugin",
+    "table": "what a table is, and its conformance tests",
+    "relaxation": "what a relaxation is, and its conformance tests",
+    "score": "what a score is, and its conformance tests",
+    "searcher": "what a searcher is, and its conformance tests",
+    "wrapper": "what a wrapper is, and its conformance tests",
+    "perturbation": "that of DARTS-PT and that of SmoothDARTS, both by the names in their papers",
+    "predict": "prediction by the task of each plugin",
+    "operations": "the registry of operations, and the operations of each plugin",
+    "images": "reading any image file, and the images of a data set",
+    "models": "a Python function, and the command that calls it",
+    "correlating": "a Python function, and the command that calls it",
+    "scores": "those of the untrained networks of a table, and those of derained films",
+    "darts": "a search space, and the importer of its genotypes",
+    "nas_bench_201": "a search space, and the importer of its genotypes",
+    "running": "a Python function, and the command that calls it",
+    "targets": "a Python function, and the command that calls it",
+    "tuning": "a Python function, and the command that calls it",
+}
+"""Names that modules of several folders may have, with the reason."""
+
+
+def test_modules_have_names_of_their_own() -> None:
+    folders: dict[str, list[str]] = {}
+    for path in MODULES:
+        if path.stem not in ("__init__", "__main__"):
+            folders.setdefault(path.stem, []).append(path.parent.relative_to(ROOT).as_posix())
+    assert {name: places for name, places in folders.items() if len(places) > 1 and name not in SHARED_NAMES} == {}
+    assert [name for name in SHARED_NAMES if len(folders.get(name, [])) < 2] == []
+
+
+def shadows(path: Path, tree: ast.Module) -> list[str]:
+    """The names that the module at `path` binds at its top level, and that are also names of modules."""
+    inside = {each.stem if each.suffix == ".py" else each.name for each in path.parent.iterdir()}
+    modules = inside if path.stem == "__init__" else {path.stem}
+    bound = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    if path.stem == "__init__":
+        bound += [
+            alias.asname or alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            if not (ROOT / f"{node.module}".replace(".", "/") / f"{alias.name}.py").is_file()  # else the module itself
+        ]
+    return [name for name in bound if name in modules]
+
+
+def test_nothing_shadows_a_module() -> None:
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+    assert {str(path.relative_to(ROOT)): names for path, tree in trees.items() if (names := shadows(path, tree))} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "found"),
+    [
+        ("__init__", "from nas.export.onnx import onnx", ["onnx"]),
+        ("__init__", "from nas.export import onnx", []),
+        ("__init__", "from nas.export.onnx import save", []),
+        ("onnx", "def onnx(): pass", ["onnx"]),
+        ("onnx", "def save(): pass\nclass program: pass", []),
+    ],
+)
+def test_shadows_are_seen(name: str, code: str, found: list[str]) -> None:
+    assert shadows(ROOT / f"nas/export/{name}.py", ast.parse(code)) == found
+
+
 def test_versions_agree() -> None:
     version = PROJECT["version"]
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
@@ -113,6 +181,18 @@ def test_entry_points_name_modules_of_the_packages() -> None:
     names = [target.split(":")[0].replace(".", "/") for group in groups for target in group.values()]
     files = {path.relative_to(ROOT).as_posix() for path in MODULES}
     assert [name for name in names if not {f"{name}.py", f"{name}/__init__.py"} & files] == []
+
+
+def test_the_workflow_and_the_hooks_call_what_make_calls() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    workflow = yaml.safe_load((ROOT / ".github/workflows/checks.yml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["checks"]["steps"]
+    targets = [words[1] for step in steps if (words := step.get("run", "").split())]
+    assert targets == ["check", "test"]
+    assert [target for target in targets if not re.search(rf"^{target}: ", makefile, re.MULTILINE)] == []
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    called = set(re.findall(r"\$\(BIN\)/([\w-]+)", makefile.partition("\ncheck:")[2].partition("\n\n")[0]))
+    assert {Path(hook["entry"].split()[0]).name for hook in hooks} == called
 
 
 def test_constraints_pin_every_dependency() -> None:

@@ -14,13 +14,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nas.cell import Cell, Chain
-from nas.choose import Chooser
-from nas.derive import choose_randomly
+from nas.derive.random import choose_randomly
 from nas.errors import ConfigError, SpaceError, UnknownNameError
-from nas.genotype import Genotype, Provenance
-from nas.operations import OperationSet
-from nas.space import SearchSpace, search_space
+from nas.genotype.file import Genotype, Provenance
+from nas.space.cell import Cell, Chain
+from nas.space.chooser import Chooser
+from nas.space.definition import SearchSpace, search_space
+from nas.space.operations import OperationSet
 from nas.supernet import Evaluation, Memory, Supernet
 
 CHANNELS = 2
@@ -183,15 +183,6 @@ def test_a_description_lists_the_decisions_of_the_supernet(plan: Plan) -> None:
 
 
 @given(PLANS, SEEDS)
-def test_random_genotypes_build_and_survive_a_file(plan: Plan, seed: int) -> None:
-    supernet = supernet_of(plan)
-    genotype = random_genotype(supernet, seed)
-    assert Genotype.parse(genotype.dump()) == genotype
-    derived = supernet.space.derived(genotype)
-    assert derived.state_dict().keys() <= supernet.network.state_dict().keys()
-
-
-@given(PLANS, SEEDS)
 def test_a_choice_more_or_less_does_not_build(plan: Plan, seed: int) -> None:
     supernet = supernet_of(plan)
     choices = random_genotype(supernet, seed).choices
@@ -203,7 +194,7 @@ def test_a_choice_more_or_less_does_not_build(plan: Plan, seed: int) -> None:
         decision = supernet.decisions[label]
         extra = decision.candidates[: decision.keep] if decision.kind == "inputs" else decision.candidates[0]
         more = Genotype(space="random", choices={**choices, label: extra})
-        with pytest.raises(SpaceError, match="does not ask for it"):
+        with pytest.raises(SpaceError, match="has no such decision"):
             supernet.space.derived(more)
 
 
@@ -286,15 +277,6 @@ def test_the_order_of_candidates_changes_rounding_only(plan: Plan, seed: int) ->
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     with torch.no_grad():
         assert torch.allclose(supernet(picture()), other(picture()), rtol=1e-12, atol=1e-12)
-
-
-@given(PLANS)
-def test_building_leaves_the_callers_random_state(plan: Plan) -> None:
-    before = torch.get_rng_state()
-    supernet = Supernet(space_of(plan), seed=3)
-    supernet.space.describe()
-    supernet.derived(supernet.derive())
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 @given(PLANS, SEEDS)
@@ -430,14 +412,6 @@ def gradient_without(supernet: Supernet, part: str | None) -> Tensor:
     return gradient
 
 
-def test_mixing_weights_are_uniform_at_first() -> None:
-    supernet = Supernet(space)
-    weights = supernet.mixing_weights()
-    assert list(weights) == ["cell/1", "cell/2", "width"]
-    assert torch.allclose(weights["cell/1"], torch.full((3,), 1 / 3))
-    assert torch.allclose(weights["width"], torch.full((2,), 1 / 2))
-
-
 def test_a_functional_call_mixes_by_the_parameters_it_is_given() -> None:
     supernet = Supernet(space)
     with torch.no_grad():
@@ -448,14 +422,6 @@ def test_a_functional_call_mixes_by_the_parameters_it_is_given() -> None:
         assert torch.equal(supernet(IMAGE), expected)
         supernet.arch["cell/1"].copy_(other["arch.cell/1"])
         assert torch.equal(supernet(IMAGE), changed)
-
-
-def test_a_functional_call_passes_gradients_to_what_it_is_given() -> None:
-    supernet = Supernet(space)
-    logits = torch.zeros(3, requires_grad=True)
-    torch.func.functional_call(supernet, {"arch.cell/1": logits}, (IMAGE,)).sum().backward()
-    assert logits.grad is not None
-    assert supernet.arch["cell/1"].grad is None
 
 
 def test_mixing_weights_are_made_once_a_forward_pass() -> None:
@@ -496,22 +462,17 @@ def test_relaxations_by_name_and_as_modules() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"space": "darts"}, r"must be given a search space, got 'darts'; write find_space\('name'\)"),
-        ({"space": build}, "must be given a search space, got <function build"),
+        ({"space": "drats"}, r"unknown search space 'drats' \(did you mean 'darts'\?\)"),
+        ({"space": build}, "must be given a search space or its name, got <function build"),
         ({"evaluation": "plan"}, r"unknown evaluation 'plan' \(did you mean 'plain'\?\); known: plain, planned"),
         ({"memory": "checkpoints"}, r"unknown memory 'checkpoints' \(did you mean 'checkpoint'\?\)"),
-        ({"relaxation": 3}, "relaxation must be a name, a mapping with one, or a module, got 3"),
-        ({"relaxation": nn.Softmax}, "relaxation must be a name, a mapping with one, or a module, got <class"),
+        ({"relaxation": 3}, r"relaxation must .*, got 3"),
+        ({"relaxation": nn.Softmax}, r"relaxation must .*, got <class"),
     ],
 )
 def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, UnknownNameError), match=message):
         Supernet(**{"space": space, **arguments})
-
-
-def test_options_are_checked() -> None:
-    with pytest.raises(ConfigError, match=r"'chanels' \(did you mean 'channels'\?\)"):
-        Supernet(space, chanels=4)
 
 
 def test_a_derived_network_keeps_the_leading_channels() -> None:
@@ -564,7 +525,7 @@ def test_derive_keeps_provenance_and_adds_margins() -> None:
         (
             Genotype(space="other", choices=GENOTYPE.choices),
             SpaceError,
-            "is of space 'other', expected 'test_supernet'",
+            "must be of space 'test_supernet', got 'other'",
         ),
         (
             Genotype(space="test_supernet", choices=GENOTYPE.choices, options={"channels": 5}),
@@ -576,7 +537,7 @@ def test_derive_keeps_provenance_and_adds_margins() -> None:
             ConfigError,
             r"unknown option of space 'test_supernet' 'chanels' \(did you mean 'channels'",
         ),
-        (Genotype(space="test_supernet", choices={"cell/1": "conv", "width": 1}), SpaceError, "choice for 'cell/2'"),
+        (Genotype(space="test_supernet", choices={"cell/1": "conv", "width": 1}), SpaceError, "'cell/2'"),
         (Genotype(space="test_supernet", choices={**GENOTYPE.choices, "width": 2}), SpaceError, "'width'.* 2"),
     ],
 )
@@ -602,7 +563,7 @@ def test_all_other_options_are_named() -> None:
         choices={},
         options={"channels": 5, "operations": {"conv": {"factory": "test_supernet_conv"}}},
     )
-    from nas.operations import operation
+    from nas.space.operations import operation
 
     operation("test_supernet_conv")(_plain_conv)
     with pytest.raises(ConfigError, match=r"channels=5, supernet 4, operations=\{.*supernet 'test_supernet'"):

@@ -45,6 +45,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
     }
     assert {"nas/genotypes/tmics-light.yaml", "tmics_space/configs/demo.yaml", "nas/py.typed"} <= set(names)
+    models = [path for path in (ROOT / "tmics_space" / "models").rglob("*") if path.is_file()]
+    assert {p.relative_to(ROOT).as_posix() for p in models if p.suffix != ".pyc"} <= set(names)
     assert {"nas/report/templates/run.html", "nas/report/templates/report.js"} <= set(names)
 
 

@@ -1,1 +1,10 @@
-"""TMICS (video deraining) as a search space: its modules, data, metrics and task."""
+"""TMICS, video deraining, as a plugin: search space, data, metrics, task and prediction.
+
+- `space`: the search space; `network`, `alignment`, `frequency`, `blocks`, `operations`, `rain_layer`, `averaging` hold
+  its modules, `flow` optical flow
+- `task`: losses, data and scores of a run; `losses`, `metrics`, `data` hold their parts
+- `predict`: derains video files
+- `published`: reads and writes the authors' genotypes
+
+Imports public modules of `nas`. Start with `space`, then `network`.
+"""

@@ -1,37 +1,53 @@
-"""AAS: the weight with which the dominant branch enters the output, the companion branch taking the rest."""
+"""AAS: the weight λ of the dominant branch in the output; the companion branch has the weight 1 - λ."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.errors import UnknownNameError
+from nas.registry import Kind
 from tmics_space.blocks import two_convs, zeroed
+
+AVERAGINGS = Kind("averaging", "tmics.averagings")
+"""Classes and functions that make modules from (dominant, companion) to λ, for the option `averaging` of the space.
+
+Both images and λ are as in `Averaging`.
+
+Example:
+    >>> @nas.register("averaging", "third")
+    ... class Third(nn.Module):
+    ...     def forward(self, dominant, companion):
+    ...         return dominant.new_full((len(dominant), 1, 1, 1), 1 / 3)
+"""
 
 
 class Averaging(nn.Module):
-    """λ dominant + (1 - λ) companion, where λ comes from `mode` and is one half at first.
+    """λ dominant + (1 - λ) companion. Initially λ is one half.
 
-    - `scalar`, `channel`, `pixel`: the softmax over the two branches of scores that each branch's own convolutions give
-      its image, averaged over colours and pixels, over pixels, or not at all (338 parameters);
-    - `legacy`: as in the authors' inference code, one sigmoid a colour, from the dominant image alone (460 parameters).
-      That code then multiplies λ by 0.1 or 0.00001; this does not;
-    - `free`: one learnable number, anywhere; `fixed`: one half for ever. In all other modes λ is in (0, 1).
+    - `scalar`, `channel`, `pixel`: each branch scores its own image by convolutions; λ is the softmax over both scores.
+      Scores are averaged over colours and pixels, over pixels, or not at all. 338 parameters
+    - `legacy`: one sigmoid per colour from the dominant image, as in the authors' code, which then also multiplies λ by
+      0.1 or 0.00001. 460 parameters
+    - `free`: one learnable number, not limited to (0, 1) as in the other modes
+    - `fixed`: one half
 
-    forward: two images `(batch, 3, height, width)` to their average and λ `(batch, 1 or 3, 1 or height, 1 or width)`.
-    Raises `UnknownNameError` for another mode.
+    Args:
+        mode: a name of `AVERAGINGS`, or a mapping of `name` and arguments.
+
+    Raises:
+        UnknownNameError: no averaging has this name.
+
+    Shape:
+        Two images `(batch, 3, height, width)` to their average and λ `(batch, 1 or 3, 1 or height, 1 or width)`.
     """
 
-    def __init__(self, mode: str = "channel") -> None:
+    def __init__(self, mode: str | dict[str, Any] = "channel") -> None:
         super().__init__()
-        if mode not in MODES:
-            raise UnknownNameError("averaging mode", mode, MODES)
         self.mode = mode
-        self.weighting = MODES[mode]()
+        self.weighting = AVERAGINGS.create(mode, "options.averaging")
 
     def forward(self, dominant: Tensor, companion: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.weighting(dominant, companion)
@@ -66,6 +82,21 @@ class BranchScores(nn.Module):
         return F.conv2d(hidden, weight, last[0].bias - last[1].bias, padding=1)
 
 
+def scalar() -> nn.Module:
+    """Return the averaging with one λ for each item."""
+    return BranchScores((1, 2, 3))
+
+
+def channel() -> nn.Module:
+    """Return the averaging with one λ for each colour."""
+    return BranchScores((2, 3))
+
+
+def pixel() -> nn.Module:
+    """Return the averaging with one λ for each colour of each pixel."""
+    return BranchScores(())
+
+
 class ColourAttention(nn.Module):
     """λ = sigmoid of two dense layers on the mean colour of the dominant image, after a 1x1 convolution."""
 
@@ -94,13 +125,3 @@ class HalfWeight(nn.Module):
 
     def forward(self, dominant: Tensor, companion: Tensor) -> Tensor:
         return dominant.new_full((dominant.shape[0], 1, 1, 1), 0.5)
-
-
-MODES: dict[str, Callable[[], nn.Module]] = {
-    "scalar": lambda: BranchScores((1, 2, 3)),
-    "channel": lambda: BranchScores((2, 3)),
-    "pixel": lambda: BranchScores(()),
-    "legacy": ColourAttention,
-    "free": FreeWeight,
-    "fixed": HalfWeight,
-}

@@ -1,4 +1,4 @@
-"""The blocks of TMICS. All map features `(batch, channels, height, width)`, and keep the height and width."""
+"""The blocks of TMICS. All map features `(batch, channels, height, width)` and keep height and width."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
-from tmics_space.activation import SLOPE, PReLU
-from tmics_space.depthwise import DepthwiseConv2d
+from nas.kernels.activation import SLOPE, PReLU
+from nas.kernels.depthwise import DepthwiseConv2d
 
 C = TypeVar("C", bound=nn.Conv2d)
 L = TypeVar("L", bound=nn.Module)
@@ -23,50 +23,66 @@ NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def normalization(name: str, channels: int) -> nn.Module:
-    """The norm `name` without parameters, which brings what is mixed to one scale; raises `UnknownNameError`."""
+    """Make a norm without parameters, which brings mixed features to one scale.
+
+    Args:
+        name: `none`, `group` or `batch`.
+        channels: of the features.
+
+    Raises:
+        UnknownNameError: no norm has this name.
+    """
     if name not in NORMALIZATIONS:
         raise UnknownNameError("normalization", name, NORMALIZATIONS)
     return NORMALIZATIONS[name](channels)
 
 
 def padding(kernel: int, dilation: int = 1) -> int:
-    """The zeros on each side that keep the size. Raises `ConfigError` for a kernel that has no centre."""
+    """Return the padding on each side that keeps the size, in pixels.
+
+    Raises:
+        ConfigError: the kernel is not odd and positive.
+    """
     if kernel < 1 or kernel % 2 == 0:
-        raise ConfigError(f"a kernel is an odd positive number of pixels wide, found {kernel}")
+        raise ConfigError(f"a kernel must be an odd positive number of pixels wide, got {kernel}")
     return dilation * (kernel // 2)
 
 
 def conv(
     inputs: int, outputs: int, kernel: int = 3, *, dilation: int = 1, groups: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """A convolution that keeps the height and width."""
+    """Make a convolution that keeps height and width.
+
+    Raises:
+        ConfigError: the kernel is not odd and positive.
+    """
     zeros = padding(kernel, dilation)
     if 1 < groups == inputs == outputs and not bias:
         return DepthwiseConv2d(inputs, kernel, dilation)
-    if kernel == 1:
-        dilation = 2  # which changes nothing, but on one thread torch takes the slower of its two ways if it is 1
     return nn.Conv2d(inputs, outputs, kernel, padding=zeros, dilation=dilation, groups=groups, bias=bias)
 
 
 def he(layer: C) -> C:
-    """`layer` with weights whose output is as large as its input, on average, where PReLUs lie between.
+    """Give a convolution He initialization for PReLUs at their initial slope, and return it.
 
-    Where no norm follows, torch's own would make it smaller from layer to layer. Source: He et al., "Delving Deep into
-    Rectifiers", ICCV 2015, eq. 15, for the slope with which a PReLU begins.
+    Without norms, torch's default initialization shrinks the variance of features from layer to layer.
+
+    References:
+        He et al., "Delving Deep into Rectifiers", ICCV 2015, eq. 15.
     """
     nn.init.kaiming_uniform_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
     return layer
 
 
 def zeroed(layer: L) -> L:
-    """`layer` with weights and biases of zero, so that what it adds is nothing at first."""
+    """Set all parameters of a layer to zero and return the layer; its branch starts at zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 class Residual(nn.Module):
-    """x + body(x), the body being `layers` in a row."""
+    """x + body(x); the body is the sequence of `layers`."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
@@ -78,7 +94,7 @@ class Residual(nn.Module):
 
 
 def depthwise_residual(channels: int, kernel: int = 3, dilation: int = 1) -> Residual:
-    """The light residual block ("Residualblocks" of the authors' network file): (k² + 11) C + C² + 1 parameters."""
+    """Make the light residual block ("Residualblocks" in the authors' code): (k² + 11) C + C² + 1 parameters."""
     return Residual(
         conv(channels, channels, kernel, dilation=dilation, groups=channels),
         conv(channels, channels, dilation=2, groups=channels),
@@ -87,7 +103,7 @@ def depthwise_residual(channels: int, kernel: int = 3, dilation: int = 1) -> Res
 
 
 def depthwise_enhancement(channels: int) -> Residual:
-    """A light residual block with a wide field of view: C² + 45 C + 1 parameters."""
+    """Make a light residual block with a wide receptive field: C² + 45 C + 1 parameters."""
     return Residual(
         conv(channels, channels, 5, dilation=2, groups=channels),
         conv(channels, channels, dilation=2, groups=channels),
@@ -101,9 +117,14 @@ def _mixed_channels(channels: int) -> tuple[nn.Module, ...]:
 
 
 class Attention(nn.Module):
-    """y = conv 3x3(x), z = conv kxk(PReLU(y)), PReLU(gate(z) z + y): the skip starts behind the first convolution.
+    """PReLU(gate(z) z + y) with y = conv 3x3(x) and z = conv kxk(PReLU(y)).
 
-    `gate` maps features to factors in [0, 1] that multiply them. 9 C² + k² C² + 1 parameters and the gate's.
+    The skip connection starts after the first convolution. There are 9 C² + k² C² + 1 parameters and those of the gate.
+
+    Args:
+        channels: C.
+        gate: maps features to factors in [0, 1].
+        kernel: k.
     """
 
     def __init__(self, channels: int, gate: nn.Module, kernel: int = 3) -> None:
@@ -121,21 +142,29 @@ class Attention(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """One factor a pixel, from the largest and the mean channel: (batch, 1, height, width). 2 k² parameters."""
+    """Computes one factor per pixel from the maximum and the mean over channels. 2 k² parameters.
+
+    Shape:
+        `(batch, channels, height, width)` to `(batch, 1, height, width)` in [0, 1].
+    """
 
     def __init__(self, kernel: int = 3) -> None:
         super().__init__()
         self.conv = conv(2, 1, kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        extremes = torch.stack((x.amax(1), x.sum(1) / x.shape[1]), 1)  # the gradient of a sum costs nothing
+        extremes = torch.stack((x.amax(1), x.sum(1) / x.shape[1]), 1)  # `sum` has a cheaper gradient than `mean`
         return torch.sigmoid(self.conv(extremes))
 
 
 class ChannelGate(nn.Module):
-    """One factor a channel, from the means of its k neighbours in channel order: (batch, channels, 1, 1). k parameters.
+    """Computes one factor per channel from the means of k neighbouring channels. k parameters.
 
-    Efficient channel attention: Wang et al., "ECA-Net", CVPR 2020, eq. 5.
+    Shape:
+        `(batch, channels, height, width)` to `(batch, channels, 1, 1)` in [0, 1].
+
+    References:
+        Wang et al., "ECA-Net", CVPR 2020, eq. 5.
     """
 
     def __init__(self, kernel: int = 3) -> None:
@@ -148,18 +177,20 @@ class ChannelGate(nn.Module):
 
 
 def two_convs(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Convolution 3x3, PReLU, convolution 3x3, with biases."""
+    """Make a convolution 3x3, a PReLU and a convolution 3x3, with biases."""
     return nn.Sequential(conv(inputs, hidden, bias=True), PReLU(), conv(hidden, outputs, bias=True))
 
 
-def head(channels: int) -> nn.Sequential:
-    """Ends each of the two networks: from features to an image `(batch, 3, height, width)`, not yet bounded.
+def head(channels: int, scale: int = 1) -> nn.Sequential:
+    """Make the last layers of DNA or CNA, which map features to an unbounded image.
 
-    It starts small, so that a network starts near the frame it restores: from a large change it first learns to change
-    nothing, and may stay there.
+    The image is `scale` times as high and wide as the features: each of their pixels holds a square of the image.
+
+    The last convolution starts with a tenth of its usual weights and no bias, so the restored frame starts near the
+    rainy one. A large initial change makes training reduce it first, and training can stay at no change.
     """
-    convs = two_convs(channels, max(1, channels // 2), 3)
+    convs = two_convs(channels, max(1, channels // 2), 3 * scale**2)
     with torch.no_grad():
-        for parameter, scale in zip(convs[-1].parameters(), (0.1, 0.0), strict=True):  # weight and bias
-            parameter.mul_(scale)
-    return convs
+        for parameter, factor in zip(convs[-1].parameters(), (0.1, 0.0), strict=True):  # weight and bias
+            parameter.mul_(factor)
+    return convs if scale == 1 else convs.append(nn.PixelShuffle(scale))

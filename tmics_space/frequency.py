@@ -1,4 +1,4 @@
-"""The frequency cell: features split by guided filters (He et al., TPAMI 35(6), 2013), and merged."""
+"""The frequency cell: guided filters (He et al., TPAMI 35(6), 2013) split features into bands, which are merged."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from nas.errors import ConfigError
 from tmics_space.blocks import Attention, ChannelGate, conv, depthwise_enhancement
 
 EPSILONS = (1e-3, 1e-4)
-"""Both regularisations are used at every radius."""
+"""The regularisations; each radius uses both."""
 TOGETHER = 32
-"""Channels that are filtered together on the CPU: so many stay in its cache from one pass over them to the next."""
+"""Number of channels that the CPU filters together: they stay in its cache between passes."""
 
 
 class BoxFilter:
-    """The mean over the part of the window of (2 radius + 1)² pixels that lies in the image.
+    """The mean over the pixels of each window of (2 radius + 1)² pixels that lie within the image.
 
-    For images `(batch, channels, height, width)` of the size, type and device of `like`: how many pixels lie in each
-    window is counted once.
+    Args:
+        radius: in pixels.
+        like: an image with the height, width, type and device of all images; their pixel counts are computed once.
+
+    Shape:
+        `(batch, channels, height, width)`, unchanged.
     """
 
     def __init__(self, radius: int, like: Tensor) -> None:
@@ -34,7 +38,7 @@ class BoxFilter:
     def __call__(self, image: Tensor) -> Tensor:
         if image.device.type == "cpu":
             return self._sum(image).mul_(self.share)
-        return self._pooled(image)  # as a convolution it could be rounded to TF32
+        return self._pooled(image)  # a convolution could round to TF32
 
     def _sum(self, image: Tensor) -> Tensor:
         channels, size = image.shape[1], 2 * self.radius + 1
@@ -49,25 +53,46 @@ class BoxFilter:
 
 
 def guided_filter(guide: Tensor, source: Tensor, radius: int, eps: float) -> Tensor:
-    """`source` `(batch, channels, height, width)` smoothed within the edges of `guide` `(batch, 1, height, width)`.
+    """Smooth `source` within the edges of `guide`.
 
-    mean(A) guide + mean(b) with A = cov(guide, source) / (var(guide) + eps) and b = mean(source) - A mean(guide), the
-    means as `BoxFilter` takes them (eqs. 5, 6 and 8 of the paper). Raises `ConfigError` unless height and width exceed
-    2 radius + 1.
+    Returns mean(A) guide + mean(b) with A = cov(guide, source) / (var(guide) + eps) and b = mean(source) - A
+    mean(guide). The means are those of `BoxFilter`.
+
+    Args:
+        guide: `(batch, 1, height, width)`.
+        source: `(batch, channels, height, width)`.
+        radius: in pixels.
+        eps: regularisation of the variance.
+
+    Returns:
+        The smoothed image, of the shape of `source`.
+
+    Raises:
+        ConfigError: height or width is not above 2 radius + 1.
+
+    References:
+        He, Sun and Tang, "Guided Image Filtering", TPAMI 35(6), 2013, eqs. 5, 6 and 8.
     """
     return guided_filters(guide, source, radius, (eps,))[0]
 
 
 def guided_filters(guide: Tensor, source: Tensor, radius: int, epsilons: Sequence[float]) -> list[Tensor]:
-    """`guided_filter` for several `epsilons`, which share the statistics of the window."""
+    """Apply `guided_filter` with each of several `epsilons`; they share the statistics of the windows.
+
+    Returns:
+        One smoothed image for each epsilon.
+
+    Raises:
+        ConfigError: height or width is not above 2 radius + 1.
+    """
     height, width = source.shape[-2:]
     if min(height, width) <= 2 * radius + 1:
         raise ConfigError(
-            f"a guided filter of radius {radius} needs frames of more than {2 * radius + 1} pixels a side,"
-            f" found {height} x {width}"
+            f"frames for a guided filter of radius {radius} must have more than {2 * radius + 1} pixels a side,"
+            f" got {height} x {width}"
         )
     device = source.device.type
-    # The variance is a small difference of large numbers: never in half precision. The meta device has no autocast.
+    # The variance is a small difference of large numbers and needs single precision. The meta device has no autocast.
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         single = torch.promote_types(source.dtype, torch.float32)
         guide, wide = guide.to(single), source.to(single)
@@ -84,10 +109,19 @@ def guided_filters(guide: Tensor, source: Tensor, radius: int, epsilons: Sequenc
 
 
 class FrequencyDecomposition(nn.Module):
-    """p = conv(x) split into low frequencies and p less them, by guided filters of all `radii`; merged, plus p.
+    """Splits p = conv(x) into low bands and p minus each low band, merges all bands, and adds p.
 
-    The guide is the range of p over its channels. forward: `(batch, channels, height, width)` to the same shape. Raises
-    `ConfigError` unless height and width exceed 2 r + 1 for every radius r.
+    Guided filters of all `radii` make the low bands. Their guide is the maximum minus the minimum of p over channels.
+
+    Args:
+        channels: of the features.
+        radii: of the filters, in pixels.
+
+    Raises:
+        ConfigError: in a forward pass, height or width is not above 2 r + 1 for some radius r.
+
+    Shape:
+        `(batch, channels, height, width)`, unchanged.
     """
 
     def __init__(self, channels: int, radii: Sequence[int] = (4, 6)) -> None:
@@ -106,27 +140,35 @@ class FrequencyDecomposition(nn.Module):
         return p + change
 
     def _mixed(self, p: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """The low bands through the first layer of `low`, and p less each of them through that of `high`.
+        """Apply the first layer of `low` to the low bands, and that of `high` to p minus each low band.
 
-        Convolutions are linear, so the high bands need not be made: both layers take the low ones, and p once.
+        Convolutions are linear. So both layers take the low bands, p enters once, and no high band is computed.
         """
         layers: Any = (self.low[0], self.high[0])
         weight = layers[1].weight
-        both = F.conv2d(low, torch.cat((layers[0].weight, -weight)), dilation=layers[1].dilation)
+        both = F.conv2d(low, torch.cat((layers[0].weight, -weight)))
         mixed, rest = both.chunk(2, 1)
         return mixed, rest + F.conv2d(p, weight.unflatten(1, (-1, p.shape[1])).sum(1))
 
 
 def decompose(p: Tensor, radii: Sequence[int]) -> Tensor:
-    """The low frequencies of `p` `(batch, channels, height, width)` at each radius and epsilon, stacked in channels."""
-    guide = (p.amax(1) - p.amin(1)).unsqueeze(1)  # not `keepdim`: one channel laid out channels last is slow
+    """Compute the low bands at each radius and epsilon.
+
+    Args:
+        p: features, `(batch, channels, height, width)`.
+        radii: of the guided filters, in pixels.
+
+    Returns:
+        The bands, stacked in channels: `(batch, len(radii) * len(EPSILONS) * channels, height, width)`.
+    """
+    guide = (p.amax(1) - p.amin(1)).unsqueeze(1)  # not `keepdim`: one channel in channels-last layout is slow
     parts = [_as_laid(part, p) for part in torch.split(p, TOGETHER, 1)] if p.device.type == "cpu" else [p]
     bands = [[low for radius in radii for low in guided_filters(guide, part, radius, EPSILONS)] for part in parts]
     return torch.cat([low for band in zip(*bands, strict=True) for low in band], 1)
 
 
 def _as_laid(part: Tensor, whole: Tensor) -> Tensor:
-    """Some channels of an image, in one piece and in its layout."""
+    """Make some channels of an image contiguous in the image's layout."""
     last = whole.is_contiguous(memory_format=torch.channels_last)
     return part.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
@@ -141,6 +183,6 @@ def _band(inputs: int, channels: int) -> nn.Sequential:
 
 
 def _inside(length: int, radius: int, like: Tensor) -> Tensor:
-    """How many positions within `radius` of each of `length` there are."""
+    """Count for each of `length` positions those within `radius`."""
     position = torch.arange(length, device=like.device, dtype=like.dtype)
     return (position + radius).clamp(max=length - 1) - (position - radius).clamp(min=0) + 1

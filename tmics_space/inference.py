@@ -1,4 +1,4 @@
-"""A network for inference: what training needs and prediction does not, taken out."""
+"""Folding: batch norms and 1x1 convolutions become part of the convolutions before them, for faster inference."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """A copy of `network`, in eval mode, whose batch norms are part of the convolutions in front of them.
+    """Fold batch norms and 1x1 convolutions into the convolutions before them.
 
-    So are 1x1 convolutions. It computes the same to rounding. Only pairs within an `nn.Sequential` are folded. A
-    network without one, or in training mode, is returned as it is.
+    Only pairs within an `nn.Sequential` are folded. Results change by rounding.
+
+    Args:
+        network: in eval mode.
+
+    Returns:
+        A folded copy; `network` itself if it has no such pair or is in training mode.
     """
     if network.training or not any(_pairs(module) for module in network.modules()):
         return network
@@ -29,7 +34,7 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def _pairs(module: nn.Module) -> list[int]:
-    """Where a convolution is followed by what can be part of it, the last first: it may itself become a part."""
+    """List the positions of convolutions whose next layer can be folded, the last first, so that chains fold."""
     if not isinstance(module, nn.Sequential):
         return []
     layers = list(module)
@@ -50,7 +55,7 @@ def _is_pointwise(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 
 def _joined(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
-    """The convolution that two are, of which the second sees a pixel at a time."""
+    """Join a convolution and the 1x1 convolution after it."""
     joined = copy.deepcopy(first)
     mixing = second.weight.flatten(1)
     joined.weight = nn.Parameter(torch.einsum("oh,hikl->oikl", mixing, first.weight))

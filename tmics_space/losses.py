@@ -1,7 +1,7 @@
 """The losses of TMICS: L_D of the dominant and the fused output, L_C of the companion, L_ST over time, L_arc.
 
-The weights of L_D and the alpha of L_ST are those of the authors' configuration. L_C and L_arc are not
-published: their forms here are choices of this project.
+The weights of L_D and the alpha of L_ST come from the authors' configuration. L_C and L_arc are not published; this
+project chose their forms.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tmics_space.flow import warp
 from tmics_space.metrics.image import ssim
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(output, target), images (batch, 3, height, width) in [0, 1], to a scalar."""
+"""Maps (output, target), images `(batch, 3, height, width)` in [0, 1], to a scalar."""
 
 COMPANION_LOSSES = ("fidelity", "charbonnier", "rain_prior")
 ARC_LOSSES = ("fused", "branches", "all", "dna")
 
 
 class Restored(Protocol):
-    """What the network returns, as far as losses care: images (batch, 3, height, width)."""
+    """The outputs of a network that losses read: images `(batch, 3, height, width)`."""
 
     @property
     def output(self) -> Tensor: ...
@@ -35,27 +35,70 @@ class Restored(Protocol):
 
 
 def fidelity(
-    output: Tensor, target: Tensor, *, l1: float = 0.75, structure: float = 1.1, epsilon: float = 0.0
+    output: Tensor,
+    target: Tensor,
+    *,
+    l1: float = 0.75,
+    structure: float = 1.1,
+    logarithm: float = 0.0,
+    epsilon: float = 0.0,
 ) -> Tensor:
-    """L_D = l1 * mean |output - target| + structure * (1 - SSIM), SSIM over RGB; a scalar.
+    """Compute L_D = l1 * mean |output - target| + structure * (1 - SSIM) + logarithm * `log_error`; SSIM over RGB.
 
-    With a positive `epsilon` the distance is `charbonnier`. Raises ConfigError for shapes that differ and crops under
-    11x11 pixels.
+    Args:
+        output: images, `(batch, 3, height, width)` in [0, 1].
+        target: the true images, of the same shape.
+        l1: weight of the distance.
+        structure: weight of the structural term.
+        logarithm: weight of the logarithmic term.
+        epsilon: if positive, the distance is `charbonnier` with this epsilon.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ConfigError: shapes differ, or images are smaller than 11x11 pixels.
     """
     distance = l1 * (charbonnier(output, target, epsilon=epsilon) if epsilon else (output - target).abs().mean())
-    return distance + structure * (1 - ssim(output, target).mean()) if structure else distance
+    if structure:
+        distance = distance + structure * (1 - ssim(output, target).mean())
+    return distance + logarithm * log_error(output, target) if logarithm else distance
+
+
+def log_error(output: Tensor, target: Tensor) -> Tensor:
+    """Compute mean log(1 + 10^4 MSE) over images, a scalar: an image counts by the relative change of its error.
+
+    Under a mean of distances, images with heavy rain outweigh those with light rain by the ratio of their errors. PSNR
+    is -10 log10(MSE). An image above 40 dB counts less and less, so those without rain do not dominate.
+
+    Args:
+        output: images, `(batch, 3, height, width)` in [0, 1].
+        target: the true images, of the same shape.
+
+    References:
+        Chen et al., "HINet", CVPR Workshops 2021 (PSNR as a loss, without the constant).
+    """
+    return (1e4 * (output - target).square().mean((1, 2, 3))).log1p().mean()
 
 
 def charbonnier(output: Tensor, target: Tensor, *, epsilon: float = 1e-3) -> Tensor:
-    """mean sqrt((output - target)^2 + epsilon^2), a scalar: L1, smooth at zero (Lai et al., CVPR 2017)."""
+    """Compute mean sqrt((output - target)^2 + epsilon^2), a scalar: an L1 distance that is smooth at zero.
+
+    References:
+        Lai et al., "Deep Laplacian Pyramid Networks", CVPR 2017 (Charbonnier loss).
+    """
     return ((output - target).square() + epsilon**2).sqrt().mean()
 
 
 def rain_prior(output: Tensor, rainy: Tensor) -> Tensor:
-    """mean |d/dy (rainy - output)|: rain falls, so the removed layer changes little down an image; a scalar.
+    """Compute mean |d/dy (rainy - output)|, a scalar: along a falling streak, the rain layer changes little.
 
-    The unidirectional sparsity of rain streaks (Jiang et al., FastDeRain, IEEE TIP 28(4), 2019), on the layer
-    that the output takes away from the rainy frame. Images (batch, 3, height, width).
+    Args:
+        output: images, `(batch, 3, height, width)`.
+        rainy: the rainy images, of the same shape.
+
+    References:
+        Jiang et al., "FastDeRain", IEEE TIP 28(4), 2019 (unidirectional sparsity of rain streaks).
     """
     return torch.diff(rainy - output, dim=-2).abs().mean()
 
@@ -69,10 +112,22 @@ def companion_loss(
     mu: float = 0.1,
     dominant: Loss = fidelity,
 ) -> Tensor:
-    """L_C by `kind`, a scalar: `fidelity`, `charbonnier`, or `rain_prior`.
+    """Compute L_C, the loss of the companion branch.
 
-    `fidelity` is L_D as `dominant` gives it, `rain_prior` adds mu * `rain_prior(output, rainy)` to it. Raises
-    UnknownNameError for another kind, ConfigError for `rain_prior` without the `rainy` frame.
+    Args:
+        kind: `fidelity` (L_D), `charbonnier`, or `rain_prior` (L_D + mu * `rain_prior(output, rainy)`).
+        output: images, `(batch, 3, height, width)` in [0, 1].
+        target: the true images.
+        rainy: the rainy images; only `rain_prior` needs them.
+        mu: weight of the rain prior.
+        dominant: computes L_D.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UnknownNameError: `kind` is unknown.
+        ConfigError: `rain_prior` gets no `rainy` images.
     """
     if kind == "fidelity":
         return dominant(output, target)
@@ -80,7 +135,7 @@ def companion_loss(
         return charbonnier(output, target)
     if kind == "rain_prior":
         if rainy is None:
-            raise ConfigError("the companion loss 'rain_prior' needs the rainy frame")
+            raise ConfigError("the companion loss 'rain_prior' must get the rainy frame, got None. Pass `rainy`")
         return dominant(output, target) + mu * rain_prior(output, rainy)
     raise UnknownNameError("companion loss", kind, COMPANION_LOSSES)
 
@@ -94,11 +149,23 @@ def temporal_loss(
     *,
     alpha: float = 50.0,
 ) -> Tensor:
-    """L_ST = mean(M |O_t - W(O_t-1)|), a scalar; M = exp(-alpha ||I_t - W(I_t-1)||^2) (Lai et al. 2018).
+    """Compute L_ST = mean(M |O_t - W(O_t-1)|) with M = exp(-alpha ||I_t - W(I_t-1)||^2).
 
-    Images (batch, 3, height, width) in [0, 1]; `flow` (batch, 2, height, width) in pixels from `frame` to
-    `previous_frame`; W warps backward by it. M passes no gradient: else a learned flow would gain by matching
-    nothing.
+    W warps backward by `flow`. M passes no gradient: otherwise a learned flow could lower the loss by mismatches.
+
+    Args:
+        output: O_t, `(batch, 3, height, width)` in [0, 1].
+        previous_output: O_t-1, of the same shape.
+        frame: I_t, of the same shape.
+        previous_frame: I_t-1, of the same shape.
+        flow: from `frame` to `previous_frame`, `(batch, 2, height, width)` in pixels.
+        alpha: steepness of M.
+
+    Returns:
+        A scalar.
+
+    References:
+        Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018 (short-term temporal loss).
     """
     with torch.no_grad():
         mismatch = (frame - warp(previous_frame, flow)).square().sum(dim=1, keepdim=True)
@@ -115,10 +182,22 @@ def arc_loss(
     companion: Loss = fidelity,
     eta: float = 1.0,
 ) -> Tensor:
-    """The loss of the upper level, by `mode`; a scalar.
+    """Compute the loss of the upper level.
 
-    `fused` = L_D(output), `branches` = L_D(dominant) + eta L_C(companion), `all` = their sum, `dna` =
-    L_D(dominant). Raises UnknownNameError for another mode.
+    Args:
+        mode: `fused` is L_D(output), `branches` is L_D(dominant) + eta L_C(companion), `all` is their sum, `dna` is
+            L_D(dominant).
+        restored: the outputs of a network.
+        target: the true images, `(batch, 3, height, width)` in [0, 1].
+        dominant: computes L_D.
+        companion: computes L_C.
+        eta: weight of L_C.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UnknownNameError: `mode` is unknown.
     """
     if mode not in ARC_LOSSES:
         raise UnknownNameError("arc loss", mode, ARC_LOSSES)

@@ -1,4 +1,4 @@
-"""The candidate operations of TMICS. Each is residual by itself, so neither a skip nor a zero is among them."""
+"""The candidate operations of TMICS. Each has its own residual connection, so no skip and no zero is a candidate."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas.operations import OperationSet, operation
-from tmics_space.activation import PReLU
+from nas.kernels.activation import PReLU
+from nas.space.operations import OperationSet, operation
 from tmics_space.blocks import Attention, ChannelGate, Residual, SpatialGate, conv, he
 
 
@@ -27,7 +27,7 @@ def residual(channels: int, *, kernel: int = 3, dilation: int = 1) -> nn.Module:
 
 @operation("dense")
 def dense(channels: int, *, kernel: int = 3, dilation: int = 1) -> nn.Module:
-    """Three convolutions kxk, each on all maps before it; a third of the last, plus x. 6 k² C² + 1 parameters."""
+    """Three convolutions kxk, each on all earlier maps; x plus a third of the last. 6 k² C² + 1 parameters."""
     return Dense(channels, kernel, dilation)
 
 
@@ -44,18 +44,18 @@ def dilated(channels: int, *, kernel: int = 3, dilation: int = 2) -> nn.Module:
 
 @operation("spatial_attention")
 def spatial_attention(channels: int, *, kernel: int = 3) -> nn.Module:
-    """Two convolutions, gated pixel by pixel. (9 + k²) C² + 2 k² + 1 parameters."""
+    """Two convolutions and a factor per pixel. (9 + k²) C² + 2 k² + 1 parameters."""
     return Attention(channels, SpatialGate(kernel), kernel)
 
 
 @operation("channel_attention")
 def channel_attention(channels: int, *, kernel: int = 3) -> nn.Module:
-    """Two convolutions, gated channel by channel. (9 + k²) C² + k + 1 parameters."""
+    """Two convolutions and a factor per channel. (9 + k²) C² + k + 1 parameters."""
     return Attention(channels, ChannelGate(kernel), kernel)
 
 
 class Dense(nn.Module):
-    """Convolutions on x, on (x, a) and on (x, a, b), each followed by one shared PReLU; x + 0.333333 of the last."""
+    """x + 0.333333 c with a = conv(x), b = conv(x, a), c = conv(x, a, b); one PReLU follows each convolution."""
 
     def __init__(self, channels: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ OPERATIONS = OperationSet(
         "channel_attention": channel_attention,
     }
 )
-"""The eight candidates of each micro decision; `OPERATIONS.bind(channels)` makes them functions without arguments."""
+"""The eight candidates of each micro decision."""
 
 AUTHORS_NAMES: Mapping[str, str] = {
     "residual_3x3": "Residualblocks_3_1",
@@ -95,4 +95,4 @@ AUTHORS_NAMES: Mapping[str, str] = {
     "spatial_attention": "SPAattention_3",
     "channel_attention": "ECAattention_3",
 }
-"""Our names of the candidates to the authors' (`<family>_<kernel>_<dilation>`, `<family>_<kernel>` for attentions)."""
+"""Maps names of candidates to the authors' names: `<family>_<kernel>_<dilation>`, or `<family>_<kernel>`."""

@@ -1,9 +1,10 @@
-"""A network at work: films of any length and size, frame by frame, in tiles where memory asks for it."""
+"""Prediction: derains films of any length and size frame by frame, in tiles if memory is short."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import operator
 import os
 import time
 from collections import deque
@@ -16,44 +17,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.allocator import memory_kept
+from nas.cost.meter import footprint
 from nas.errors import ConfigError
-from nas.finite import require_finite
-from nas.footprint import footprint
-from nas.planner.layout import channels_last
+from nas.kernels.finite import require_finite
+from nas.kernels.freed_memory import memory_kept
+from nas.kernels.memory_format import channels_last
 from tmics_space.data.frames import iterate_frames
+from tmics_space.data.twins import mark_twins
 from tmics_space.data.video import Span
-from tmics_space.data.windows import window_indices
+from tmics_space.data.windowing import window_indices
 from tmics_space.data.writer import require_room, write_frames
 from tmics_space.flow import Described
 from tmics_space.inference import folded
 from tmics_space.network import restore
 
 OVERLAP = 32
-"""By how many pixels neighbouring tiles overlap; across them one fades into the other."""
+"""The overlap of neighbouring tiles in pixels; within it, one tile fades into the next."""
 
 SMALLEST = 16
-"""Frames of fewer pixels are continued beyond their edges: guided filters and optical flow need room."""
-
+"""The least height and width in pixels; smaller frames are padded, for guided filters and optical flow."""
 
 PROBE = 64
-"""The height and width of the window by which memory is estimated."""
+"""The height and width of the window that serves to estimate memory."""
 
 
 class Derained(NamedTuple):
-    """A derained frame (3, height, width) in [0, 1], and the mean weight of the dominant branch in it."""
+    """A derained frame `(3, height, width)` in [0, 1] and the mean weight of the dominant branch."""
 
     frame: Tensor
     weight: float
+    twin: bool = False
+    """Whether the frame repeats the one before, as conversions between frame rates insert them."""
 
 
 class Seen(NamedTuple):
-    """A frame as all windows around it see it."""
+    """A frame, prepared once for all windows that contain it."""
 
     frame: Tensor
-    """(3, height, width) in [0, 1], on the network's device, continued to the smallest size"""
+    """`(3, height, width)` in [0, 1], on the network's device, padded to the smallest size"""
     described: Described
-    """What the network says of it by itself, (1, 1, ...) each."""
+    """The per-frame features of the network, `(1, 1, ...)` each."""
 
 
 def derain(
@@ -65,23 +68,33 @@ def derain(
     bfloat16: bool = False,
     cuts: Collection[int] = (),
 ) -> Iterator[Derained]:
-    """Derain a clip of frames (3, height, width) uint8, as they come; only a window of them is held at a time.
+    """Derain a clip frame by frame; only one window of frames, and six frames after it, are in memory at a time.
 
-    Batch norms are folded into convolutions; a frame goes to the device once, and so is computed what its
-    windows share of it. The memory of one frame is kept for the next.
+    A window has different frames: of frames that repeat the one before (`tmics_space.data.twins`), only the first is a
+    neighbour. Each of them is derained, and equal ones only once.
+
+    Batch norms are folded into convolutions. Each frame moves to the device once, and features that windows share are
+    computed once. Freed memory is kept while a frame is computed, and returned before the frame is yielded; enter
+    `nas.kernels.freed_memory.memory_kept` around the iteration to keep it longer, which is faster.
 
     Args:
         network: returns `tmics_space.network.Restored`; in eval mode.
-        frames: the length of its window; the clip is reflected at its ends.
-        tile: greatest height and width to process at once, at least twice the overlap, else `ConfigError`. Channel
-            attention, group norms and the averaging then see a tile, not the whole frame.
-        bfloat16: convolve in 16 bits, which takes half the time on hardware that can. What is added to the frame is
-            rounded to 8 significant bits.
-        cuts: the numbers of frames, from 0, at which another shot begins: no window reaches across, and each shot is
-            reflected at its own ends.
+        clip: frames `(3, height, width)` uint8.
+        frames: length of the network's window; the clip is reflected at its ends.
+        tile: greatest height and width to process at once, at least twice the overlap. With tiles, channel attention,
+            group norms and the averaging depend on a tile instead of the whole frame.
+        bfloat16: convolve in 16 bits, for speed on hardware that supports it. The change to the frame has 8 significant
+            bits then.
+        cuts: the numbers of frames, from 0, at which a new shot begins. Each shot is derained as a clip of its own.
+
+    Returns:
+        An iterator over the derained frames.
+
+    Raises:
+        ConfigError: `tile` is too small.
     """
     if tile is not None and tile < 2 * OVERLAP:
-        raise ConfigError(f"tiles are at least {2 * OVERLAP} pixels wide, found {tile}")
+        raise ConfigError(f"'tile' must be at least {2 * OVERLAP} pixels, got {tile}")
     return _derained(folded(network), clip, frames, tile, bfloat16, cuts)
 
 
@@ -94,20 +107,33 @@ def derain_file(
     bfloat16: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Derain a video file, a folder of frames or an image, to a video file or an image (by its suffix) or a folder that
-    keeps their names.
+    """Derain a video file, a folder of frames or an image.
 
-    A video file made of another one shows each frame when that does, with its sound. No window reaches across a gap in
-    the numbers of a folder's frames. If `tile` is None, frames are processed whole unless one would take more than half
-    of the device's memory, else in the largest tiles that do not. `progress` is called with (frames done, frames in
-    all). Returns `frames`, the `seconds` from the first to the last, `frames_per_second`, the mean `weight` of the
-    dominant branch, and `tile` if there were tiles. Raises `InvalidFileError` for a source that cannot be read to its
-    end or a sink that cannot be written, `ConfigError` for a sink that cannot hold it; no sink is left behind then.
+    If source and sink are video files, the sink keeps the times of frames and the sound. A folder keeps the names of
+    frames. No window reaches across a gap in the numbers of a folder's frames. A failed run leaves no sink.
+
+    Args:
+        network: returns `tmics_space.network.Restored`; in eval mode.
+        source: a video file, a folder of frames or an image.
+        sink: a video file or an image, by its suffix; without a suffix, a folder.
+        tile: greatest height and width to process at once. By default, frames are processed whole if this takes at
+            most half of the device's memory, else in the largest tiles that do.
+        bfloat16: convolve in 16 bits (see `derain`).
+        progress: called with (frames done, all frames).
+
+    Returns:
+        `frames`, `seconds` from the first to the last frame, `frames_per_second`, the mean `weight` of the dominant
+        branch, the number of `doubled` frames if there were any, and `tile` if there were tiles.
+
+    Raises:
+        InvalidFileError: the source cannot be read to its end, or the sink exists or cannot be written.
+        ConfigError: the sink cannot hold the result, or `tile` is too small.
     """
     stream = iterate_frames(source)
     require_room(sink, stream.frame_count)
     frames = int(getattr(network, "frames", 5))
     weights: list[float] = []
+    doubled = 0
     spans: deque[Span | None] = deque()
 
     def clip() -> Iterator[Tensor]:
@@ -115,7 +141,8 @@ def derain_file(
             spans.append(span)
             yield frame
 
-    with write_frames(sink, stream.frame_rate, stream.film) as write:
+    # Kept for all frames, since otherwise the system clears the pages again for each frame.
+    with memory_kept(), write_frames(sink, stream.frame_rate, stream.film) as write:
         if tile is None:
             tile = fitting_tile(network, frames, stream.height, stream.width)
         derained = derain(network, clip(), frames=frames, tile=tile, bfloat16=bfloat16, cuts=stream.cuts)
@@ -124,6 +151,7 @@ def derain_file(
             stem = stream.stems[index] if stream.stems else None
             write((restored.frame * 255).round().to(torch.uint8), stem, spans.popleft())
             weights.append(restored.weight)
+            doubled += restored.twin
             if progress is not None:
                 progress(index + 1, max(stream.frame_count, index + 1))
     seconds = time.perf_counter() - started
@@ -132,13 +160,23 @@ def derain_file(
         "seconds": seconds,
         "frames_per_second": len(weights) / seconds,
         "weight": sum(weights) / len(weights),
+        **({"doubled": doubled} if doubled else {}),
         **({} if tile is None else {"tile": tile}),
     }
 
 
 def fitting_tile(network: nn.Module, frames: int, height: int, width: int) -> int | None:
-    """The side of the largest tiles of which one takes half of the memory of the network's device, as estimated from
-    that of a small window; None where frames of (height, width) take no more."""
+    """Estimate the largest tile that takes at most half of the device's memory, from the memory of a small window.
+
+    Args:
+        network: to run.
+        frames: length of its window.
+        height: of the frames.
+        width: of the frames.
+
+    Returns:
+        The side of the tile in pixels; None if whole frames take at most half of the memory.
+    """
     like = next(network.parameters())
     window = like.new_zeros(1, frames, 3, PROBE, PROBE)
     with torch.no_grad():
@@ -148,7 +186,7 @@ def fitting_tile(network: nn.Module, frames: int, height: int, width: int) -> in
 
 
 def memory(device: torch.device) -> int:
-    """The bytes of memory that a device has in all."""
+    """Return the total memory of a device in bytes."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -159,7 +197,7 @@ def _derained(
 ) -> Iterator[Derained]:
     like = next(network.parameters())
     narrow = torch.autocast(like.device.type, torch.bfloat16, enabled=bfloat16)
-    # Only whole frames look the same in every window.
+    # Only whole frames have the same features in every window.
     describe = getattr(network, "describe", None) if tile is None else None
 
     @torch.no_grad()
@@ -167,36 +205,57 @@ def _derained(
         height, width = frame.shape[1:]
         beyond = (0, max(SMALLEST - width, 0), 0, max(SMALLEST - height, 0))
         pixels = F.pad(frame.to(like) / 255, beyond, mode="replicate")
-        with narrow, channels_last(network):
+        with narrow, channels_last(network), memory_kept():
             return Seen(pixels, describe(pixels[None, None]) if describe is not None else [])
 
-    with memory_kept():
-        for shot in _shots(clip, cuts):
-            for size, window in _windows(shot, frames, see):
-                with narrow, channels_last(network):
+    for shot in _shots(clip, cuts):
+        before: list[Seen] = []
+        for size, window, twin in _windows(shot, frames, see):
+            if not twin or any(map(operator.is_not, window, before)):
+                with narrow, channels_last(network), memory_kept():
                     derained = _derain_window(network, window, size, tile)
-                yield derained
+            before = window
+            yield derained._replace(twin=twin)
 
 
 def _shots(clip: Iterable[Tensor], cuts: Collection[int]) -> Iterator[Iterator[Tensor]]:
-    """The shots of a clip, one after the other, as their frames come."""
+    """Divide a clip into shots, frame by frame."""
     shots = itertools.accumulate(index in cuts for index in itertools.count())
     return (map(itemgetter(1), shot) for _, shot in itertools.groupby(zip(shots, clip, strict=False), itemgetter(0)))
 
 
 def _windows(
     clip: Iterable[Tensor], frames: int, see: Callable[[Tensor], Seen]
-) -> Iterator[tuple[torch.Size, list[Seen]]]:
-    """The size of every frame and the window around it, reflected at the ends."""
-    held: deque[tuple[torch.Size, Seen]] = deque(maxlen=frames)
-    source, seen = iter(clip), 0
+) -> Iterator[tuple[torch.Size, list[Seen], bool]]:
+    """Yield the size of every frame, the window of different frames around it, and whether it is a twin.
+
+    The clip is reflected at its ends.
+    """
+    held: deque[list[Seen]] = deque(maxlen=frames)
+    source, seen = _groups(clip), 0
     for centre in itertools.count():
-        for frame in itertools.islice(source, centre + frames // 2 + 1 - seen):
-            held.append((frame.shape[1:], see(frame)))
+        for group in itertools.islice(source, centre + frames // 2 + 1 - seen):
+            size = group[0].shape[1:]
+            first = see(group[0])
+            held.append([first, *(first if torch.equal(twin, group[0]) else see(twin) for twin in group[1:])])
             seen += 1
         if centre == seen:
             return
-        yield held[centre - seen][0], [held[i - seen][1] for i in window_indices(centre, seen, frames)]
+        indices = window_indices(centre, seen, frames)
+        for number, own in enumerate(held[centre - seen]):
+            yield size, [own if i == centre else held[i - seen][0] for i in indices], number > 0
+
+
+def _groups(clip: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield each frame with the twins that follow it."""
+    group: list[Tensor] = []
+    for frame, twin in mark_twins(clip):
+        if group and not twin:
+            yield group
+            group = []
+        group.append(frame)
+    if group:
+        yield group
 
 
 @torch.no_grad()
@@ -219,7 +278,7 @@ def _derain_window(network: nn.Module, window: list[Seen], size: torch.Size, til
 
 
 def _spans(length: int, tile: int) -> list[slice]:
-    """Spans of `tile` that cover a length, neighbours sharing at least the overlap."""
+    """Cover a length with spans of `tile`; neighbours share at least the overlap."""
     if length <= tile:
         return [slice(0, length)]
     count = -(-(length - OVERLAP) // (tile - OVERLAP))
@@ -228,7 +287,7 @@ def _spans(length: int, tile: int) -> list[slice]:
 
 
 def _fade(span: slice, length: int) -> Tensor:
-    """Weights that fall linearly over the overlap where a span has a neighbour."""
+    """Compute weights that fall linearly over the overlap with each neighbour."""
     size = span.stop - span.start
     ramp = ((torch.arange(size) + 1) / (OVERLAP + 1)).clamp(max=1)
     fade = ramp if span.start > 0 else torch.ones(size)

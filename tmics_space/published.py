@@ -1,35 +1,46 @@
-"""The tuples in which the authors' published code states a genotype: `Genotype(normal_1=[...], ...)`."""
+"""The genotypes of the authors' published code: `Genotype(normal_1=[...], ...)`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from nas.errors import ConfigError, UnknownNameError
-from nas.genotype import Choice, Genotype
-from nas.literals import Token, items, pick, token
+from nas.genotype.decision import Choice
+from nas.genotype.file import Genotype
+from nas.importing.python_text import Token, find_call, items, token
 from tmics_space.operations import AUTHORS_NAMES
 
 FIELDS = ("normal_1", "normal_1_concat", "normal_2", "normal_2_concat", "normal_3", "normal_3_concat")
 ALIGNMENTS = {"optical flow": "ofm", "aligned modules": "tgm"}
 FILTERS = {"filter of 2": "gf2"}  # the published code has no other
 OPERATIONS = {theirs: ours for ours, theirs in AUTHORS_NAMES.items()}
-"""Our names by the authors'."""
+"""Maps the authors' names to those of the space."""
 
 
 def read(text: str, *, name: str | None = None, **options: Any) -> Genotype:
-    """The genotype in Python source with `NAME = Genotype(normal_1=..., ...)`; the numbers in it have no effect.
+    """Read a genotype from Python source with `NAME = Genotype(normal_1=..., ...)`.
 
-    The options are those of the authors' networks, unless given otherwise. Their network with optical flow concatenates
-    the input of its dominant network, and never calls the filters that its tuple names. Raises `ConfigError` that names
-    the line and the token.
+    The authors' network with optical flow concatenates the input of its dominant network (`dna_input="concat"`). It
+    does not call the filters that its tuple names, so `frequency` is `none`. The numbers in the tuples have no effect.
+
+    Args:
+        text: the source.
+        name: of the assigned variable, if there are several.
+        options: of the space, in place of those of the authors' networks.
+
+    Returns:
+        A genotype of the space `tmics`.
+
+    Raises:
+        ConfigError: the text has another form; the message names the line and the token.
     """
-    call = pick(text, "Genotype", FIELDS, name)
+    call = find_call(text, "Genotype", FIELDS, name)
     alignment, cell, frequency = (
         [token(items(pair, field, 2)[0]) for pair in call.items(field)]
         for field in ("normal_1", "normal_2", "normal_3")
     )
     if not cell:
-        raise ConfigError(f"{call.where}: 'normal_2' has no operations")
+        raise ConfigError(f"{call.where}: 'normal_2' must have at least one operation, got none")
     flow = _only(alignment, "normal_1").one_of(ALIGNMENTS) == "optical flow"
     filters = FILTERS[_only(frequency, "normal_3").one_of(FILTERS)]
     choices: dict[str, Choice] = {"alignment": "ofm" if flow else "tgm", "frequency": "none" if flow else filters}
@@ -39,10 +50,18 @@ def read(text: str, *, name: str | None = None, **options: Any) -> Genotype:
 
 
 def write(genotype: Genotype) -> str:
-    """The text that `read` takes for a genotype of the space `tmics`.
+    """Write a genotype of the space `tmics` as the text that `read` takes.
 
-    Raises `ConfigError` for what the authors' code cannot build: cells that are not tied, frequency cells other than
-    `gf2` behind temporal groups and `none` behind optical flow, and operations that it does not have.
+    Args:
+        genotype: to write.
+
+    Returns:
+        The text.
+
+    Raises:
+        ConfigError: the authors' code cannot build the network. It needs tied cells, and `gf2` with temporal groups or
+            `none` with optical flow.
+        UnknownNameError: the authors' code does not have an operation.
     """
     if genotype.space != "tmics":
         raise ConfigError(f"the genotype must be of space 'tmics', got '{genotype.space}'")
@@ -51,11 +70,11 @@ def write(genotype: Genotype) -> str:
     expected = "none" if alignment == "ofm" else "gf2"
     if frequency != expected:
         raise ConfigError(
-            f"with alignment '{alignment}' the authors' frequency cell is '{expected}', got '{frequency}'"
+            f"with alignment '{alignment}' the authors' frequency cell must be '{expected}', got '{frequency}'"
         )
     cell = [choices[label] for label in sorted(choices, key=lambda label: int(label.rpartition("/")[2]))]
     if not all(label.startswith("cell/") for label in choices):
-        raise ConfigError(f"both networks of the authors' have one cell (tied=true), got {', '.join(choices)}")
+        raise ConfigError(f"both networks must have one cell (tied=true), got {', '.join(choices)}")
     for operation in cell:
         if operation not in AUTHORS_NAMES:
             raise UnknownNameError("operation of the authors", operation, AUTHORS_NAMES)
@@ -71,5 +90,5 @@ def write(genotype: Genotype) -> str:
 
 def _only(tokens: list[Token], field: str) -> Token:
     if len(tokens) != 1:
-        raise ConfigError(f"'{field}' has {len(tokens)} entries, expected 1")
+        raise ConfigError(f"'{field}' must have one entry, got {len(tokens)}")
     return tokens[0]

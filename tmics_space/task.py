@@ -1,55 +1,56 @@
-"""Deraining as a task: the three levels' losses, their data, the scores, and a network's use on a film."""
+"""The task `derain`: losses and data of the levels, scores, and prediction on films."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from types import MappingProxyType
+from typing import Literal
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
-from nas.task import TEST, Preview, task
+from nas.registry import Count, NonNegative, Positive, register
+from nas.run.scoring import Files, Scoring
+from nas.run.task import TEST, Preview, Task
 from tmics_space.data.clips import Batch, Clip, sample
 from tmics_space.data.shots import split_clips
 from tmics_space.data.sources import Films, Pairs
 from tmics_space.flow import DenseInverseSearch
 from tmics_space.losses import ARC_LOSSES, arc_loss, companion_loss, fidelity, temporal_loss
 from tmics_space.metrics.image import luminance, mean_psnr, psnr
-from tmics_space.metrics.interval import interval
-from tmics_space.metrics.protocol import evaluate_clip, protocol
+from tmics_space.metrics.interval import confidence_interval
+from tmics_space.metrics.protocol import evaluate_clip, find_protocol
 from tmics_space.metrics.temporal import TOF, WARPING_ERROR, tof, warping_error
 from tmics_space.network import Restored, restore
 from tmics_space.predict import derain, derain_file
+from tmics_space.scores import score_derained
 
 SPLITS = ("train", "middle", "val", "all")
+VALIDATION = "validation"
+"""The split of clips of its own that a retraining is scored on."""
 
 EQUAL = ("equal_frames", "rainy_equal_frames")
-"""How many frames equal their truth, after and before, in the scores of `evaluate`."""
+"""The scores that count frames equal to the ground truth, after and before deraining."""
 
 PREVIEWS = 2
-"""The test clips that `previews` shows."""
+"""The number of test clips in `previews`."""
 PREVIEW = (16, 240, 320)
-"""The most frames, rows and columns it shows of each."""
-
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Weight = Annotated[float, msgspec.Meta(ge=0)]
-Share = Annotated[float, msgspec.Meta(gt=0)]
+"""The greatest number of frames, rows and columns of each preview."""
 
 
 class Fractions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the training clips are divided between the levels of a search."""
+    """The shares of the training clips that the levels of a search get."""
 
-    train: Share = 0.5
-    middle: Weight = 0.2
-    """With 0 the middle level draws other windows from the clips of `train`."""
-    val: Share = 0.3
+    train: Positive = 0.5
+    middle: NonNegative = 0.2
+    """If 0, the middle level draws its own windows from the clips of `train`."""
+    val: Positive = 0.3
 
 
 class DerainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,65 +58,97 @@ class DerainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     train: Films | Pairs
     test: Films | Pairs
-    """Scored by `evaluate` alone; take other films than for `train`."""
+    """Only `evaluate` reads it; use different films than for `train`."""
     test_seed: int = 0
-    """Of the rain on `test`; not the run's, so that runs of several seeds are scored on the same frames."""
+    """Seed of the rain on `test`, independent of the run's seed, so that all runs are scored on the same frames."""
+    validation: Films | Pairs | None = None
+    """The split `validation`; use films that are in neither `train` nor `test`."""
+    validation_seed: int = 1
+    """As `test_seed`."""
     fractions: Fractions = Fractions()
     by_film: bool = True
     """Whether all shots of a film go to the same split of the search."""
     frames: Count = 5
     crop: Count = 64
     batch: Count = 2
-    l1: Weight = 0.75
-    structure: Weight = 1.1
+    l1: NonNegative = 0.75
+    structure: NonNegative = 1.1
     """Weight of 1 - SSIM beside the L1 distance."""
-    epsilon: Weight = 0.0
-    """In the L1 distance, differences below this count almost by their squares (Charbonnier)."""
+    logarithm: NonNegative = 0.0
+    """Weight of the logarithm of the squared error (`tmics_space.losses.log_error`), which lets windows with light and
+    with heavy rain count alike."""
+    epsilon: NonNegative = 0.0
+    """If positive, the L1 distance is smooth at zero (`tmics_space.losses.charbonnier`)."""
+    final_epsilon: Positive | None = None
+    """The epsilon at the end of the run, which it approaches geometrically; by default it does not change."""
     companion: Literal["fidelity", "charbonnier", "rain_prior"] = "fidelity"
-    eta: Weight = 1.0
-    """Weight of the companion's loss in the upper level."""
-    photometric: Weight = 0.1
+    eta: NonNegative = 1.0
+    """Weight of the companion branch's loss in the upper level."""
+    photometric: NonNegative = 0.1
     """Weight of the optical flow's own loss in the lower level."""
-    steadiness: Weight = 0.0
-    """Weight of L_ST, how far the output changes but for motion, in all losses; needs OpenCV, and a second pass."""
+    steadiness: NonNegative = 0.0
+    """Weight of L_ST, the change of the output over time apart from motion, in all losses. It needs OpenCV and a second
+    forward pass."""
     protocol: str = "y"
-    """How PSNR and SSIM are taken (see `tmics_space.metrics.protocol`)."""
+    """Selects how PSNR and SSIM are computed (`tmics_space.metrics.protocol`)."""
     temporal: bool = False
-    """Whether `evaluate` also measures steadiness over time, which needs OpenCV."""
+    """Let `evaluate` also measure steadiness over time, which needs OpenCV."""
+
+    def epsilon_at(self, progress: float) -> float:
+        """Return the epsilon when a share of the run in [0, 1] is done."""
+        if self.final_epsilon is None:
+            return self.epsilon
+        return float(self.epsilon ** (1 - progress) * self.final_epsilon**progress)
 
 
-@task("derain")
-class DerainTask:
-    """Video deraining on synthetic rain or paired data sets. Raises `UnknownNameError` for an unknown protocol.
+@register("task", "derain")
+class DerainTask(Task):
+    """Video deraining on synthetic rain or paired data sets.
 
-    Splits: `train`, `middle` and `val` divide the training clips by clip; `all` is their union. Losses: `lower` (both
-    branches and the optical flow's own), `fused`, `branches`, `all` and `dna` (see `tmics_space.losses.arc_loss`),
-    `joint` (both branches, their average and the optical flow's own), and `squared` (the mean squared distance of the
-    output, quadratic in the weight of a `free` averaging).
+    The splits `train`, `middle` and `val` divide the training clips; `all` is their union. `validation` has clips of
+    its own. The losses are:
+
+    - `lower`: both branches, plus the photometric loss of the optical flow
+    - `joint`: both branches and their average, plus the photometric loss of the optical flow
+    - `fused`, `branches`, `all`, `dna`: see `tmics_space.losses.arc_loss`
+    - `squared`: the mean squared error of the output, which is quadratic in the weight of a `free` averaging
+
+    Args:
+        config: the settings.
+        seed: of the splits, the rain and the crops.
+
+    Raises:
+        UnknownNameError: no protocol has the configured name.
+        ConfigError: `final_epsilon` without `epsilon`.
     """
 
-    Config: ClassVar[type] = DerainConfig
-    score: ClassVar[str] = "psnr"
+    Config = DerainConfig
+    config: DerainConfig
+    score = "psnr"
+    default_model = "tmics-compact"
+    metrics = MappingProxyType({"psnr": "max", "ssim": "max", "warping_error": "min", "tof": "min"})
 
     def __init__(self, config: DerainConfig, *, seed: int = 0) -> None:
-        self.config = config
-        self.seed = seed
-        self.losses: Mapping[str, Callable[[nn.Module, Batch], Tensor]] = {
+        if config.final_epsilon is not None and not config.epsilon:
+            raise ConfigError("task.final_epsilon needs an epsilon above 0 to start from, got epsilon 0")
+        super().__init__(config, seed=seed)
+        self.losses = {
             "lower": functools.partial(self._loss, "branches", photometric=config.photometric),
             "joint": functools.partial(self._loss, "all", photometric=config.photometric),
             "squared": self._squared,
             **{mode: functools.partial(self._loss, mode, eta=config.eta) for mode in ARC_LOSSES},
         }
-        self.statement = f"psnr, ssim: {protocol(config.protocol).statement}; of frames in 8 bits, as they are written"
-        """How `evaluate` takes its scores, a line for each."""
-        self.parts: dict[str, dict[str, float]] = {}
-        """What `evaluate` measured last, clip by clip."""
+        self.statement = (
+            f"psnr, ssim: {find_protocol(config.protocol).statement}; of frames in 8 bits, as they are written"
+        )
         if config.temporal:
             self.statement += f"\nwarping_error: {WARPING_ERROR}\ntof: {TOF}"
 
     def batch(self, split: str, index: int) -> Batch:
-        """Windows of random crops: `rainy` and `window`, (batch, frames, 3, crop, crop) in [0, 1]; with `steadiness` of
-        one frame more, the first."""
+        """Return windows of random crops: `rainy` and `window`, `(batch, frames, 3, crop, crop)` in [0, 1].
+
+        With `steadiness`, windows begin one frame earlier.
+        """
         clips = self._of(split)
         seed = zlib.crc32(f"{self.seed}/{split}".encode())
         config = self.config
@@ -123,54 +156,75 @@ class DerainTask:
         return sample(clips, index, seed, frames=config.frames, crop=config.crop, batch=config.batch, before=before)
 
     def example(self) -> tuple[Tensor, ...]:
-        """One window, (1, frames, 3, crop, crop)."""
+        """Return one window, `(1, frames, 3, crop, crop)`."""
         return (torch.zeros(1, self.config.frames, 3, self.config.crop, self.config.crop),)
 
     def check(self, split: str = TEST) -> None:
-        """Load the clips of a split; raises what that does, and `ConfigError` where one is too short to be scored."""
-        least = 2 * protocol(self.config.protocol).drop + 1
+        """Load the clips of a split.
+
+        Raises:
+            ConfigError: a clip is too short for the protocol.
+        """
+        least = 2 * find_protocol(self.config.protocol).drop + 1
         for clip in self._scored(split):
             if len(clip.frames) < least:
-                found = f"protocol '{self.config.protocol}' scores {least} frames or more, found {len(clip.frames)}"
-                raise ConfigError(f"task.{TEST if split == TEST else 'train'}: clip '{clip.name}': {found}")
+                where = split if split in (TEST, VALIDATION) else "train"
+                raise ConfigError(
+                    f"task.{where}: clip '{clip.name}' must have at least {least} frames"
+                    f" for the protocol '{self.config.protocol}', got {len(clip.frames)}"
+                )
 
     def members(self, split: str) -> list[str]:
-        """The names of the training clips of a split."""
+        """Return the names of the training clips of a split."""
         return [clip.name for clip in self._of(split)]
 
     def measure(self, network: nn.Module, batch: Batch) -> dict[str, float]:
-        """Mean PSNR in dB over the windows of a batch, on the channels of the protocol."""
+        """Return the mean PSNR in dB over the windows of a batch, on the channels of the protocol."""
         restored = restore(network, batch.rainy[:, -self.config.frames :])
-        how = protocol(self.config.protocol)
+        how = find_protocol(self.config.protocol)
         images = restored.output.double().clamp(0, 1), batch.clean.double()
         output, clean = map(luminance, images) if how.channels == "y" else images
         return {"psnr": mean_psnr(psnr(output, clean, rounded=how.rounded).tolist())}
 
     def evaluate(self, network: nn.Module, split: str = TEST) -> dict[str, float]:
-        """Means over the test clips, or those of another split: PSNR in dB and SSIM, those of the rainy input
-        (`rainy_psnr`, ...), and the weight of the dominant branch; with `temporal` also the warping error, that of the
-        truth (`true_...`), and tOF. Of three clips or more also the ends of the 95 % interval of the mean PSNR by
-        Student's t over clips (`psnr_low`, `psnr_high`). A frame that equals its truth has no PSNR and is left out of
-        its mean; if there are any, `equal_frames` and `rainy_equal_frames` count them."""
-        self.parts = {
-            clip.name + f" #{version}" * (len(clip.rainy) > 1): self._score(network, clip.frames[:], rainy[:])
-            for clip in self._scored(split)
-            for version, rainy in enumerate(clip.rainy, 1)
-        }
-        rows = list(self.parts.values())
+        """Score a network on the test clips, or on the clips of another split.
+
+        A frame that equals the ground truth has no PSNR; the mean PSNR excludes it.
+
+        Args:
+            network: to score, in eval mode.
+            split: of the clips.
+
+        Returns:
+            Means over clips:
+
+            - `psnr` in dB and `ssim`; `rainy_psnr` and `rainy_ssim` of the rainy input
+            - `weight` of the dominant branch
+            - with `temporal`: `warping_error`, `true_warping_error` of the ground truth, and `tof`
+            - with three clips or more: `psnr_low` and `psnr_high`, the 95 % interval of the mean PSNR by Student's t
+            - `equal_frames` and `rainy_equal_frames`, the numbers of frames without PSNR, if there are any
+        """
+        parts: dict[str, dict[str, float]] = {}
+        clips = []
+        for clip in self._scored(split):
+            versions = clip.versions()
+            names = [clip.name + f" #{number}" * (len(versions) > 1) for number in range(1, len(versions) + 1)]
+            scored = [self._score(network, clean, rainy) for rainy, clean in versions]
+            parts |= dict(zip(names, scored, strict=True))
+            clips.append(mean_psnr([row["psnr"] for row in scored]))
+        rows = list(parts.values())
         for name in EQUAL:
             if not any(row[name] for row in rows):
                 for row in rows:
                     del row[name]
+        self.parts = parts
         means = {name: _over_clips(name, [row[name] for row in rows]) for name in rows[0]}
-        values = iter(row["psnr"] for row in rows)
-        clips = [mean_psnr(list(itertools.islice(values, len(clip.rainy)))) for clip in self._scored(split)]
-        if (found := interval([each for each in clips if each != math.inf])) is not None:
+        if (found := confidence_interval([each for each in clips if each != math.inf])) is not None:
             means |= {"psnr_low": found.low, "psnr_high": found.high}
         return means
 
     def previews(self, network: nn.Module) -> list[Preview]:
-        """Rainy, derained and true frames of the first test clips: a second or less of each, its middle where large."""
+        """Return rainy, derained and true frames from the middle of the first test clips, cropped at the centre."""
         return [self._preview(network, clip) for clip in self.test_clips[:PREVIEWS]]
 
     def predict(
@@ -183,22 +237,42 @@ class DerainTask:
         bfloat16: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float]:
-        """Derain a film: a video file or a folder of frames, to either (see `tmics_space.predict.derain_file`)."""
+        """Derain a video file, a folder of frames or an image (see `tmics_space.predict.derain_file`)."""
         return derain_file(network, source, sink, tile=tile, bfloat16=bfloat16, progress=progress)
+
+    @classmethod
+    def score_files(
+        cls,
+        files: Files,
+        *,
+        protocol: str = "y",
+        temporal: bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Scoring:
+        """Score derained videos or folders of frames (see `tmics_space.scores.score_derained`)."""
+        return score_derained(files, protocol=protocol, temporal=temporal, progress=progress)
 
     def _scored(self, split: str) -> list[Clip]:
         return self.test_clips if split == TEST else self._of(split)
 
     def _of(self, split: str) -> list[Clip]:
-        """The training clips of a split; raises `UnknownNameError`."""
+        """Return the clips of a split other than `test`."""
+        if split == VALIDATION:
+            return self._validation_clips
         if split not in SPLITS:
-            raise UnknownNameError("split", split, SPLITS)
+            raise UnknownNameError("split", split, (*SPLITS, VALIDATION))
         return self._clips if split == "all" else self._splits[split]
 
     @functools.cached_property
     def test_clips(self) -> list[Clip]:
         """The clips that `evaluate` scores, with their rain."""
         return self.config.test.load(self.config.test_seed)
+
+    @functools.cached_property
+    def _validation_clips(self) -> list[Clip]:
+        if self.config.validation is None:
+            raise ConfigError(f"task.validation must be given for the split '{VALIDATION}', got none")
+        return self.config.validation.load(self.config.validation_seed)
 
     @functools.cached_property
     def _clips(self) -> list[Clip]:
@@ -213,9 +287,10 @@ class DerainTask:
         return {"middle": splits["train"], **splits}
 
     def _preview(self, network: nn.Module, clip: Clip) -> Preview:
-        length, _, height, width = clip.frames.shape
+        pair = clip.versions()[0]
+        length, _, height, width = pair[1].shape
         spans = [_middle(size, most) for size, most in zip((length, height, width), PREVIEW, strict=True)]
-        rainy, truth = (frames[spans[0]][..., spans[1], spans[2]] for frames in (clip.rainy[0], clip.frames))
+        rainy, truth = (frames[spans[0]][..., spans[1], spans[2]] for frames in pair)
         restored = torch.stack([each.frame for each in derain(network, rainy, frames=self.config.frames)])
         derained = (restored * 255).round().to(torch.uint8)
         return Preview(clip.name, {"rainy": rainy, "derained": derained, "truth": truth})
@@ -241,12 +316,25 @@ class DerainTask:
         return scores
 
     def _loss(
-        self, mode: str, network: nn.Module, batch: Batch, *, eta: float = 1.0, photometric: float = 0.0
+        self,
+        mode: str,
+        network: nn.Module,
+        batch: Batch,
+        *,
+        progress: float = 1.0,
+        eta: float = 1.0,
+        photometric: float = 0.0,
     ) -> Tensor:
         frames = batch.rainy[:, -self.config.frames :]
         restored = restore(network, frames)
-        l1, structure, epsilon = self.config.l1, self.config.structure, self.config.epsilon
-        dominant = functools.partial(fidelity, l1=l1, structure=structure, epsilon=epsilon)
+        config = self.config
+        dominant = functools.partial(
+            fidelity,
+            l1=config.l1,
+            structure=config.structure,
+            logarithm=config.logarithm,
+            epsilon=config.epsilon_at(progress),
+        )
         rainy = frames[:, self.config.frames // 2]
         companion = functools.partial(companion_loss, self.config.companion, rainy=rainy, dominant=dominant)
         loss = arc_loss(mode, restored, batch.clean, dominant=dominant, companion=companion, eta=eta)
@@ -259,7 +347,7 @@ class DerainTask:
         return (restored.output - batch.clean).square().mean()
 
     def _unsteadiness(self, network: nn.Module, batch: Batch, restored: Restored) -> Tensor:
-        """L_ST of the output, along the motion of the true frames: in rainy ones, rain would pass for motion."""
+        """Compute L_ST of the output along the motion of the true frames, which rain does not disturb."""
         before = restore(network, batch.rainy[:, :-1])
         previous = batch.window[:, self.config.frames // 2]
         flow = DenseInverseSearch()(batch.clean, previous)
@@ -267,7 +355,7 @@ class DerainTask:
 
 
 def _over_clips(name: str, values: list[float]) -> float:
-    """One score of all clips: a number of frames in all, or the mean."""
+    """Join a score of all clips: the sum of counts, or else the mean."""
     if name in EQUAL:
         return sum(values)
     return mean_psnr(values) if name.endswith("psnr") else sum(values) / len(values)

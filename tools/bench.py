@@ -1,9 +1,10 @@
 """Time the supernets of DARTS and NAS-Bench-201 under each evaluation, against a plain one, measured side by side.
 
-Plain is one module call per candidate and edge, in the default memory format, with every gradient, in a loop as anyone
-would write it; it is held against the DARTS loop written by hand in tools/reference.py. Each round runs every option
-once, so that a change of the machine's speed meets all of them; a gain is the time of the plain option over that of
-another in the same round: CPU time at one thread, wall time at two. Peak memory is that of a fresh process each.
+The plain option calls each candidate of each edge, in the default memory format, and computes every gradient.
+tools/reference.py has the same DARTS loop written by hand, for comparison. Each round runs every option once, so that a
+change of the machine's speed affects all of them. A gain is the time of the plain option divided by that of another
+option in the same round: CPU time at one thread, wall time at two. Each option has a process of its own that measures
+its peak memory.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from functools import partial
 from typing import Any
 
 import torch
-from measured import exponent, gains, high_water, shares, timed
 from rich.console import Console
 from rich.table import Table
-from steps import Make, Where, by_levels, hand_written, plainly
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.cost import costs
-from nas.planner import native
-from nas.primitives import DARTS
-from search_spaces.darts import darts
-from search_spaces.nas_bench_201 import nas_bench_201
+from measured import exponent, gains, high_water, shares, timed
+from nas.cost.space_cost import costs
+from nas.kernels import native
+from nas.space.primitives import DARTS
+from search_spaces.darts import darts_space
+from search_spaces.nas_bench_201 import nas_bench_201_space
+from search_steps import Make, Where, by_levels, hand_written, plainly
 
 KERNEL = "planned, with the C++ kernel"
-"""Where it has been built, by `python -m nas.planner`."""
+"""Timed only if `python -m nas.kernels` has built it."""
 
 WORKS: dict[str, dict[str, Make]] = {
     "DARTS, first order": {
-        "plain": partial(plainly, space=darts),
+        "plain": partial(plainly, space=darts_space),
         "by hand, without the engine": hand_written,
         "plain, selective gradients": partial(by_levels, evaluation="plain"),
         "planned": by_levels,
@@ -51,12 +52,12 @@ WORKS: dict[str, dict[str, Make]] = {
         KERNEL: partial(by_levels, response="unrolled", kernel=True),
     },
     "NAS-Bench-201, first order": {
-        "plain": partial(plainly, space=nas_bench_201),
-        "planned": partial(by_levels, space=nas_bench_201),
+        "plain": partial(plainly, space=nas_bench_201_space),
+        "planned": partial(by_levels, space=nas_bench_201_space),
     },
 }
-"""What is timed: options by name, the first of which the others are held against."""
-if not native.is_loaded():
+"""Options by work and name; the first option of a work is the reference of the others."""
+if not native.load():
     for options in WORKS.values():
         options.pop(KERNEL, None)
 
@@ -117,7 +118,7 @@ def shares_of(work: str, option: str) -> dict[str, float]:
 
 def start_up() -> list[float]:
     """Seconds of CPU time from the start of Python to the beginning and to the end of the first step of a search."""
-    costs(darts.describe())
+    costs(darts_space.describe())
     step = by_levels(Where())
     begun = time.process_time()
     step()

@@ -1,7 +1,7 @@
 """Time the supernets of DARTS and NAS-Bench-201 on a CUDA device, under each evaluation, measured side by side.
 
-What a step takes by the clock, what of it the device computes, and in how many kernels: where it computes for less than
-the step takes, it waits for the processor to launch them. Memory is the peak of a step beyond what steps keep.
+For each step: wall time, time in which the device computes, and number of kernels. If the device computes for less than
+the wall time, it waits for the processor to launch kernels. Memory is the peak of a step beyond what steps keep.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import time
 from functools import partial
 
 import torch
-from bench import KERNEL, WORKS
-from measured import gains, timed
 from rich.console import Console
 from rich.table import Table
-from steps import Make, Run, Where, by_levels
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+
+from bench import KERNEL, WORKS
+from measured import gains, timed
+from search_steps import Make, Run, Where, by_levels
 
 BFLOAT16: dict[str, Make] = {"planned, precision: bfloat16": partial(by_levels, precision="bfloat16")}
 

@@ -1,9 +1,9 @@
 """Time each hypergradient method on the DARTS and the TMICS supernet, as ratios to the first-order step of one run.
 
-A step is one of the operation weights and one of the arch parameters. Each round runs every method once, so that a
-change of the machine's speed meets all of them; a ratio compares the CPU times of one round. Gradient evaluations are
+A step moves the operation weights once and the arch parameters once. Each round runs every method once, so that a
+change of the machine's speed affects all of them; a ratio compares the CPU times of one round. Gradient evaluations are
 backward passes through the supernet, first or second. Memory is that of the tensors alive at the peak of a step,
-besides the supernet and its optimizers' state. `--along` measures the finite difference along a short search instead.
+without the supernet and its optimizers' state. `--along` measures the finite difference along a short search instead.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.check import Check
-from nas.footprint import footprint
-from nas.levels import SGD, Adam, Level
-from nas.multilevel import Multilevel
-from nas.planner.layout import channels_last
-from nas.space import find_space
+from nas.cost.meter import footprint
+from nas.kernels.memory_format import channels_last
+from nas.multilevel.level import Level
+from nas.multilevel.multilevel import Multilevel
+from nas.run.hypergradient_comparison import Comparison
+from nas.space.definition import find_space
 from nas.supernet import Supernet
-from search_spaces.darts import darts
+from search_spaces.darts import darts_space
 from tmics_space.data.clips import Batch
 from tmics_space.data.sources import Films
 from tmics_space.data.texture import moving_texture
@@ -46,13 +46,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "conjugate_gradient, 5": {"name": "conjugate_gradient", "iterations": 5},
 }
 RADII = (0.02, 0.005, 0.001)
-"""Over the norm of the operation weights."""
+"""Radii, divided by the norm of the operation weights."""
 
 
 def darts_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multilevel:
     """DARTS' two levels on random images, with its optimizers."""
     torch.manual_seed(0)
-    supernet = Supernet(darts, **how(arguments), channels=arguments.channels, cells=arguments.cells)
+    supernet = Supernet(darts_space, **how(arguments), channels=arguments.channels, cells=arguments.cells)
 
     def batch(split: str, index: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(2 * index + (split == "val"))
@@ -69,7 +69,7 @@ def darts_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multi
         parameters=("network.*",),
         loss="loss",
         split="train",
-        optimizer=SGD(lr=0.025, momentum=0.9, weight_decay=3e-4),
+        optimizer={"name": "sgd", "lr": 0.025, "momentum": 0.9, "weight_decay": 3e-4},
         clip=5.0,
     )
     return engine(supernet, {"lower": lower}, {"loss": loss}, "loss", batch, arguments, method)
@@ -89,7 +89,9 @@ def tmics_levels(arguments: argparse.Namespace, method: dict[str, Any]) -> Multi
         dtype = dtype_of(supernet)
         return Batch((window + 0.5 * rain).clamp(max=1).to(dtype), window.to(dtype))
 
-    lower = Level(parameters=("network.*",), loss="joint", split="train", optimizer=Adam(lr=3e-4), clip=5.0)
+    lower = Level(
+        parameters=("network.*",), loss="joint", split="train", optimizer={"name": "adam", "lr": 3e-4}, clip=5.0
+    )
     return engine(supernet, {"lower": lower}, task.losses, "all", batch, arguments, method)
 
 
@@ -112,7 +114,7 @@ def engine(
         parameters=("arch.*",),
         loss=loss,
         split="val",
-        optimizer=Adam(lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3),
+        optimizer={"name": "adam", "lr": 3e-4, "betas": (0.5, 0.999), "weight_decay": 1e-3, "decoupled": False},
         hypergradient={"lower": method},
     )
     return Multilevel(supernet, {**lower, "upper": upper}, losses, batch, 1000)
@@ -207,7 +209,7 @@ def along(arguments: argparse.Namespace) -> None:
     points = sorted({0, 1, *(round(arguments.along * share) for share in (0.1, 0.3, 1))})
     for k in range(arguments.along + 1):
         if k in points:
-            check = Check(levels, k=k)
+            check = Comparison(levels, k=k)
             weights = (p.norm() for name, p in levels.model.named_parameters() if name.startswith("network."))
             norm = torch.stack(list(weights)).norm().item()
             for label, radius in {**{f"{r:g}": r for r in RADII}, f"DARTS' {0.01 / norm:.2g}": 0.01 / norm}.items():

@@ -1,8 +1,9 @@
 """Time TMICS against a plain evaluation of it (tools/tmics_plain.py): a search step, its parts, and prediction.
 
-Each round runs every option once, so that a change of the machine's speed meets all of them; a gain is the CPU time of
-the first option over that of another in the same round. Peak memory is that of a fresh process each, less that of one
-that only builds. Set OMP_NUM_THREADS=1, as `make bench` does: gains at one thread do not depend on who else computes.
+Each round runs every option once, so that a change of the machine's speed affects all of them. A gain is the CPU time
+of the first option divided by that of another in the same round. Peak memory is measured in another process, without
+that of a process that only builds. Set OMP_NUM_THREADS=1, as `make bench` does: gains at one thread do not depend on
+other processes.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from typing import Any, cast
 
 import msgspec
 import torch
-from measured import KINDS, OUTSIDE, gains, high_water, shares, timed
-from tmics_plain import PlainLevels, decompose, plain
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas.cost import measure
-from nas.genotype import Genotype
-from nas.levels import Adam, Level
-from nas.multilevel import Multilevel
-from nas.planner.layout import channels_last
-from nas.space import find_space
+from measured import KINDS, OUTSIDE, gains, high_water, shares, timed
+from nas.cost.network_cost import measure
+from nas.genotype.file import Genotype
+from nas.kernels.memory_format import channels_last
+from nas.multilevel.level import Level
+from nas.multilevel.multilevel import Multilevel
+from nas.space.definition import find_space
 from nas.supernet import Supernet
+from tmics_plain import PlainLevels, decompose, plain
 from tmics_space import frequency
 from tmics_space.data.clips import Batch
 from tmics_space.data.sources import Films
 from tmics_space.data.texture import moving_texture
-from tmics_space.data.windows import windows
+from tmics_space.data.windowing import windows
 from tmics_space.inference import folded
 from tmics_space.predict import derain
 from tmics_space.task import DerainConfig, DerainTask
@@ -57,7 +58,7 @@ Options = dict[str, Callable[[], object]]
 
 
 class Textures(DerainTask):
-    """Deraining of moving textures, so that no clip has to be read."""
+    """Deraining of moving textures, which needs no clip."""
 
     def batch(self, split: str, index: int) -> Batch:
         clip = moving_texture(5, self.config.crop, self.config.crop, seed=index).float() / 255
@@ -66,16 +67,22 @@ class Textures(DerainTask):
 
 
 def search_step(crop: int, response: str, kind: str = "fast") -> Callable[[], object]:
-    """One step of all three levels on a supernet: as it is, plain, or plain but for the levels of the engine."""
+    """Return one step of all three levels: fast, plain, or a plain network with the levels of the engine."""
     task = Textures(DerainConfig(train=Films(films={}), test=Films(films={}), crop=crop, batch=1))
     supernet = Supernet(find_space("tmics"), **SPACE)
     lower = ("network.*", "!network.averaging.*")
     hypergradient = RESPONSES[response]
     levels = {
-        "lower": Level(parameters=lower, loss="lower", split="train", optimizer=Adam(lr=3e-4)),
-        "middle": Level(parameters=("network.averaging.*",), loss="fused", split="middle", optimizer=Adam(lr=1e-3)),
+        "lower": Level(parameters=lower, loss="lower", split="train", optimizer={"name": "adam", "lr": 3e-4}),
+        "middle": Level(
+            parameters=("network.averaging.*",), loss="fused", split="middle", optimizer={"name": "adam", "lr": 1e-3}
+        ),
         "upper": Level(
-            parameters=("arch.*",), loss="all", split="val", optimizer=Adam(lr=1e-3), hypergradient=hypergradient
+            parameters=("arch.*",),
+            loss="all",
+            split="val",
+            optimizer={"name": "adam", "lr": 1e-3},
+            hypergradient=hypergradient,
         ),
     }
     if kind == PLAIN:

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import torch
 
-from nas.config import Config, load_config
-from nas.cost import measure
-from nas.derive import choose_randomly
+from nas.cost.network_cost import measure
+from nas.derive.random import choose_randomly
 from nas.errors import NASError
-from nas.genotype import Genotype
+from nas.genotype.file import Genotype
 from nas.report.tables import table
-from nas.retrain import evaluate, retrain
-from nas.run import Run
-from nas.search import search
-from nas.space import find_space
+from nas.run.config import Config, load_config
+from nas.run.folder import Run
+from nas.run.retraining import evaluate, retrain
+from nas.run.searching import search
+from nas.space.definition import find_space
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""Try convolutions, poolings and norms on random images channels last: what is wrong, and what crashes?
+"""Test random convolutions, poolings and norms of images channels last, and list wrong results and crashes.
 
-Each case compares the output, the gradients and their gradients with those of float64 in the default layout: once as
-torch computes them, once as this package does. Both run in processes of their own, in which the C library checks its
-heap, and blocks of memory beside the tensors must keep their content. A case depends on the seed and its number alone;
-`--log FILE` keeps the results and resumes after the last one. The exit code is 1 if the package fails in any case.
+Each case compares the output, the gradients and their gradients with those of float64 in the default memory format,
+once as computed by PyTorch and once by this package. Both run in processes of their own, in which the C library checks
+its heap, and blocks of memory beside the tensors must keep their content. A case depends on the seed and its number
+alone. `--log FILE` records the results, and resumes after the last one. The exit code is 1 if the package fails in a
+case.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.planner.layout import channels_last
+from nas.kernels.memory_format import channels_last
 
 Case = dict[str, Any]
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
@@ -38,11 +39,11 @@ SIDES = (1, 2, 3, 5, 7, 8, 9, 13, 14, 16, 28, 31, 32, 33, 46, 47, 48, 49, 50, 56
 LARGEST = 3e8
 """Multiplications of one forward pass."""
 PATIENCE = 60
-"""Seconds that a case may take."""
+"""Time limit of a case in seconds."""
 
 
 def draw(seed: int, number: int) -> Case:
-    """Case `number`: a kind of layer with its settings, the shape of the image, and what lies channels last."""
+    """Draw case `number`: a kind of layer with settings, the shape of the image, and what lies channels last."""
     pick = random.Random(f"{seed}/{number}")
     while True:
         case = _draw(pick)

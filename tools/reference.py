@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nas.primitives import FactorizedReduce
+from nas.space.primitives import FactorizedReduce
 
 NAMES = ("none", "max_pool", "avg_pool", "skip", "sep_3", "sep_5", "dil_3", "dil_5")
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from nas.files import write_text
-from nas.genotype import json_schema
+from nas.genotype.file import json_schema
 
 PATH = Path(__file__).parent.parent / "genotypes" / "genotype.schema.json"
 

@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.levels import Level
-from nas.multilevel import Multilevel, TaskLoss
-from tmics_space.activation import PReLU
+from nas.kernels.activation import PReLU
+from nas.kernels.depthwise import DepthwiseConv2d
+from nas.multilevel.level import Level
+from nas.multilevel.multilevel import Multilevel, TaskLoss
 from tmics_space.alignment import OpticalFlow
 from tmics_space.averaging import BranchScores
 from tmics_space.blocks import SpatialGate
-from tmics_space.depthwise import DepthwiseConv2d
 from tmics_space.flow import Described
 from tmics_space.frequency import EPSILONS, FrequencyDecomposition
-from tmics_space.streaks import SIZE, RainStreaks
+from tmics_space.rain_layer import SIZE, RainStreaks
 
 
 def box_filter(image: Tensor, radius: int) -> Tensor:

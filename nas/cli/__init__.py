@@ -1,25 +1,32 @@
-"""The command line: each command a thin call. Heavy imports happen inside the commands, so that `--help` is quick.
+"""The command line. Each command is a thin call of `nas.front` or another package.
 
-This module imports next to nothing, so that an interruption during the other imports is handled.
+`app` is the application, `commands` runs one command, `signals` handles interruptions, `threads` limits how long
+threads spin. The commands are in `running`, `inspecting`, `models`, `genotypes`, `checking`, `reporting` and `tuning`.
+Heavy imports happen inside the commands, so that `--help` is fast. This file imports little, so that an interruption
+during other imports is handled.
+
+May import every package. Start with `commands`.
 """
 
 from __future__ import annotations
 
 import sys
 
-from nas.cli.interrupts import interrupts
+from nas.cli.signals import handler
+from nas.cli.threads import limit_spinning
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point of the `nas` command: a user's mistake is one line and exit code 2, a signal one and 128 + signal."""
+    """Run the `nas` command. A user error prints one line and exits with 2, a signal with 128 plus its number."""
     try:
-        with interrupts:
+        with handler:
+            limit_spinning()  # before anything imports torch
             from nas.cli import commands
 
             commands.run(sys.argv[1:])
-    except BaseException as error:  # imports may turn an interruption into an error of their own
-        if not isinstance(error, KeyboardInterrupt) and interrupts.received is None:
+    except BaseException as error:  # an import may replace an interruption by another error
+        if not isinstance(error, KeyboardInterrupt) and handler.received is None:
             raise
-        sys.exit(interrupts.tell(error.args if isinstance(error, KeyboardInterrupt) else ()))
+        sys.exit(handler.tell(error.args if isinstance(error, KeyboardInterrupt) else ()))

@@ -1,4 +1,4 @@
-"""The application that the commands belong to."""
+"""The application, to which modules add their commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ app = App(
     name="nas",
     help="""Differentiable neural architecture search.
 
-    From a configuration (`nas config` lists those that come along) to a network at work:
+    From a configuration (`nas config` lists the shipped ones) to predictions of a network:
 
     1. `nas config NAME > my.yaml`
     2. `nas search my.yaml --out runs/search`
@@ -19,11 +19,11 @@ app = App(
     5. `nas predict rainy.mp4 clean.mp4 --model runs/net`
     6. `nas export runs/net`
 
-    Code of your own (search spaces, operations, tasks) is loaded by `--import MODULE`, before or after any command;
-    modules are looked for in the current folder too. `nas COMMAND --help` tells more.
+    `--import MODULE`, before or after any command, loads your own search spaces, operations and tasks. The current
+    folder is searched too. `nas COMMAND --help` explains a command.
     """,
     version=lambda: metadata.version("tmics-nas"),
     default_parameter=Parameter(negative=(), show_default=False),
     result_action="return_value",
-    suppress_keyboard_interrupt=False,  # `nas.cli.main` tells how to go on
+    suppress_keyboard_interrupt=False,  # `nas.cli.main` says how to continue
 )

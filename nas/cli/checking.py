@@ -1,4 +1,4 @@
-"""Commands that check: hypergradients against the exact ones."""
+"""Commands that check hypergradients against exact ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from nas.cli.app import app
 from nas.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
-    from nas.check import Accuracy, Method, Taken
+    from nas.hypergradient.response import Response
+    from nas.run.config import Config
+    from nas.run.hypergradient_comparison import Accuracy, Method, Taken
 
 
 @app.command
@@ -23,44 +25,58 @@ def check_hypergradient(
     below: str | None = None,
     steps: int = 1,
     after: int = 0,
+    moments: int = 0,
+    most: int = 16,
     double: bool = False,
 ) -> None:
     """Compare hypergradient methods on the supernet and data of a configuration.
 
-    Every method computes the same gradient of one level, on the same batches and dropout masks, while one level below
-    responds. The table holds, against the exact unroll of the level's own optimizer: cosine and relative error of the
-    whole gradient, those of what the response adds to the first-order gradient, and what one gradient takes: forward
-    passes of the supernet, FLOPs over those of first order, peak memory of the tensors, seconds.
+    Every method computes the gradient of one level while one lower level responds, on the same batches and dropout
+    masks. The reference is the exact unroll of the lower level's optimizer. The table lists cosine and relative error
+    of the whole gradient, and of the part that the response adds to the first-order gradient. It also lists the cost
+    of one gradient: forward passes of the supernet, FLOPs relative to first order, peak memory of tensors, seconds.
 
-    Methods that approximate the optimum's response (neumann, conjugate_gradient, gauss_newton, implicit) are not meant
-    to equal one step: compare them with more, `--steps 20`. Make the supernet small by overrides. The exit code is 1
-    where an error exceeds its tolerance.
+    The methods neumann, conjugate_gradient, gauss_newton and implicit approximate the response of the optimum, not of
+    one step. Compare them with more steps: `--steps 20`. Use overrides to make the supernet small. The exit code is 1
+    if an error exceeds its tolerance.
+
+    With `--moments` it takes the steps of the search, and prints at so many moments how much the response of each lower
+    level adds to the gradient of the highest one, as a share of its first-order gradient: by the configured method (or
+    by `--method`), and by the reference. The number of steps of the reference is then doubled until the response
+    changes by less than 10%.
 
     Args:
-        config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
+        config: A YAML file, or the name of a shipped configuration (`nas config` lists them).
         overrides: key.path=value, such as options.channels=4.
-        method: As in a configuration, {name: neumann, terms: 20}, or a name; repeat it for more. All where absent.
-        tolerance: NAME=ERROR, the largest relative error of the whole gradient for a method; repeat it for more.
-        level: The level whose gradient is compared; the highest where absent.
-        below: The level that responds; the lowest where absent. Others respond as configured.
-        steps: How many steps of the level below the exact reference unrolls.
-        after: How many steps of the search to take first.
-        double: Compute in double precision: what error is left is not one of rounding.
+        method: A name, or a mapping as in a configuration, {name: neumann, terms: 20}. Repeatable. All by default.
+        tolerance: NAME=ERROR, the largest relative error of the whole gradient for a method. Repeatable.
+        level: The level whose gradient is compared; by default the highest.
+        below: The level that responds; by default the lowest. Others respond as configured.
+        steps: Steps of the lower level that the exact reference unrolls.
+        after: Steps of the search to take first.
+        moments: Moments of the search at which to print the shares of all levels; the last is its end.
+        most: With `--moments`, the largest number of steps of the reference.
+        double: Compute in double precision, to exclude rounding errors.
     """
-    from nas.check import Check, prepare
-    from nas.config import load_config
-    from nas.hypergradient import RESPONSES, response
+    from nas.hypergradient.methods import create_response
+    from nas.registry import kind
     from nas.report.tables import table
+    from nas.run.config import load_config
+    from nas.run.hypergradient_comparison import Comparison, prepare
 
-    methods = [_method(text) for text in method or RESPONSES]
+    methods = [_method(text) for text in method or kind("hypergradient").names()]
     for each in [{"name": "unrolled", "steps": steps}, *methods]:
-        response(**each)
+        create_response(each, f"--method {each['name']}")
     allowed = _tolerances(tolerance or [], [each["name"] for each in methods])
     if after < 0:
-        raise ConfigError(f"--after is a number of steps, at least 0, found {after}")
+        raise ConfigError(f"--after must be at least 0 steps, got {after}")
     loaded = load_config(config, overrides)
+    if moments:
+        asked = {_label(each): create_response(each, "--method") for each in methods} if method else {}
+        _print_shares(loaded, asked, below, moments, most, double)
+        return
     levels = prepare(loaded, after=after, double=double)
-    check = Check(levels, level, below, k=after, steps=steps, seed=loaded.seed)
+    check = Comparison(levels, level, below, k=after, steps=steps, seed=loaded.seed)
     base: Method = {"name": "first_order"}
     first = check.taken(base)
     rows, exceeded, remarks = [], [], []
@@ -77,10 +93,29 @@ def check_hypergradient(
     title = f"Gradient of '{check.level}' where '{check.below}' responds, against {steps} exact step{'s'[: steps > 1]}"
     table(title, COLUMNS, rows)
     for remark in remarks:
-        print(f"left out: {remark}")
+        print(f"skipped: {remark}")
     if exceeded:
         print("\n".join(f"nas: {line}" for line in exceeded), file=sys.stderr)
         sys.exit(1)
+
+
+def _print_shares(
+    config: Config, methods: dict[str, Response], below: str | None, moments: int, most: int, double: bool
+) -> None:
+    """Take the steps of a search, and print the shares of responses at each moment."""
+    from nas.report.tables import table
+    from nas.run.hypergradient_comparison import prepare, stepping
+    from nas.run.response_shares import Share, shares
+
+    steps = config.search.steps
+    due = {-(-steps * (i + 1) // moments) for i in range(moments)}
+    levels = prepare(config, double=double)
+    columns = (*(name.replace("_", " ") for name in Share._fields), "agrees")
+    for step in stepping(levels, config.seed):
+        if step in due:
+            found = shares(levels, step, most, methods, below=below, seed=config.seed)
+            rows = [(*(None if each != each else each for each in row), "yes" if row.agrees else "no") for row in found]
+            table(f"Responses as a share of the first-order gradient, after {step} of {steps} steps", columns, rows)
 
 
 COLUMNS = (
@@ -115,7 +150,7 @@ def _method(text: str) -> Method:
     parsed = parse_yaml(text, f"--method {text}")
     method = {"name": parsed} if isinstance(parsed, str) else parsed
     if not isinstance(method, dict) or "name" not in method:
-        raise ConfigError(f"--method {text}: expected a name, or a mapping such as {{name: neumann, terms: 20}}")
+        raise ConfigError(f"--method must be a name, or a mapping such as {{name: neumann, terms: 20}}, got '{text}'")
     return method
 
 
@@ -128,5 +163,5 @@ def _tolerances(texts: list[str], methods: list[str]) -> dict[str, float]:
         try:
             allowed[name] = float(value)
         except ValueError:
-            raise ConfigError(f"--tolerance {text}: expected NAME=ERROR, such as {name}=0.1") from None
+            raise ConfigError(f"--tolerance must be NAME=ERROR, such as {name}=0.1, got '{text}'") from None
     return allowed

@@ -1,27 +1,56 @@
-"""The application with all its commands, and what runs one."""
+"""Run a command of the application, and load modules of users for it."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import warnings
+from contextlib import ExitStack
 
 from cyclopts import CycloptsError
 from cyclopts.exceptions import MissingArgumentError
 
-from nas.cli import checking, genotypes, inspecting, reporting, running, tuning
+from nas.cli import (
+    benchmarking,
+    checking,
+    conformance,
+    correlating,
+    genotypes,
+    inspecting,
+    models,
+    reporting,
+    running,
+    tuning,
+    zero_cost,
+)
 from nas.cli.app import app
 from nas.errors import ConfigError, NASError, shortened
+from nas.run.modules import import_module, naming_modules
 
-__all__ = ["app", "checking", "genotypes", "inspecting", "reporting", "run", "running", "tuning"]
+__all__ = [
+    "app",
+    "benchmarking",
+    "checking",
+    "conformance",
+    "correlating",
+    "genotypes",
+    "inspecting",
+    "models",
+    "reporting",
+    "run",
+    "running",
+    "tuning",
+    "zero_cost",
+]
 
 
 def run(arguments: list[str]) -> None:
-    """Run the command in the arguments: a user's mistake is one line and exit code 2."""
+    """Run the command in the arguments. A user error prints one line and exits with 2."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ExitStack() as stack:
             warnings.showwarning = _warn
+            for folder in _run_folders(arguments):
+                stack.enter_context(naming_modules(folder))
             app(_import_modules(arguments), exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except MissingArgumentError as error:
@@ -30,13 +59,13 @@ def run(arguments: list[str]) -> None:
     except (NASError, CycloptsError) as error:
         _tell(str(error))
         sys.exit(2)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
         sys.exit(1)
 
 
 def _missing(error: MissingArgumentError) -> str:
-    """What to add to a command that lacks an argument; cyclopts' own words if only its value is missing."""
+    """Return the error for a missing argument; that of cyclopts if only its value is missing."""
     argument = error.argument
     if argument is None or error.keyword is not None or argument.tokens:
         return str(error)
@@ -46,7 +75,7 @@ def _missing(error: MissingArgumentError) -> str:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    """Show a warning as a line of the command, not of the code that gives it."""
+    """Print a warning as one line, without its source code."""
     _tell(f"warning: {message}")
 
 
@@ -54,8 +83,14 @@ def _tell(text: str) -> None:
     print(f"nas: {shortened(' '.join(text.split()))}", file=sys.stderr)
 
 
+def _run_folders(arguments: list[str]) -> list[str]:
+    """Return the run folders among the arguments."""
+    paths = [argument.partition("=")[2] if argument.startswith("--") else argument for argument in arguments]
+    return [path for path in paths if os.path.isfile(os.path.join(path, "versions.yaml"))]
+
+
 def _import_modules(arguments: list[str]) -> list[str]:
-    """Take `--import MODULE` out of the arguments and import the modules: the only way to load more code."""
+    """Import the modules of `--import MODULE`, and return the other arguments. Nothing else loads code of users."""
     rest = []
     remaining = iter(arguments)
     for argument in remaining:
@@ -68,7 +103,7 @@ def _import_modules(arguments: list[str]) -> list[str]:
             raise ConfigError(f"--import must be the name of a module, got '{name}'")
         sys.path.insert(0, "")
         try:
-            importlib.import_module(name)
+            import_module(name)
         except ImportError as error:
             raise ConfigError(f"--import {name}: {error}") from error
     return rest

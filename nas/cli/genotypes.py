@@ -8,8 +8,9 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from nas.cli.app import app
-from nas.cli.targets import genotype_file, genotype_of, options_of
+from nas.cli.targets import options_of
 from nas.errors import ConfigError, InvalidFileError
+from nas.front.targets import genotype_file, genotype_of
 
 genotype = App(name="genotype", help="Check, compare, convert and upgrade genotype files.")
 app.command(genotype)
@@ -17,13 +18,13 @@ app.command(genotype)
 
 @genotype.command
 def lint(targets: list[str], /) -> None:
-    """Check genotypes strictly: every problem, with the path of its field. Exits with 2 where there is one.
+    """Check genotypes strictly. Prints every problem with the path of its field, and exits with 2 if there is one.
 
     Args:
         targets: Genotype files, shipped names, or folders of runs.
     """
+    from nas.compare.problems import lint as problems_of
     from nas.files import read_text
-    from nas.lint import lint as problems_of
 
     found = {target: problems_of(read_text(genotype_file(target)), target) for target in targets}
     for target, problems in found.items():
@@ -36,16 +37,16 @@ def lint(targets: list[str], /) -> None:
 
 @genotype.command
 def diff(before: str, after: str, /, *, out: Path | None = None) -> None:
-    """Tell two genotypes apart, field by field; with --out also in a picture that marks what changed.
+    """List the differences of two genotypes by field; with --out also draw them.
 
     Args:
         before: A genotype file, a shipped name, or the folder of a run.
-        after: Another one.
-        out: A picture of the second network, changes marked: .svg, .dot, or what `nas draw` writes.
+        after: Another genotype.
+        out: A picture of the second network with changes marked: .svg, or another format of `nas draw`.
     """
-    from nas.canon import canon
-    from nas.diff import diff as changes_of
-    from nas.draw import save_difference
+    from nas.compare.canonical_form import canon
+    from nas.compare.changes import diff as changes_of
+    from nas.draw.rendering import save_difference
     from nas.report.tables import table
 
     a, b = genotype_of(before), genotype_of(after)
@@ -62,15 +63,15 @@ def diff(before: str, after: str, /, *, out: Path | None = None) -> None:
 
 @genotype.command
 def canon(targets: list[str], /, *, cells: bool = False) -> None:
-    """Print two hashes of what genotypes compute, equal for equal networks.
+    """Print two hashes of genotypes, which are equal for networks that compute the same.
 
-    `iso`: up to isomorphism as in NAS-Bench-201; `canonical`: also without zeros, identities and dead nodes.
+    `iso` is equal up to isomorphism as in NAS-Bench-201. `canonical` also ignores zeros, identities and dead nodes.
 
     Args:
         targets: Genotype files, shipped names, or folders of runs.
-        cells: List the cells of each instead, with their expressions.
+        cells: List the cells of each genotype with their expressions instead.
     """
-    from nas.canon import canon as hashes_of
+    from nas.compare.canonical_form import canon as hashes_of
     from nas.report.tables import table
 
     found = {target: hashes_of(genotype_of(target)) for target in targets}
@@ -90,21 +91,21 @@ def import_command(
     name: str | None = None,
     out: Path | None = None,
 ) -> None:
-    """Read a genotype from a file of another project; nothing in it is evaluated.
+    """Read a genotype from a file of another project. The file is never executed.
 
     Args:
         source: The file.
         options: Options of the search space: name=value; by default those of the published networks.
-        format: How it is written: darts (named tuples in Python source), nas-bench-201, nni, mmrazor, tmics, or that of
-            a plugin.
-        name: Which of several genotypes in the file.
-        out: The genotype file to write; the terminal where absent.
+        format: The format: darts (named tuples in Python source), nas-bench-201, nni, mmrazor, tmics, or a plugin's.
+        name: The name of a genotype in a file with several.
+        out: The genotype file to write; by default it is printed.
     """
     from nas.files import read_text
-    from nas.importing import import_genotype, importers
+    from nas.importing.formats import import_genotype
+    from nas.registry import kind
 
     if format is None:
-        raise ConfigError(f"give the format of {source} by --format: one of {', '.join(importers())}")
+        raise ConfigError(f"{source}: --format must be one of {', '.join(kind('importer').names())}, got none")
     chosen = {} if name is None else {"name": name}
     found = import_genotype(format, read_text(source), str(source), **chosen, **options_of(options))
     if out is None:
@@ -121,15 +122,15 @@ def export_command(
     format: Annotated[str, Parameter(name=["--format", "-f"])],
     out: Path | None = None,
 ) -> None:
-    """Write a genotype as another project does. The text states the choices alone, not the options of the space.
+    """Write a genotype in the format of another project. It contains the choices, but not the options of the space.
 
     Args:
         target: A genotype file, a shipped name, or the folder of a run.
-        format: How to write it: darts, nas-bench-201, tmics (the authors' tuple), or the format of a plugin.
-        out: The file to write; the terminal where absent.
+        format: The format: darts, nas-bench-201, tmics (the authors' tuple), or a plugin's.
+        out: The file to write; by default it is printed.
     """
     from nas.files import write_text
-    from nas.importing import export_genotype
+    from nas.importing.formats import export_genotype
 
     text = export_genotype(format, genotype_of(target))
     if out is None:
@@ -140,13 +141,13 @@ def export_command(
 
 @genotype.command
 def upgrade(targets: list[str], /) -> None:
-    """Rewrite genotype files of older schema versions in the current one; comments in them are lost.
+    """Rewrite genotype files of older schema versions in the current one. Comments in them are lost.
 
     Args:
         targets: Genotype files, or folders of runs.
     """
-    from nas.genotype import SCHEMA
-    from nas.genotype import upgrade as upgrade_file
+    from nas.genotype.file import SCHEMA
+    from nas.genotype.file import upgrade as upgrade_file
 
     for target in targets:
         version = upgrade_file(genotype_file(target))

@@ -1,4 +1,4 @@
-"""Commands that look: search spaces, operations, configurations, genotypes and their pictures."""
+"""Commands that show search spaces, operations, configurations, genotypes and their pictures."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from nas.cli.app import app
-from nas.cli.targets import genotype_of, options_of
-from nas.errors import ConfigError, InvalidFileError, NASError, SpaceError, UnknownNameError
+from nas.cli.targets import options_of, shape_of
+from nas.errors import ConfigError, MissingFileError, NASError, SpaceError, UnknownNameError
+from nas.front.targets import genotype_of
 
 if TYPE_CHECKING:
-    from nas.genotype import Genotype
-    from nas.space import Description
+    from nas.genotype.file import Genotype
+    from nas.space.definition import Description
 
 
 @app.command
 def spaces() -> None:
     """List the search spaces."""
-    from nas import plugins, space
+    from nas.registry import kind, working
     from nas.report.tables import table
 
-    origins = space.spaces()
-    found = dict(plugins.those_that_work(origins, space.find_space))
+    origins = kind("search space").names()
+    found = dict(kind("search space").working())
 
     def decisions(name: str) -> int:
         try:
@@ -34,7 +35,7 @@ def spaces() -> None:
         except Exception as error:
             raise SpaceError(f"search space '{name}': its function raises {type(error).__name__}: {error}") from error
 
-    counts = plugins.those_that_work(found, decisions)
+    counts = working(found, decisions)
     rows = [(name, count, _first_line(found[name]), origins[name]) for name, count in counts]
     table("Search spaces", ("name", "decisions", "what it is", "from"), rows)
 
@@ -46,16 +47,18 @@ def ops(name: str | None = None, /) -> None:
     Args:
         name: A registered set, or a YAML file with one.
     """
-    from nas import operations, plugins, space
+    from nas.registry import kind
     from nas.report.tables import table
+    from nas.space import operations
 
-    list(plugins.those_that_work(space.spaces(), space.find_space))  # they register their operations when loaded
+    list(kind("search space").working())  # spaces of plugins register their operations when imported
     if name is not None:
         chosen = operations.OperationSet.of(name)
         table(f"Candidates of {name}", ("candidate", "operation"), [(n, _first_line(f)) for n, f in chosen.items()])
         return
     table("Sets of candidates", ("set", "candidates"), [(n, ", ".join(s)) for n, s in operations.sets().items()])
-    table("Operations", ("name", "what it is"), [(n, _first_line(f)) for n, f in operations.operations().items()])
+    rows = [(name, _first_line(factory)) for name, factory in operations.registered_operations().items()]
+    table("Operations", ("name", "what it is"), rows)
 
 
 @app.command
@@ -67,23 +70,23 @@ def show(
     depth: int = 1,
     runs: int = 5,
 ) -> None:
-    """Show the decisions of a search space or a genotype, and what the modules of a genotype's network cost.
+    """Show the decisions of a search space or a genotype, and the cost of the modules of a genotype's network.
 
     Args:
-        target: A search space, a genotype (file or shipped name), or the folder of a run that has one.
+        target: A search space, a genotype (file or shipped name), a model, or the folder of a run.
         options: Options of a search space: name=value.
-        input: Shape of each input of a genotype's network, such as 1x5x3x64x64, to count FLOPs (1 multiply-add = 2) and
-            to measure the latency on this machine, in eval mode.
-        depth: How many levels of modules inside one another to take apart.
-        runs: Forward passes whose times the latency is the median of.
+        input: Shape of each input of a genotype's network, such as 1x5x3x64x64. Counts FLOPs (1 multiply-add = 2) and
+            measures the latency on this machine, in eval mode.
+        depth: Levels of nested modules to list.
+        runs: Forward passes to measure; the latency is their median.
     """
-    from nas.genotype import requirements
+    from nas.genotype.decision import requirements
     from nas.report.tables import table
 
     description, genotype = _described(target, options)
-    shapes = [_shape(text) for text in input]
+    shapes = [shape_of(text) for text in input]
     if genotype is None and shapes:
-        raise ConfigError(f"--input measures the network of a genotype, but '{target}' is a search space")
+        raise ConfigError(f"--input needs a genotype, got the search space '{target}'")
     if genotype is None and description.space.__doc__:
         print(f"{inspect.cleandoc(description.space.__doc__)}\n")
     rows = []
@@ -103,7 +106,8 @@ def show(
         _show_provenance(genotype)
         _show_costs(genotype, shapes, depth, runs)
         return
-    from nas.cost import costs, size
+    from nas.cost.network_cost import size
+    from nas.cost.space_cost import costs
 
     outside = int(costs(description).base)
     print(f"operation weights of the supernet: {size(description.network)}; outside every decision: {outside:,}")
@@ -121,10 +125,9 @@ def _show_provenance(genotype: Genotype) -> None:
 def _show_costs(genotype: Genotype, shapes: list[list[int]], depth: int, runs: int) -> None:
     import torch
 
-    from nas.breakdown import breakdown
-    from nas.cost import CONVENTION, size
+    from nas.cost.network_cost import CONVENTION, breakdown, size
     from nas.report.tables import table
-    from nas.space import find_space
+    from nas.space.definition import find_space
 
     with torch.device("cpu" if shapes else "meta"):
         network = find_space(genotype.space).derived(genotype)
@@ -145,25 +148,25 @@ def _scaled(value: float | None, factor: float) -> float | None:
     return None if value is None else factor * value
 
 
-def _shape(text: str) -> list[int]:
-    sizes = text.split("x")
-    if not all(size.isdecimal() and int(size) for size in sizes):
-        raise ConfigError(f"'{text}' is no shape: expected sizes such as 1x3x32x32")
-    return [int(size) for size in sizes]
-
-
 @app.command
 def config(name: str | None = None, /) -> None:
-    """Print a configuration that comes along with a search space, or list them.
+    """Print a shipped configuration, or list all.
+
+    One that states only what differs from another, its base, is printed whole, after its own text as a comment.
 
     Args:
-        name: A configuration's name; all are listed where it is absent.
+        name: The name of a configuration; by default all names are listed.
     """
-    from nas.config import find_config, shipped_configs
-    from nas.files import read_text
+    from nas.files import dump_yaml, parse_yaml, read_text
+    from nas.run.config_files import BASE, find_config, read_config, shipped_configs
 
     if name is not None:
-        print(read_text(find_config(name)), end="")
+        path = find_config(name)
+        text = read_text(path)
+        if BASE in parse_yaml(text, str(path)):
+            own = "".join(f"{line if line.startswith('#') else f'#   {line}'}\n" for line in text.splitlines())
+            text = f"{own}{dump_yaml(read_config(name))}"
+        print(text, end="")
     else:
         print("".join(f"{known}\n" for known in shipped_configs()), end="")
 
@@ -180,15 +183,14 @@ def draw(
     """Draw a genotype, or a whole search space.
 
     Args:
-        target: A genotype (file or shipped name), the folder of a run that has one, or a search space.
+        target: A genotype (file or shipped name), a model, the folder of a run, or a search space.
         options: Options of a search space: name=value.
-        out: A picture: .svg, .dot, .mmd (Mermaid), .txt, or .png and .pdf with Graphviz' `dot`; or the graph for other
-            programs: .graphml, .json (node-link). The terminal where absent.
-        cells: Where to show the inside of cells: beside the network (each once), open at every place in it, or closed,
-            not at all.
-        dark: A dark picture (SVG).
+        out: A picture: .svg, .dot, .mmd (Mermaid), .txt, or, with Graphviz, .png and .pdf. Or the graph for other
+            programs: .graphml, .json (node-link). By default a text tree is printed.
+        cells: Where to show the inside of cells: beside the network, open at every place in it, or closed (nowhere).
+        dark: Draw a dark picture (SVG).
     """
-    from nas.draw import render, save
+    from nas.draw.rendering import render, save
 
     description, genotype = _described(target, options)
     if out is None:
@@ -199,45 +201,51 @@ def draw(
 
 @app.command
 def latency(config: str, /, *overrides: str, repeats: int = 20) -> None:
-    """Measure the latency of every candidate on this machine, as the section of a configuration that holds it.
+    """Measure the latency of every candidate on this machine, and print it as a section of a configuration.
 
-    Medians over forward passes of the supernet, in milliseconds. With this section under `search:` a level may have the
+    Values are medians over forward passes of the supernet, in milliseconds. Put the section under `search:` to use the
     regularizer `expected_latency`.
 
     Args:
-        config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
+        config: A YAML file, or the name of a shipped configuration (`nas config` lists them).
         overrides: key.path=value, such as options.channels=4.
-        repeats: How many passes to take.
+        repeats: Forward passes to measure.
     """
-    from nas.config import load_config
+    from msgspec.structs import replace
+
+    from nas.cost.latency import measure_latency
     from nas.files import dump_yaml
-    from nas.latency import measure_latency
-    from nas.search import build_supernet
-    from nas.task import placed
+    from nas.kernels.device import placed
+    from nas.run.config import load_config
+    from nas.run.searching import build_supernet
 
     if repeats < 1:
-        raise ConfigError(f"--repeats is a number of passes, at least 1, found {repeats}")
+        raise ConfigError(f"--repeats must be at least 1, got {repeats}")
     loaded = load_config(config, overrides)
     inputs = placed(loaded.build_task().example(), loaded.torch_device())
-    measured = measure_latency(build_supernet(loaded), inputs, repeats)
+    whole = replace(loaded, search_section=replace(loaded.search, wrappers=()))  # as derived networks compute them
+    measured = measure_latency(build_supernet(whole), inputs, repeats)
     print(dump_yaml({"latency": measured}), end="")
 
 
 def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genotype | None]:
-    """What `target` names: a run's genotype, a genotype file or shipped genotype, or a search space."""
-    from nas.genotype import shipped
-    from nas.space import find_space, spaces
+    """Return the space and genotype of `target`: a run, a genotype file, a shipped genotype, or a search space."""
+    from nas.genotype.file import shipped
+    from nas.registry import kind
+    from nas.space.definition import find_space, spaces
 
-    if Path(target).exists() or target in shipped():
+    named = [*shipped(), *kind("model").names()]
+    if Path(target).exists() or target in named:
         if given:
-            raise ConfigError(f"{target}: a genotype has its own options; leave {' '.join(given)} out")
+            raise ConfigError(f"{target}: a genotype has its own options, got {' '.join(given)}. Omit them.")
         genotype = genotype_of(target)
         return find_space(genotype.space).describe(**genotype.options), genotype
     if "/" in target or Path(target).suffix:
-        raise InvalidFileError(f"{target}: no such file or folder")
+        raise MissingFileError(f"{target}: no such file or folder")
     if ":" not in target and target not in spaces():
-        known = [*spaces(), *shipped()]
-        raise UnknownNameError("search space or genotype", target, known, "or give the path of a genotype or a run")
+        raise UnknownNameError(
+            "search space or genotype", target, [*spaces(), *named], "or give the path of a genotype or a run"
+        )
     return find_space(target).describe(**options_of(given)), None
 
 

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from nas.cli.app import app
-from nas.cli.interrupts import interrupts
-from nas.cli.targets import config_of, genotype_of, options_of
+from nas.cli.targets import options_of
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.config import Config
-    from nas.genotype import Genotype
-    from nas.run import Run
-    from nas.task import Task
+    from nas.front.results import Scores
+    from nas.genotype.file import Genotype
+    from nas.run.config import Config
+    from nas.run.scoring import Scoring
 
 Format = Literal["source", "pt2", "onnx", "safetensors"]
-Out = Annotated[Path, Parameter(help="Folder of the run: a new one, or with --resume the one to go on in.")]
-Resume = Annotated[bool, Parameter(help="Go on from the last checkpoint in the folder.")]
+Out = Annotated[Path, Parameter(help="Folder of the run: a new one, or with --resume the one to continue.")]
+Resume = Annotated[bool, Parameter(help="Continue from the last checkpoint in the folder.")]
+Minutes = Annotated[
+    float | None,
+    Parameter(
+        help="Stop after this time, at the end of a step, with a checkpoint and a usable result; --resume continues."
+        " Schedules follow the steps, not the time."
+    ),
+]
+Several = Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False)]
 Quiet = Annotated[bool, Parameter(help="Show no progress.")]
 
 
@@ -38,6 +45,7 @@ def search(
     out: Out,
     start: Annotated[Path | None, Parameter(name="--from")] = None,
     steps: int | None = None,
+    minutes: Minutes = None,
     seeds: str | None = None,
     resume: Resume = False,
     quiet: Quiet = False,
@@ -46,65 +54,57 @@ def search(
     """Search for a genotype.
 
     Args:
-        config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
+        config: A YAML file, or the name of a shipped configuration (`nas config` lists them).
         overrides: key.path=value, such as search.steps=500 or search.levels.upper.optimizer.lr=1e-3.
-        start: The folder of a search, in place of a configuration: a new run with that search's configuration starts
-            from its last state. All schedules start from 0.
+        start: The folder of a search, in place of a configuration. A new run with its configuration starts from its
+            last state. All schedules start from 0.
         steps: The steps of the search, as search.steps=STEPS.
-        seeds: Search once with each seed, such as 0..4 or 0,3,7: each has a folder in --out, and one report compares
-            them.
+        seeds: Search once with each seed, such as 0..4 or 0,3,7. Each has a folder in --out; one report compares them.
         tensorboard: Write each epoch for TensorBoard, into the folder of the run.
     """
-    from nas.config import load_config
-    from nas.report.compare import write_comparison
-    from nas.run import CONFIG
+    from nas.report.comparison import write_comparison
+    from nas.run.config import load_config
+    from nas.run.folder import CONFIG
 
     changes = list(overrides)
     if start is not None:
         if not (start / CONFIG).is_file():
             raise ConfigError(f"--from must be the folder of a search, got {start}, which has no {CONFIG}")
         if config is not None and "=" not in config:
-            raise ConfigError(f"with --from the configuration is that of {start}; leave '{config}' out")
+            raise ConfigError(f"--from {start} includes a configuration, got '{config}' too. Omit it.")
         changes = [f"start={json.dumps(str(start))}", "initial=null", *([] if config is None else [config]), *changes]
         config = str(start / CONFIG)
     if config is None:
-        raise ConfigError("nas search needs a configuration, or --from and the folder of a search")
+        raise ConfigError("search needs a configuration, or --from FOLDER, got neither")
     if steps is not None:
         changes.append(f"search.steps={steps}")
     if seeds is None:
-        _search(load_config(config, changes), out, resume=resume, quiet=quiet, tensorboard=tensorboard)
+        _search(load_config(config, changes), out, resume=resume, quiet=quiet, tensorboard=tensorboard, minutes=minutes)
         return
     folders = {seed: out / f"seed-{seed}" for seed in _seeds(seeds)}
     loaded = {seed: load_config(config, [*changes, f"seed={seed}"]) for seed in folders}
     for seed, folder in folders.items():
         begun = resume and (folder / CONFIG).is_file()
-        _search(loaded[seed], folder, resume=begun, quiet=quiet, tensorboard=tensorboard)
+        _search(loaded[seed], folder, resume=begun, quiet=quiet, tensorboard=tensorboard, minutes=minutes)
     print(f"comparison: {write_comparison([*folders.values()], out / 'comparison.html').path}")
 
 
-def _search(config: Config, out: Path, *, resume: bool, quiet: bool, tensorboard: bool) -> None:
-    from nas.report.live import search_view
-    from nas.report.page import write_report
-    from nas.report.tensorboard import tensorboard as tensorboard_of
-    from nas.search import search as run_search
+def _search(config: Config, out: Path, *, resume: bool, quiet: bool, tensorboard: bool, minutes: float | None) -> None:
+    from nas.front import running
 
-    with _run(out, config, resume) as run:
-        board = tensorboard_of(out) if tensorboard else nullcontext(lambda: None)
-        with search_view(config, quiet=quiet) as (on_step, advise), board as update:
-
-            def on_epoch(step: int, advice: list[str]) -> None:
-                advise(step, advice)
-                update()
-
-            with interrupts.deferred() as run.stop:
-                genotype = run_search(config, run, on_step, on_epoch)
-        _show_choices(genotype)
-        print(f"genotype: {out / 'genotype.yaml'}\nreport: {write_report(out).path}")
-        print(_undecided(genotype), end="")
+    with _resumable():
+        found = running.search(
+            config, out=out, resume=resume, progress=not quiet, tensorboard=tensorboard, minutes=minutes
+        )
+    _tell_stopped(found.records)
+    genotype = found.genotype
+    _show_choices(genotype)
+    print(f"genotype: {out / 'genotype.yaml'}\nreport: {found.report().path}")
+    print(_undecided(genotype), end="")
 
 
 def _seeds(text: str) -> list[int]:
-    """The seeds in a text such as `0..4` or `0,3,7`; raises `ConfigError`."""
+    """Return the seeds in a text such as `0..4` or `0,3,7`; raises `ConfigError`."""
     found: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,9})(?:\.\.(\d{1,9}))?\s*", part)
@@ -112,7 +112,7 @@ def _seeds(text: str) -> list[int]:
             raise ConfigError(f"--seeds must be numbers from 0, such as 0..4 or 0,3,7, got '{text}'")
         found += range(int(match[1]), int(match[2] or match[1]) + 1)
     if len(set(found)) < 2 or len(set(found)) < len(found):
-        raise ConfigError(f"--seeds must name two different seeds or more, got '{text}'; one is seed=NUMBER")
+        raise ConfigError(f"--seeds must name two or more different seeds, got '{text}'. For one, give seed=NUMBER.")
     return found
 
 
@@ -121,27 +121,133 @@ def derive(
     run: Path,
     /,
     *,
-    at_most: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False)] = (),
+    policy: str | None = None,
+    budget: str | None = None,
+    at_most: Several = (),
+    compare: bool = False,
+    pareto: Literal["params", "flops"] | None = None,
     out: Path | None = None,
 ) -> None:
     """Write the genotype that a search, finished or not, derives at its last checkpoint.
 
     Args:
         run: The folder of a search.
-        at_most: CANDIDATE=NUMBER, the most of a candidate in each cell, or CELL/CANDIDATE=NUMBER; in place of the
-            limits that the search was configured with. May be repeated.
-        out: The file to write; the terminal where absent.
+        policy: How to derive it: a name such as strongest, or the YAML of a name and arguments. By default as the
+            configuration states.
+        budget: The largest number of parameters or FLOPs of the derived network: params=50k or flops=1.5M. The most
+            probable network within it is derived (policy budgeted).
+        at_most: CANDIDATE=NUMBER, the maximum of a candidate in each cell, or CELL/CANDIDATE=NUMBER. It replaces the
+            configured limits. Repeatable.
+        compare: Show what each policy would choose, with its cost and margins.
+        pareto: Show the genotypes that are best at their number of parameters or FLOPs: no other one costs less and has
+            a larger sum of log mixing weights. With --out a folder gets these genotypes and a picture.
+        out: The file to write; by default the genotype is printed.
     """
-    from nas.files import convert
-    from nas.search import derive_from
+    from nas.files import convert, parse_yaml
+    from nas.run.searching import derive_from
 
     limits = convert(options_of(at_most), dict[str, int], "--at-most") if at_most else None
-    genotype = derive_from(run, limits)
+    entry: Any = None if policy is None else parse_yaml(policy, "--policy")
+    if budget is not None:
+        if policy not in (None, "budgeted"):
+            raise ConfigError(f"--budget must go with the policy 'budgeted', got '{policy}'. Leave --policy out")
+        entry = {"name": "budgeted", **_budget(budget)}
+    if pareto is not None:
+        if policy is not None or budget is not None or limits is not None or compare:
+            raise ConfigError("--pareto must go without --policy, --budget, --at-most and --compare")
+        _pareto(run, pareto, out)
+        return
+    if compare:
+        if policy is not None or out is not None:
+            raise ConfigError("--compare must go without --policy and --out, since it shows all policies")
+        _compare(run, limits, entry)
+        return
+    genotype = derive_from(run, limits, entry)
     print(_undecided(genotype), end="", file=sys.stderr)
     if out is None:
         print(genotype.dump(), end="")
     else:
         genotype.save(out)
+
+
+def _budget(text: str) -> dict[str, float]:
+    """Return the budget in a text such as `params=50k`; raises `ConfigError` for another text."""
+    found = re.fullmatch(r"(params|flops)=(\d{1,15}(?:\.\d{1,15})?)([kMG]?)", text)
+    if found is None:
+        raise ConfigError(f"--budget must be params=NUMBER or flops=NUMBER, such as params=50k, got '{text}'")
+    return {found[1]: float(found[2]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[found[3]]}
+
+
+def _pareto(run: Path, unit: Literal["params", "flops"], out: Path | None) -> None:
+    """Print the front of a search; write its genotypes and its picture into a new or empty folder."""
+    from nas.files import listed, write_text
+    from nas.report.pareto import Best, front_svg, spread
+    from nas.report.tables import table
+    from nas.run.searching import derive_from, tradeoffs_from
+
+    if out is not None and out.exists() and (not out.is_dir() or listed(out)):
+        raise ConfigError(f"{out}: must be a new or empty folder. Remove it or choose another --out")
+    word = "parameters" if unit == "params" else "FLOPs"
+    front = [Best(*each) for each in tradeoffs_from(run, "parameters" if unit == "params" else "flops")]
+    derived = derive_from(run, derivation="strongest")
+    shown = spread(front)
+    rows = [
+        (each.cost, each.score, sum(each.genotype.choices.get(label) != it for label, it in derived.choices.items()))
+        for each in shown
+    ]
+    table("Best at their cost", (word, "sum of log weights", "decisions that differ from strongest"), rows)
+    if len(front) > len(shown):
+        print(f"{len(shown)} of {len(front)} genotypes")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        digits = len(str(len(front)))
+        for number, each in enumerate(front, 1):
+            each.genotype.save(out / f"{number:0{digits}}.yaml")
+        write_text(out / "pareto.svg", front_svg(front, word, derived))
+        print(f"genotypes: {out}\npicture: {out / 'pareto.svg'}")
+
+
+def _compare(run: Path, limits: dict[str, int] | None, budgeted: dict[str, Any] | None) -> None:
+    """Print what each policy derives; one that cannot derive, with the reason."""
+    from nas.cost.space_cost import costs
+    from nas.errors import NASError
+    from nas.registry import kind
+    from nas.report.tables import table
+    from nas.run.searching import derive_from
+    from nas.space.definition import find_space
+
+    found: dict[str, Genotype] = {}
+    refused: dict[str, str] = {}
+    derive_from(run, derivation="strongest")  # raises for a folder that holds no search
+    for name in kind("derivation").names():
+        entry = budgeted if budgeted is not None and budgeted["name"] == name else name
+        if "project" in inspect.signature(kind("derivation").find(name)).parameters:
+            refused[name] = f"trains between decisions, so it may take long. Use --policy {name}"
+            continue
+        try:
+            found[name] = derive_from(run, limits, entry)
+        except NASError as error:
+            refused[name] = str(error)
+    if found:
+        first = next(iter(found.values()))
+        cost = costs(find_space(first.space).describe(**first.options))
+        labels = dict.fromkeys(label for genotype in found.values() for label in genotype.contested())
+        rows: list[list[Any]] = [[label, *(_chosen(g, label) for g in found.values())] for label in labels]
+        rows.append(["parameters", *(f"{cost.of(g.choices):,.0f}" for g in found.values())])
+        margins = [[*(g.provenance.margins if g.provenance else {}).values()] for g in found.values()]
+        rows.append(["mean margin", *(f"{sum(m) / len(m):.3g}" if m else "–" for m in margins)])
+        table("Derivation", ("decision", *found), rows)
+    for name, reason in refused.items():
+        print(f"{name}: {reason}")
+
+
+def _chosen(genotype: Genotype, label: str) -> str:
+    """What a genotype chose, with its margin."""
+    if label not in genotype.choices:
+        return "–"
+    margins = genotype.provenance.margins if genotype.provenance else {}
+    margin = f" ({margins[label]:.2g})" if label in margins else ""
+    return f"{genotype.choices[label]}{margin}"
 
 
 @app.command
@@ -152,56 +258,92 @@ def retrain(
     out: Out,
     config: str | None = None,
     inherit: bool = False,
+    weights: Path | None = None,
+    minutes: Minutes = None,
     resume: Resume = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train the network of a genotype, and measure it on data that the training does not see.
+    """Train the network of a genotype, and measure it on test data.
 
     Args:
         genotype: A genotype file, the name of a shipped one, or the folder of a search.
-        overrides: key.path=value, such as retrain.stages.backbone.steps=2000.
-        config: A YAML file, or the name of a configuration; by default that of the search, or that named as the space.
-        inherit: Begin with the operation weights of the search, whose folder is given, in place of new ones.
+        overrides: key.path=value, such as retrain.stages.backbone.steps=2000, retrain.ema=0.999 or
+            retrain.validation.every=500.
+        config: A YAML file, or the name of a configuration; by default that of the search or of the space.
+        inherit: Start from the operation weights of the search, whose folder must be given, instead of new weights.
+        weights: Start from these weights, to train in stages or to fine-tune: a .safetensors file, or the folder of a
+            retraining of the same genotype.
     """
-    from nas.config import load_config
-    from nas.report.live import retrain_view
-    from nas.report.page import write_report
-    from nas.retrain import evaluate, previews
-    from nas.retrain import retrain as run_retrain
-    from nas.run import ORIGIN
-    from nas.search import inherit_from
+    from nas.front import running
+    from nas.run.config import load_config
 
-    searched = Path(genotype).is_dir()
-    if inherit and not searched:
-        raise ConfigError(f"--inherit takes weights from the folder of a search, found '{genotype}'")
-    found = genotype_of(genotype)
-    loaded = load_config(config or (Path(genotype, "config.yaml") if searched else found.space), overrides)
-    initial = inherit_from(genotype, loaded.retrained(found)) if inherit else None
-    with _run(out, loaded, resume) as run:
-        with retrain_view(loaded, quiet=quiet) as on_step, interrupts.deferred() as run.stop:
-            network = run_retrain(loaded, found, run, on_step, initial=initial)
-        task = loaded.build_task(retraining=True)
-        scores = evaluate(network, task)
-        run.record("evaluate", None, **scores, statement=_statement(task), parts=_parts(task))
-        if searched:
-            run.record(ORIGIN, None, search=os.path.relpath(genotype, out))
-        _show_scores(out, scores, task)
-        print(f"report: {write_report(out, previews=previews(network, task)).path}")
+    loaded = load_config(config or running.default_config(genotype), overrides)
+    with _resumable():
+        result = running.retrain(
+            genotype,
+            loaded,
+            out=out,
+            inherit=inherit,
+            resume=resume,
+            progress=not quiet,
+            minutes=minutes,
+            weights=weights,
+        )
+    _tell_stopped(result.records)
+    _show_scores(out, result.scores)
+    print(f"report: {result.report().path}")
 
 
 @app.command(name="evaluate")
-def evaluate_command(run: Path, /, *overrides: str) -> None:
-    """Measure a retrained network on data that its training did not see.
+def evaluate_command(
+    run: str | None = None,
+    /,
+    *options: str,
+    outputs: Several = (),
+    truth: Path | None = None,
+    source: Annotated[Path | None, Parameter(name=("--rainy", "--source"))] = None,
+    model: Several = (),
+    task: str | None = None,
+    out: Path = Path("evaluation"),
+    quiet: Quiet = False,
+) -> None:
+    """Measure a retrained network on test data, or the outputs of any methods against the truth.
+
+    With --truth, methods are scored on equal terms: on the frames that all of them have. --out receives a page with the
+    worst frames and CSV files.
 
     Args:
-        run: The folder of a retraining.
-        overrides: key.path=value, to measure on other data than the run's configuration says.
+        run: The folder of a retraining, or the name of a model. Not with --truth.
+        options: key.path=value, to measure on different data than configured. With --truth, options of the task:
+            protocol=nturain.
+        outputs: FOLDER or NAME=FOLDER, the outputs of a method. Repeatable.
+        truth: The true files: for deraining a video, a folder of frames, or a folder of several of these.
+        source: The input of the methods. Models need it; so do errors on and off the rain.
+        model: A model by name or the folder of a retraining, or NAME=MODEL; it is applied to the input. Repeatable.
+        task: The task, if several can score files.
+        out: The folder to write, new or empty.
     """
-    from nas.retrain import evaluate, load_network
+    from nas.front.running import evaluate
+    from nas.front.scored import evaluate_files, named
 
-    config = config_of(run, overrides)
-    task = config.build_task(retraining=True)
-    _show_scores(run, evaluate(load_network(run).to(config.torch_device()), task), task)
+    if truth is None:
+        if run is None or outputs or model or source is not None:
+            raise ConfigError("evaluate needs the folder of a retraining, or --truth and --outputs or --model")
+        _show_scores(run, evaluate(run, options))
+        return
+    if run is not None and "=" not in run:
+        raise ConfigError(f"with --truth, a network must be given by --model, got '{run}'. Write --model {run}")
+    scoring = evaluate_files(
+        truth,
+        named(outputs, "--outputs"),
+        out=out,
+        source=source,
+        models=named(model, "--model"),
+        task=task,
+        options=options_of([*([] if run is None else [run]), *options]),
+        progress=None if not quiet else False,
+    )
+    _show_scoring(scoring, out)
 
 
 @app.command
@@ -210,38 +352,33 @@ def predict(
     sink: Path,
     /,
     *options: str,
-    model: Path,
+    model: str | None = None,
     tile: int | None = None,
     bfloat16: bool = False,
     device: str | None = None,
     quiet: Quiet = False,
 ) -> None:
-    """Apply a retrained network: TMICS derains a film, a classifier writes a table of the classes of pictures.
+    """Apply a trained network: TMICS derains a video, a classifier writes a table of classes.
 
     Args:
         source: A video file or a folder of frames; a picture or a folder of pictures.
         sink: A video file, a picture or a folder, by its suffix; a .csv file for classes.
-        options: What else the task takes: name=value.
-        model: The folder of a retraining.
-        tile: Largest height and width to process at once, in pixels; by default whole frames, unless one would take
-            more than half of the memory.
-        bfloat16: Convolve in 16 bits, where the task can: faster on processors with instructions for it.
-        device: Where to compute, such as cuda; by default where the retraining did.
+        options: More options of the task: name=value.
+        model: The name of a model (`nas models` lists them), or the folder of a retraining; by default the model that
+            ships for deraining.
+        tile: Largest height and width to process at once, in pixels; by default whole frames, unless one needs more
+            than half of the memory.
+        bfloat16: Convolve in 16 bits, if the task can. Faster on processors with instructions for it.
+        device: The device, such as cuda; by default that of the retraining.
     """
-    from nas.report.live import predict_view
-    from nas.retrain import load_network
-    from nas.task import apply
+    from nas.front import running
 
     given = {
         **({} if tile is None else {"tile": tile}),
         **({"bfloat16": True} if bfloat16 else {}),
         **options_of(options),
     }
-    config = config_of(model, () if device is None else (f"device={device}",))
-    task = config.build_task(retraining=True)
-    network = load_network(model).to(config.torch_device())
-    with predict_view(quiet=quiet) as progress:
-        facts = apply(task, str(config.task["name"]), network, source, sink, given, progress)
+    facts = running.predict(model, source, sink, given, device=device, progress=not quiet)
     told = (
         f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in facts.items()
     )
@@ -249,20 +386,43 @@ def predict(
 
 
 @app.command
-def export(run: Path, /, *, format: Format | None = None, out: Path | None = None) -> None:
-    """Write a retrained network for use without this package, and check that it computes the same.
+def export(run: str, /, *, format: Format | None = None, out: Path | None = None) -> None:
+    """Write a retrained network for use without this package, and compare its outputs.
 
     Args:
-        run: The folder of a retraining.
-        format: source (a Python file that needs torch alone, its weights beside it), pt2 (a program of torch.export),
-            onnx, or safetensors (the weights alone); by default that of the suffix of --out, else source. Programs take
-            any batch size, height and width, where the network does.
-        out: The file to write; by default network.py, .pt2, .onnx or .safetensors in the run's folder.
+        run: The folder of a retraining, or the name of a model.
+        format: source (a Python file that needs only torch, weights beside it), pt2 (a program of torch.export), onnx,
+            or safetensors (weights only); by default that of the suffix of --out, or source. Programs accept any batch
+            size, height and width that the network accepts.
+        out: The file to write; by default network.py, .pt2, .onnx or .safetensors in the folder of the run.
     """
-    from nas.export import export_run
+    from nas.export.exporting import export_run
+    from nas.run.models import model_folder
 
-    written = export_run(run, format, out)
+    folder = model_folder(run)
+    if out is None and folder != Path(run):
+        raise ConfigError(f"--out must be given for the model '{run}': its folder belongs to the package")
+    written = export_run(folder, format, out)
     print(f"{', '.join(map(str, written.files))}: {written.facts}")
+
+
+def _tell_stopped(records: list[dict[str, Any]]) -> None:
+    """Say that a run stopped because its time was spent or its stopping rule said so, and how much was frozen."""
+    from nas.run.loop import FROZEN, STOPPED
+    from nas.run.stopping import STOPPING, told
+
+    if frozen := [record for record in records if record["kind"] == FROZEN]:
+        count = sum(len(record["operations"]) for record in frozen)
+        total = sum({record["level"]: record["of"] for record in frozen}.values())
+        print(f"frozen: {count} of {total} operations; the report names them")
+    for record in records:
+        if record["kind"] == STOPPING:
+            print(told(record))
+        if record["kind"] == STOPPED:
+            print(
+                f"stopped after step {record['step']} of {record['steps']}, since the time is spent; --resume"
+                f" continues. Schedules were cut: for a whole run in this time set its steps to about {record['step']}"
+            )
 
 
 def _show_choices(genotype: Genotype) -> None:
@@ -274,45 +434,48 @@ def _show_choices(genotype: Genotype) -> None:
 
 
 def _undecided(genotype: Genotype) -> str:
-    """The line that says which decisions are undecided, if any."""
+    """Return the line about undecided decisions, if there are any."""
     labels = genotype.provenance.undecided if genotype.provenance else ()
     named = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
     return f"undecided: {len(labels)} of {len(genotype.contested())} decisions ({named})\n" if labels else ""
 
 
-def _show_scores(run: Path, scores: Mapping[str, float], task: Task) -> None:
+def _show_scores(run: str | Path, scores: Scores) -> None:
     from nas.report.tables import table
 
-    parts = _parts(task)
-    if len(parts) > 1:
-        columns = list(next(iter(parts.values())))
-        table("One by one", ("", *columns), [(name, *part.values()) for name, part in parts.items()])
+    if len(scores.parts) > 1:
+        columns = list(next(iter(scores.parts.values())))
+        table("One by one", ("", *columns), [(name, *part.values()) for name, part in scores.parts.items()])
     table(f"Scores of {run}", ("metric", "value"), list(scores.items()))
-    if statement := _statement(task):
-        print(statement)
+    if scores.statement:
+        print(scores.statement)
 
 
-def _statement(task: Task) -> str:
-    """How the task takes its scores, where it says so."""
-    return str(getattr(task, "statement", ""))
+def _show_scoring(scoring: Scoring, out: Path) -> None:
+    from nas.report.scoring_page import PAGE, metrics_of
+    from nas.report.tables import table
 
+    columns = metrics_of(scoring)
 
-def _parts(task: Task) -> dict[str, dict[str, float]]:
-    """What the task measured of each part of its data, where it says so."""
-    return dict(getattr(task, "parts", {}))
+    def row(*names: str, scores: Mapping[str, float]) -> list[str | float | None]:
+        return [*names, *(scores.get(name) for name in columns)]
+
+    if len(scoring.parts) > 1:
+        rows = [row(p, m, scores=s) for p, by in scoring.parts.items() for m, s in by.items()]
+        table(f"Each {scoring.part}", (scoring.part, "method", *columns), rows)
+    table("Evaluation", ("method", *columns), [row(m, scores=scores) for m, scores in scoring.totals.items()])
+    print(scoring.statement)
+    for line in scoring.skipped[:5]:
+        print(f"skipped: {line}")
+    if len(scoring.skipped) > 5:
+        print(f"skipped: {len(scoring.skipped) - 5} more; the page lists them")
+    print(f"page: {out / PAGE}")
 
 
 @contextmanager
-def _run(folder: Path, config: Config, resume: bool) -> Iterator[Run]:
-    from nas.run import Run
-
-    text = config.dump()
-    with Run.open(folder, text) if resume else Run.create(folder, text, config.seed) as run:
-        try:
-            yield run
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt("repeat the command with --resume to go on") from error
-        except Exception:
-            if not resume:  # once the configuration is fixed, the same command works
-                run.withdraw()
-            raise
+def _resumable() -> Iterator[None]:
+    """Add to an interruption how to continue by the command line."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("repeat the command with --resume to continue") from error

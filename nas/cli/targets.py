@@ -1,74 +1,55 @@
-"""What the arguments of commands name: genotypes, and the configurations of runs."""
+"""Options among the arguments of commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.errors import ConfigError, InvalidFileError, SpaceError, UnknownNameError
+from nas.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nas.config import Config
-    from nas.genotype import Genotype
-
-
-def genotype_file(target: str) -> Path:
-    """The path of a genotype: of a file, of a shipped name or of a run's folder.
-
-    Raises what `find_genotype` does, and `ConfigError` for a folder without one.
-    """
-    from nas.genotype import find_genotype
-    from nas.run import GENOTYPE
-
-    file = Path(target, GENOTYPE)
-    if Path(target).is_dir() and not file.is_file():
-        raise ConfigError(f"{target}: no {GENOTYPE} in this folder; `nas derive` writes that of an unfinished search")
-    return file if file.is_file() else find_genotype(target)
-
-
-def genotype_of(target: str) -> Genotype:
-    """The genotype that `genotype_file` finds.
-
-    Raises what that and `Genotype.load` do, and `InvalidFileError` for one that does not fit its space.
-    """
-    from nas.cost import measure
-    from nas.genotype import Genotype
-
-    genotype = Genotype.load(genotype_file(target))
-    try:
-        measure(genotype)  # builds the network, without values
-    except (ConfigError, SpaceError, UnknownNameError) as error:
-        raise InvalidFileError(f"{target}: {error}") from error
-    return genotype
+    from nas.space.definition import SearchSpace
 
 
 def options_of(given: Iterable[str]) -> dict[str, Any]:
-    """The options in texts `name=value`; raises `ConfigError` for a text of another form."""
+    """Return the options in texts `name=value`; raises `ConfigError` for a text of another form."""
     from nas.files import parse_yaml
 
     options = {}
     for option in given:
         name, equals, text = option.partition("=")
         if not equals:
-            raise ConfigError(f"'{option}' is not an option: expected name=value")
+            raise ConfigError(f"an option must be name=value, got '{option}'")
         options[name] = parse_yaml(text, option)
     return options
 
 
-def config_of(run: Path, overrides: tuple[str, ...] = ()) -> Config:
-    """The configuration of a run, with overrides; raises `ConfigError` for a folder that is none."""
-    from nas.config import load_config
-    from nas.genotype import shipped
-    from nas.run import CONFIG
+def shape_of(text: str) -> list[int]:
+    """Return the sizes in a text such as `1x3x32x32`; raises `ConfigError` for a text of another form."""
+    sizes = text.split("x")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise ConfigError(f"--input must be a shape such as 1x3x32x32, got '{text}'")
+    return [int(size) for size in sizes]
 
-    if not run.exists() and (str(run) in shipped() or run.suffix in (".yaml", ".yml")):
-        raise ConfigError(
-            f"{run}: a genotype has no weights; train its network by `nas retrain {run} --config CONFIG --out FOLDER`,"
-            " and give that folder"
-        )
-    if not run.exists():
-        raise ConfigError(f"{run}: no such folder; expected that of a run of `nas search` or `nas retrain`")
-    if not (run / CONFIG).is_file():
-        raise ConfigError(f"{run}: not the folder of a run (it has no {CONFIG})")
-    return load_config(run / CONFIG, overrides)
+
+def space_of(text: str, where: str = "--space") -> tuple[SearchSpace, dict[str, Any]]:
+    """Return the search space of a text, a name or a mapping of name and options, and its options.
+
+    Args:
+        text: such as `darts`, or `{name: darts, channels: 4}`.
+        where: the argument, for messages.
+
+    Raises:
+        ConfigError: the text is neither, or the space does not have an option.
+        UnknownNameError: the space is unknown.
+    """
+    from nas.files import parse_yaml
+    from nas.space.definition import find_space
+
+    parsed = parse_yaml(text, where)
+    entry = {"name": parsed} if isinstance(parsed, str) else parsed
+    if not isinstance(entry, dict) or "name" not in entry:
+        raise ConfigError(f"{where} must be a name or a mapping such as {{name: darts, channels: 4}}, got '{text}'")
+    space = find_space(entry.pop("name"))
+    space.options(**entry)
+    return space, entry

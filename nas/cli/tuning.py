@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from nas.cli.app import app
-from nas.cli.interrupts import interrupts
 from nas.cli.running import Quiet
-from nas.cli.targets import genotype_of
+from nas.front.targets import genotype_of
 
 if TYPE_CHECKING:
-    from nas.tune import Trial
+    from nas.tune.tuning import Trial
 
-Out = Annotated[Path, Parameter(help="Folder of the trials' runs: a new one, or that of a study to go on with.")]
+Out = Annotated[Path, Parameter(help="Folder of the trials' runs: a new one, or that of a study to continue.")]
 
 
 @app.command
@@ -35,34 +33,35 @@ def tune(
     no_pruning: bool = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tune settings: each trial searches, and retrains what it found, with other values of them (Optuna).
+    """Tune settings with Optuna. Each trial searches and retrains with different values.
 
-    A key of the configuration gets a distribution in place of a value: `'KEY=log(1e-4, 1e-1)'`, `float(low, high)`,
-    `int(low, high)`, `choice(a, b, ...)`; or it has one in the configuration's section `tune`. The same command again
-    goes on, also where it was killed; several at once, with one --storage and --out, share the trials.
+    Give a key of the configuration a distribution instead of a value: `'KEY=log(1e-4, 1e-1)'`, `float(low, high)`,
+    `int(low, high)`, `choice(a, b, ...)`. Or put distributions into the section `tune` of the configuration. Repeat the
+    command to continue, also after it was killed. Several processes with the same --storage and --out share the trials.
 
-    Every trial trains its network on one split of the task, and is ranked by the task's score on another one. The test
-    data stay unread.
+    Every trial trains its network on one split of the task and is ranked by the score on another. Test data are not
+    read.
 
     Args:
-        config: A YAML file, or the name of a configuration that comes along (`nas config` lists them).
+        config: A YAML file, or the name of a shipped configuration (`nas config` lists them).
         overrides: key.path=value, or key.path=distribution.
-        trials: How many trials the study is to have, those of earlier and of other processes included.
+        trials: Trials of the study, including those of earlier and other processes.
         storage: journal:FILE, or the URL of a database, such as sqlite:///FILE; by default journal:OUT/study.log.
-        study: Name of the study in the storage; by default that of the folder.
-        genotype: A genotype to retrain in every trial, in place of a search: a file, a shipped name, a run's folder.
-        train: The split on which all stages of a trial's retraining train.
+        study: Name of the study in the storage; by default the name of the folder.
+        genotype: A genotype (file, shipped name, folder of a run) to retrain in every trial instead of a search.
+        train: The split for training in all stages of a retraining.
         score: The split that ranks the trials; it must not overlap the other one.
-        no_pruning: Finish every trial, also one whose intermediate scores are below the median.
+        no_pruning: Finish every trial, even if its intermediate scores are below the median.
     """
-    from nas.report.live import retrain_view, search_view
+    from nas.front.interrupts import deferred
+    from nas.report.live import RunProgress
     from nas.report.tables import table
-    from nas.tune import Splits, Views, dashboard
-    from nas.tune import tune as run_tuning
+    from nas.tune.tuning import Splits, dashboard
+    from nas.tune.tuning import tune as run_tuning
 
     url = storage or f"journal:{out / 'study.log'}"
     try:
-        with interrupts.deferred() as stop:
+        with deferred() as stop:
             result = run_tuning(
                 config,
                 overrides,
@@ -73,11 +72,12 @@ def tune(
                 genotype=None if genotype is None else genotype_of(genotype),
                 splits=Splits(train, score),
                 prune=not no_pruning,
-                views=Views(partial(search_view, quiet=quiet), partial(retrain_view, quiet=quiet), stop),
+                observers=[RunProgress(quiet=quiet)],
+                stop=stop,
                 on_trial=_show,
             )
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt("repeat the command to go on") from error
+        raise KeyboardInterrupt("repeat the command to continue") from error
     keys = dict.fromkeys(key for trial in result.trials for key in trial.settings)
     rows = [(t.number, t.state, t.score, *(t.settings.get(key) for key in keys)) for t in result.trials]
     table("Trials", ("trial", "state", "score", *keys), rows)

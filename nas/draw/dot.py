@@ -1,18 +1,18 @@
-"""DOT text from a graph, and what Graphviz' program `dot` makes of it."""
+"""Graphs in the DOT language, and pictures drawn by the program `dot` of Graphviz."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from nas.draw.groups import members
+from nas.draw.groups import members_by_group
 from nas.draw.style import INK, LINE, MARK, Look, edge_look, families, look, note, title, wrap
 from nas.errors import ConfigError
-from nas.graph import Graph
+from nas.graph.network_graph import Graph
 
 
-def dot(graph: Graph) -> str:
-    """The graph in the DOT language, with groups as clusters and the colours of the SVG picture."""
-    inside, colours = members(graph), families(graph)
+def to_dot(graph: Graph) -> str:
+    """Return a graph in the DOT language, with groups as clusters and the colours of the SVG picture."""
+    inside, colours = members_by_group(graph), families(graph)
     lines = [
         f"digraph {quote(graph.graph['space'])} {{",
         '  graph [rankdir=LR, fontname="Helvetica", fontsize=12, nodesep=0.25, ranksep=0.35];',
@@ -47,28 +47,32 @@ def dot(graph: Graph) -> str:
 
 
 def _pen(look: Look) -> str:
-    """The outline of what is marked."""
+    """Return the DOT attributes for the outline of a marked item."""
     if look.stroke != MARK:
         return ""
     return f', penwidth={look.weight:g}, fontcolor="{MARK}"' + (", style=dashed" if look.dashed else "")
 
 
 def quote(text: str) -> str:
-    """A quoted DOT string that shows exactly `text`."""
+    """Return a quoted DOT string that displays exactly `text`."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 
-def drawn_by_dot(graph: Graph, format: Literal["png", "pdf"]) -> bytes:
-    """The picture that the program `dot` draws; raises `ConfigError` where it is not installed or fails."""
+def run_dot(graph: Graph, format: Literal["png", "pdf"]) -> bytes:
+    """Draw a graph with the program `dot`.
+
+    Raises:
+        ConfigError: `dot` is not installed, or fails.
+    """
     import graphviz
 
     try:
-        picture: bytes = graphviz.Source(dot(graph), engine="dot").pipe(format=format)
+        picture: bytes = graphviz.Source(to_dot(graph), engine="dot").pipe(format=format)
     except graphviz.ExecutableNotFound as error:
         raise ConfigError(
-            f"{format.upper()} pictures need the program 'dot', which was not found: install it (Debian package"
-            " 'graphviz'), or draw SVG, which needs no program"
+            f"{format.upper()} pictures need the program 'dot', which is not installed. Install it (Debian package"
+            " 'graphviz'), or draw SVG, which needs no program."
         ) from error
     except graphviz.CalledProcessError as error:
         raise ConfigError(f"'dot' could not draw the {format.upper()} picture: {error}") from error

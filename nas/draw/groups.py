@@ -1,32 +1,32 @@
-"""The groups of a graph: what is in each, and which edges belong to it."""
+"""Groups of a graph: the nodes and edges inside each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nas.draw.layers import Edge
-from nas.graph import Graph
+from nas.draw.column_order import Edge
+from nas.graph.network_graph import Graph
 
 IN, OUT = "\0in ", "\0out "
-"""What is outside a group, seen from within: each begins the names of one end for each edge that passes its border."""
+"""Prefixes of the names of virtual nodes on the border of a group, one for each edge that enters or leaves it."""
 
 Attributes = Mapping[str, Any]
 
 
-def members(graph: Graph) -> dict[str, list[str]]:
-    """The nodes and groups directly in each group; the graph itself is the group without a name."""
+def members_by_group(graph: Graph) -> dict[str, list[str]]:
+    """Return the nodes and groups directly inside each group. The empty name stands for the graph."""
     found: dict[str, list[str]] = {"": []}
     for name, attributes in graph.nodes(data=True):
         found.setdefault(attributes["group"], []).append(name)
     return found
 
 
-def levels(graph: Graph) -> dict[str, dict[Edge, Attributes]]:
-    """For each group its edges, between nodes and groups directly in it, and ends outside of it (`IN`, `OUT`).
+def edges_by_group(graph: Graph) -> dict[str, dict[Edge, Attributes]]:
+    """Return the edges of each group, between its direct members and the virtual nodes on its border (`IN`, `OUT`).
 
-    An edge that passes borders has a piece in each group that it runs through; only one without has attributes. The
-    third item of a piece is the edge it belongs to.
+    An edge that crosses borders is split into one piece for each group that it passes. Only edges that cross no border
+    keep attributes. The third item of a piece names the whole edge.
     """
     found: dict[str, dict[Edge, Attributes]] = {}
     for source, target, attributes in graph.edges(data=True):
@@ -43,15 +43,15 @@ def levels(graph: Graph) -> dict[str, dict[Edge, Attributes]]:
 
 
 def path(graph: Graph, node: str) -> list[str]:
-    """The groups around a node, from the outermost to its own, and the node itself."""
+    """Return the groups around a node from the outermost to the innermost, and then the node."""
     found = [node]
     while group := graph.nodes[found[0]]["group"]:
         found.insert(0, group)
     return found
 
 
-def parts(names: Iterable[str], edges: Iterable[Edge]) -> list[list[str]]:
-    """The names in parts that no edge connects, in the order of their first names."""
+def connected_parts(names: Iterable[str], edges: Iterable[Edge]) -> list[list[str]]:
+    """Return the connected components of the names, in the order of their first names."""
     part = {name: {name} for name in names}
     for a, b, *_ in edges:
         whole = part[a] | part[b]

@@ -1,8 +1,7 @@
-"""Layered layout, left to right (Sugiyama, Tagawa and Toda, 1981): where boxes, edge labels and edges go.
+"""Layered layout from left to right (Sugiyama, Tagawa and Toda, 1981): positions of boxes, edge labels and edges.
 
-No edge crosses a box: within a column an edge runs level, in a lane of its own, and changes its height between columns
-only. The label of an edge is a box of its own lane. No two edges share a piece of their ways: each has a port of its
-own at both its ends.
+No edge crosses a box: inside a column an edge is horizontal and has its own lane; its height changes between columns
+only. The label of an edge is a box in its lane. Two edges never overlap, because each has its own port at both ends.
 """
 
 from __future__ import annotations
@@ -12,26 +11,26 @@ import math
 from collections.abc import Collection, Container, Mapping, Sequence
 from typing import NamedTuple
 
-from nas.draw.layers import LANE, SWEEPS, Edge, Item, Size, layers
+from nas.draw.column_order import LANE, SWEEPS, Edge, Item, Size, order_columns
 
 NODES, LANES = 18.0, 8.0
-"""Pixels between two nodes of a column, and between anything and a lane."""
+"""Pixels between two nodes of a column, and between a lane and its neighbours."""
 SLACK = 3.0
-"""Pixels of `LANES` that a lane may use up to be level."""
+"""Pixels of `LANES` that may be given up to make an edge horizontal."""
 
 PITCH, MARGIN = 7.0, 6.0
-"""Pixels between two ports of a box at most, and between a port and a corner."""
+"""Pixels between two ports of a box, at most, and between a port and a corner."""
 
 LEAVING, ENTERING = 0, 1
 Ports = Mapping[tuple[Edge, int], float]
-"""Where edges leave and enter nodes: pixels below the middle."""
+"""Position of the end of an edge at a node: pixels below the middle."""
 
 Pulls = dict[Item, list[tuple[Item, float, float]]]
-"""For each item its neighbours, how much lower than they it wants to be, and how strongly."""
+"""For each item its neighbours, the preferred offset below each in pixels, and the weight of this preference."""
 
 
 class Rect(NamedTuple):
-    """A box: the left upper corner and the extent, in pixels."""
+    """A rectangle: its upper left corner and its size, in pixels."""
 
     x: float
     y: float
@@ -43,8 +42,11 @@ Point = tuple[float, float]
 
 
 class Layout(NamedTuple):
-    """Boxes of the nodes, boxes of the edge labels, and the points of each edge: level where two have one height, else
-    a curve that starts and ends level. `gaps` are the starts and ends of the spaces between columns."""
+    """Boxes of nodes and of edge labels, and the points of each edge, in pixels.
+
+    Between two points an edge is straight if they have equal heights, else a curve that starts and ends horizontally.
+    `gaps` are the starts and ends of the spaces between columns.
+    """
 
     width: float
     height: float
@@ -64,23 +66,23 @@ def layered(
     """Lay out an acyclic graph.
 
     Args:
-        nodes: sizes by node; among equally good orders, that of this mapping is kept.
-        edges: the size of each edge's label, None where it has none.
-        first: nodes that are to have the first column for themselves.
-        last: nodes that are to have the last column for themselves.
-        fixed: ports that are not to be chosen here.
+        nodes: the size of each node; among equally good orders, the order of this mapping is kept.
+        edges: the size of each edge's label; None if it has none.
+        first: nodes to put into the first column, without others.
+        last: nodes to put into the last column, without others.
+        fixed: ports that are given.
     """
-    columns, chains, sizes = layers(nodes, edges, first, last)
+    columns, chains, sizes = order_columns(nodes, edges, first, last)
     known = fixed or {}
     ports: Ports = {
         **{(edge, LEAVING): nodes[edge[0]].outlet for edge in edges},
         **{(edge, ENTERING): nodes[edge[1]].inlet for edge in edges},
         **known,
     }
-    for _ in range(2):  # where ports are depends on heights, which depend on ports
+    for _ in range(2):  # ports depend on heights, and heights on ports
         middle = _heights(columns, chains, sizes, ports)
         ports = {**_spread(chains, nodes, middle, ports), **known}
-    for _ in range(4):  # one edge made level makes room for the next
+    for _ in range(4):  # straightening one edge makes room for the next
         _straighten(columns, chains, sizes, middle, ports)
     return _placed(columns, chains, sizes, middle, edges, ports)
 
@@ -88,7 +90,7 @@ def layered(
 def _spread(
     chains: Mapping[Edge, list[Item]], nodes: Mapping[str, Size], middle: Mapping[Item, float], ports: Ports
 ) -> dict[tuple[Edge, int], float]:
-    """Ports for the edges of each node, from top to bottom in the order of where they come from or go to."""
+    """Return the ports of each node, from top to bottom in the order of the other ends of their edges."""
     sides: dict[tuple[str, int], list[Edge]] = {}
     for edge in chains:
         sides.setdefault((edge[0], LEAVING), []).append(edge)
@@ -110,7 +112,7 @@ def _spread(
 def _heights(
     columns: Sequence[Sequence[Item]], chains: Mapping[Edge, list[Item]], sizes: Mapping[Item, Size], ports: Ports
 ) -> dict[Item, float]:
-    """The middle of each item: as level as can be (weighted least squares), without overlap, in the order given."""
+    """Return the middle of each item: edges as horizontal as possible (weighted least squares), without overlap."""
     before: Pulls = {item: [] for column in columns for item in column}
     after: Pulls = {item: [] for item in before}
     for edge, chain in chains.items():
@@ -126,7 +128,7 @@ def _heights(
         middle.update(zip(column, itertools.accumulate(gaps, initial=-sum(gaps) / 2), strict=True))
     for sweep in range(4 * SWEEPS):
         old = middle.copy()
-        pulls = both if sweep >= 8 else after if sweep % 2 else before  # one side alone levels a long row at once
+        pulls = both if sweep >= 8 else after if sweep % 2 else before  # one side alone: a long row converges at once
         for column, gaps in spaced[::-1] if sweep % 2 else spaced:
             weights = [sum(weight for *_, weight in pulls[item]) + 1e-3 for item in column]
             wanted = [
@@ -140,7 +142,7 @@ def _heights(
 
 
 def _leaving(ports: Ports, edge: Edge, item: Item) -> float:
-    """How far below the middle of an item the edge leaves it."""
+    """Return how far below the middle of an item the edge leaves it, in pixels."""
     return ports[edge, LEAVING] if isinstance(item, str) else 0.0
 
 
@@ -155,7 +157,7 @@ def _straighten(
     middle: dict[Item, float],
     ports: Ports,
 ) -> None:
-    """Give the lanes of an edge one height as far as their neighbours let them: best that of one of its ends."""
+    """Give the lanes of an edge one height if their neighbours leave room, preferably that of one of its ends."""
     reach: dict[Item, tuple[Item | None, float, Item | None, float]] = {}
     for column in columns:
         around: list[Item | None] = [None, *column, None]
@@ -177,7 +179,7 @@ def _straighten(
             above, below = (math.inf, -math.inf) if lane is None else room(lane)
             if run and max(low, above) > min(high, below):
                 mean = sum(middle[item] for item in run) / len(run)
-                label = len(run) == 1 and sizes[run[0]].width > 0  # best where it is: amid its like
+                label = len(run) == 1 and sizes[run[0]].width > 0  # best near its present height, among other labels
                 level = [y for y in ends if low <= y <= high and (not label or abs(y - mean) < 2 * LANE)]
                 middle.update(dict.fromkeys(run, level[0] if level else min(max(mean, low), high)))
                 run, low, high = [], -math.inf, math.inf
@@ -196,9 +198,10 @@ def _gaps(column: Sequence[Item], sizes: Mapping[Item, Size]) -> list[float]:
 
 
 def apart(wanted: Sequence[float], weights: Sequence[float], gaps: Sequence[float]) -> list[float]:
-    """The positions nearest to `wanted` (weighted least squares) each at least its gap after the one before.
+    """Return the positions closest to `wanted` (weighted least squares) with at least these gaps between them.
 
-    Pools adjacent violators (Ayer et al., 1955).
+    References:
+        Ayer et al., Ann. Math. Stat. 26, 1955: pool adjacent violators.
     """
     offsets = list(itertools.accumulate(gaps, initial=0.0))
     blocks: list[tuple[float, float, int]] = []
@@ -221,7 +224,7 @@ def _placed(
     edges: Mapping[Edge, Size | None],
     ports: Ports,
 ) -> Layout:
-    """Columns side by side, farther apart where edges are steep."""
+    """Place the columns side by side, farther apart if edges between them are steep."""
     top = min(middle[item] - sizes[item].height / 2 for item in middle)
     bottom = max(middle[item] + sizes[item].height / 2 for item in middle)
     place = {item: i for i, column in enumerate(columns) for item in column}

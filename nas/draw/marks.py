@@ -1,18 +1,18 @@
-"""What distinguishes two graphs of one space, as marks on their union."""
+"""Mark the differences of two graphs of one space."""
 
 from __future__ import annotations
 
 from nas.draw.groups import Attributes
-from nas.graph import Graph
+from nas.graph.network_graph import Graph
 
 SHOWN = ("label", "chosen", "cell", "multiplicity")
-"""The attributes that make two nodes, or two edges, look different."""
+"""Attributes that are compared."""
 
 
 def marked(before: Graph, after: Graph) -> Graph:
-    """The graph `after` with what it lacks of `before`; what differs has a `mark`.
+    """Return the union of two graphs, with a `mark` on each node and edge that differs.
 
-    The marks of nodes and edges are `added`, `removed` and `changed`; the last comes with what it `was`.
+    A mark is `added`, `removed` or `changed`. A changed node or edge also has an attribute `was`, its former text.
     """
     union = after.copy()
     for name, attributes in before.nodes(data=True):

@@ -1,19 +1,19 @@
-"""A Mermaid flowchart from a graph, for pages that render Markdown."""
+"""Mermaid flowcharts, for pages that render Markdown."""
 
 from __future__ import annotations
 
 import re
 
-from nas.draw.groups import members
+from nas.draw.groups import members_by_group
 from nas.draw.style import INK, Look, edge_look, families, look, note, title
-from nas.graph import Graph
+from nas.graph.network_graph import Graph
 
 _SHAPES = {"input": ("([", "])"), "output": ("([", "])"), "state": ("((", "))"), "decision": ("{{", "}}")}
 
 
-def mermaid(graph: Graph) -> str:
-    """The graph as the text of a Mermaid flowchart, groups as subgraphs, in the colours of the SVG picture."""
-    inside, colours = members(graph), families(graph)
+def to_mermaid(graph: Graph) -> str:
+    """Return a graph as a Mermaid flowchart, with groups as subgraphs and the colours of the SVG picture."""
+    inside, colours = members_by_group(graph), families(graph)
     ids = {name: f"n{i}" for i, name in enumerate(graph)}
     lines = ["flowchart LR"]
     styles: dict[str, list[str]] = {}
@@ -45,7 +45,7 @@ def mermaid(graph: Graph) -> str:
 
 
 def quote(text: str) -> str:
-    """A quoted Mermaid string that shows exactly `text`: what has a meaning in it is a code of its number."""
+    """Return a quoted Mermaid string that displays exactly `text`; special characters become entity codes."""
     special = re.sub(r"[^\w\s.,:;()\[\]{}+×←λ/<>=?!-]", lambda match: f"#{ord(match[0])};", text)
     return '"' + special.replace("<", "#lt;").replace(">", "#gt;").replace("\n", "<br>") + '"'
 

@@ -1,4 +1,4 @@
-"""How genotypes and supernets show themselves in notebooks."""
+"""HTML of genotypes and supernets in notebooks."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
-from nas.draw import render
+from nas.draw.rendering import render
 from nas.errors import NASError
-from nas.genotype import Choice, Genotype
-from nas.space import find_space
+from nas.genotype.decision import Choice
+from nas.genotype.file import Genotype
+from nas.space.definition import find_space
 
 if TYPE_CHECKING:
     from nas.supernet import Supernet
 
 
 SCROLLING = '<div style="overflow-x: auto">'
-"""What is wider than a notebook scrolls by itself."""
+"""Opening tag of an element that scrolls if its content is too wide."""
 
 
 def genotype_svg(genotype: Genotype) -> str | None:
-    """The picture of a genotype; None where its space is not known, or does not fit."""
+    """Return the SVG picture of a genotype, or None if its space is unknown or does not fit."""
     try:
         return render(find_space(genotype.space).describe(**genotype.options), genotype, "svg")
     except NASError:
@@ -28,7 +29,7 @@ def genotype_svg(genotype: Genotype) -> str | None:
 
 
 def genotype_html(genotype: Genotype) -> str:
-    """The picture of a genotype, or a table of its choices where it has none."""
+    """Return the picture of a genotype as HTML, or a table of its choices if it cannot be drawn."""
     margins = genotype.provenance.margins if genotype.provenance else {}
     rows = ((label, _text(choice), _share(margins.get(label))) for label, choice in genotype.contested().items())
     title = f"<b>Genotype</b> of the search space <code>{escape(genotype.space)}</code>"
@@ -37,7 +38,7 @@ def genotype_html(genotype: Genotype) -> str:
 
 
 def supernet_html(supernet: Supernet) -> str:
-    """The size of a supernet and, for each decision, the candidate that leads and the mixing weights."""
+    """Return HTML with the size of a supernet and, for each decision, the leading candidate and the mixing weights."""
     rows = []
     mixing = supernet.mixing_weights()
     for label, decision in supernet.decisions.items():

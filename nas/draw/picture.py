@@ -1,7 +1,7 @@
-"""What a picture consists of, ready to be rendered: boxes, frames and edges at their places.
+"""Compute the content of a picture: boxes, frames and edges with positions.
 
-A group is laid out on its own and then stands as one box in the group around it, so that nothing foreign enters its
-frame; every edge passes its border at a point of its own. Parts without any edge between them stand side by side.
+Each group is laid out separately and is then one box in the group around it. Therefore no node outside a group is
+inside its frame. Each edge has its own crossing point on the border. Separate components are placed side by side.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nas.draw.fold import fold
-from nas.draw.groups import IN, OUT, Attributes, levels, members, parts
-from nas.draw.layers import Edge, Size
+from nas.draw.column_order import Edge, Size
+from nas.draw.groups import IN, OUT, Attributes, connected_parts, edges_by_group, members_by_group
 from nas.draw.layout import ENTERING, LEAVING, MARGIN, Point, Rect, layered
+from nas.draw.row_wrapping import wrap_rows
 from nas.draw.style import (
     DECISION,
     FAINT,
@@ -33,16 +33,16 @@ from nas.draw.style import (
     tooltip,
     wrap,
 )
-from nas.graph import Graph
+from nas.graph.network_graph import Graph
 
 PAD = 16.0
-"""Pixels between a frame and what it surrounds."""
+"""Pixels between a frame and its content."""
 WIDEST = 1100.0
-"""Pixels that a row of separate parts may fill."""
+"""Width in pixels of a row of separate parts, at most."""
 LEAST = 4.0
-"""Pixels between two edges at a box at least."""
+"""Pixels between two edges at a box, at least."""
 STACK = 4.0
-"""Pixels by which the sheets of a stacked box are shifted."""
+"""Offset in pixels between the sheets of a stacked box."""
 
 
 class Box(NamedTuple):
@@ -55,7 +55,7 @@ class Box(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A group: its rectangle, and the lines of text at its left upper corner."""
+    """A group: its rectangle, and the lines of text in its upper left corner."""
 
     name: str
     rect: Rect
@@ -65,7 +65,7 @@ class Frame(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A piece of an edge; `arrow` where it ends at a box. Between points of unequal height it is a curve."""
+    """A piece of an edge. `arrow` tells whether it ends at a box. Between points of unequal heights it is a curve."""
 
     points: tuple[Point, ...]
     colour: str
@@ -77,7 +77,7 @@ class Line(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """Everything to draw, in pixels; frames contain what comes after them."""
+    """Everything to draw, in pixels. Outer frames precede inner ones."""
 
     title: str
     width: float
@@ -87,7 +87,7 @@ class Picture(NamedTuple):
     boxes: tuple[Box, ...] = ()
 
     def moved(self, x: float, y: float) -> Picture:
-        """The same, its items moved by (x, y)."""
+        """Return a copy with all items moved by (x, y)."""
         return self._replace(
             frames=tuple(frame._replace(rect=_moved(frame.rect, x, y)) for frame in self.frames),
             lines=tuple(line._replace(points=tuple((a + x, b + y) for a, b in line.points)) for line in self.lines),
@@ -95,11 +95,11 @@ class Picture(NamedTuple):
         )
 
 
-def picture(graph: Graph) -> Picture:
-    """Lay out the graph of a space or genotype (`nas.graph.graph`)."""
+def make_picture(graph: Graph) -> Picture:
+    """Lay out a graph made by `nas.graph.network_graph.build_graph`."""
     drawing = _Drawing(graph)
     top = drawing.levels.get("", {})
-    pictures = [drawing.part(names, top) for names in parts(drawing.members[""], top)]
+    pictures = [drawing.part(names, top) for names in connected_parts(drawing.members[""], top)]
     limit = max([WIDEST, *(part.width for part in pictures)])
     x = y = row = 0.0
     whole = Picture(graph.graph["space"], 0.0, 0.0)
@@ -115,10 +115,10 @@ def picture(graph: Graph) -> Picture:
 class _Drawing:
     def __init__(self, graph: Graph) -> None:
         self.graph, self.colours = graph, families(graph)
-        self.members, self.levels = members(graph), levels(graph)
+        self.members, self.levels = members_by_group(graph), edges_by_group(graph)
 
     def part(self, names: Sequence[str], edges: Mapping[Edge, Attributes]) -> Picture:
-        """Some nodes of one group and the edges between them; what is outside the group is `IN` and `OUT`."""
+        """Lay out some nodes of one group and the edges between them; `IN` and `OUT` are on its border."""
         nodes = self.graph.nodes
         inner = {name: self.group(name) for name in names if name in self.members}
         looks = {name: look(nodes[name], self.colours) for name in names if name in nodes and name not in inner}
@@ -139,7 +139,7 @@ class _Drawing:
         first, last = ([name for name in names if name.startswith(end)] for end in (IN, OUT))
         layout = layered(sizes, {edge: label and _size(label) for edge, label in labels.items()}, first, last, fixed)
         if not first and not last:
-            layout = fold(layout, WIDEST * 1.25)
+            layout = wrap_rows(layout, WIDEST * 1.25)
         lines, boxes = [], [Box(name, layout.boxes[name], drawn) for name, drawn in looks.items()]
         for edge, label in labels.items():
             source, target = edge[:2]
@@ -155,12 +155,12 @@ class _Drawing:
             if label:
                 boxes.append(Box(f"{source} {target}", layout.labels[edge], label, label=True))
         done = Picture("", layout.width, layout.height, (), tuple(lines), tuple(boxes))
-        for name, (picture, _, _) in inner.items():
-            done = _merged(done, picture.moved(layout.boxes[name].x, layout.boxes[name].y))
+        for name, (inside, _, _) in inner.items():
+            done = _merged(done, inside.moved(layout.boxes[name].x, layout.boxes[name].y))
         return done
 
     def group(self, name: str) -> tuple[Picture, Size, dict[tuple[Any, int], float]]:
-        """A group with its frame, the size it takes in the group around it, and where each edge passes its border."""
+        """Return a group with its frame, its size, and the point at which each edge crosses its border."""
         edges = self.levels.get(name, {})
         ends = [end for edge in edges for end in edge[:2] if end.startswith((IN, OUT))]
         inside = self.part([*self.members[name], *ends], edges)
@@ -192,12 +192,12 @@ class _Drawing:
 def _size(look: Look, ports: int = 1) -> Size:
     width = max((line.width for line in look.lines), default=0.0)
     height = max(sum(line.height for line in look.lines) + 2 * look.pad, LEAST * (ports - 1) + 2 * MARGIN)
-    extra, drop = (2 * STACK, STACK) if look.stacked else (0.0, 0.0)  # the front sheet lies lower
+    extra, drop = (2 * STACK, STACK) if look.stacked else (0.0, 0.0)  # the front sheet is lower
     return Size(max(30.0, width + 18) + extra, height + extra, drop, drop)
 
 
 def _inset(look: Look, rect: Rect, y: float) -> float:
-    """How far the border of a box with round corners is within its rectangle, at a height."""
+    """Return the distance of a rounded border from the rectangle around it at a height, in pixels."""
     front = rect.height - (2 * STACK if look.stacked else 0.0)
     radius = min(look.radius, front / 2)
     beyond = abs(y - (rect.y + rect.height - front / 2)) - (front / 2 - radius)

@@ -1,4 +1,4 @@
-"""How each kind of node looks: its lines of text, its size, its colours."""
+"""The look of each kind of node: lines of text, size, colours."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from nas.draw.groups import Attributes
-from nas.graph import Graph
+from nas.graph.network_graph import Graph
 
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 INK, FAINT, LINE, FRAME = "#1a1a1a", "#5c5c5c", "#6b6b6b", "#8c8c8c"
 PLAIN, WHITE = "#f2f2f2", "#ffffff"
 
 MARK = "#b0006d"
-"""What differs between two genotypes: its outlines and notes."""
+"""Colour of the outlines and notes of differences between two genotypes."""
 
 UNUSED = "unused"
-"""What is said of a node from which no way leads to the output."""
+"""Note on a node from which no path leads to the output."""
 
 DECISION = ("#e2e4f3", "#332288")
 SIZE = ("#f1dde7", "#882255")
-"""(fill, stroke) of macro decisions, and of widths and depths; indigo and wine of P. Tol's colour-blind safe scheme."""
+"""(fill, stroke) of macro decisions, and of widths and depths: indigo and wine of P. Tol's colour-blind safe scheme."""
 
 PALETTE = (
     ("#d9eefb", "#4a94d8"),
@@ -34,14 +34,14 @@ PALETTE = (
     ("#bcd3ef", "#0a4fa8"),
     ("#e9e9e9", "#858585"),
 )
-"""(fill, stroke) of operation families: about the hues of Okabe and Ito, in lightnesses that colour-blind readers, too,
-tell apart; strokes have 3:1 contrast on white, texts 7:1 on fills."""
+"""(fill, stroke) of operation families: roughly the hues of Okabe and Ito, with lightnesses that colour-blind readers
+can distinguish. Strokes have a contrast of 3:1 on white, texts 7:1 on fills."""
 
 _WIDE = dict.fromkeys("mMWw@%", 0.98) | dict.fromkeys("ijlI.,:;'|!/\\ ", 0.36) | dict.fromkeys("frt()[]-", 0.42)
 
 
 class Text(NamedTuple):
-    """One line of text of `size` pixels; on a chip of colour `chip`, if any."""
+    """One line of text of `size` pixels, on a background of colour `chip` if set."""
 
     text: str
     size: float = 13.0
@@ -51,17 +51,17 @@ class Text(NamedTuple):
 
     @property
     def width(self) -> float:
-        """Pixels this takes in the widest of the usual sans-serif fonts (DejaVu Sans), so others fit too."""
+        """Width in pixels in DejaVu Sans, the widest of the usual sans-serif fonts."""
         return text_width(self.text, self.size, self.bold)
 
     @property
     def height(self) -> float:
-        """Pixels from this line to the next."""
+        """Distance to the next line in pixels."""
         return (1.5 if self.chip else 1.3) * self.size
 
 
 class Look(NamedTuple):
-    """How to draw one node or edge label: its centred lines, and its outline `pad` pixels above and below them."""
+    """The look of a node or edge label: centred lines, and an outline `pad` pixels above and below them."""
 
     lines: tuple[Text, ...]
     fill: str = WHITE
@@ -71,12 +71,12 @@ class Look(NamedTuple):
     stacked: bool = False
     tooltip: str = ""
     weight: float = 1.2
-    """Pixels of the outline."""
+    """Width of the outline in pixels."""
     dashed: bool = False
 
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
-    """An upper estimate of the width in pixels of one line of text set at `size` pixels in a sans-serif font."""
+    """Return an upper estimate of the width in pixels of a line of sans-serif text of `size` pixels."""
     return size * (1.1 if bold else 1.0) * sum(map(_em, text))
 
 
@@ -91,7 +91,7 @@ def _em(char: str) -> float:
 
 
 def wrap(text: str, width: float, size: float) -> list[str]:
-    """The text in lines no wider than `width` pixels, broken at spaces."""
+    """Break a text at spaces into lines of at most `width` pixels."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -103,31 +103,31 @@ def wrap(text: str, width: float, size: float) -> list[str]:
 
 
 def family(operation: str) -> str:
-    """What an operation's name says besides its sizes: `sep_conv` of `sep_conv_3x3`, `DilConv` of `DilConv_3_2`."""
+    """Return the name of an operation without sizes: `sep_conv` of `sep_conv_3x3`, `DilConv` of `DilConv_3_2`."""
     return re.split(r"_?\d", operation, maxsplit=1)[0] or operation
 
 
 def families(graph: Graph) -> dict[str, tuple[str, str]]:
-    """(fill, stroke) of every operation of the space, equal for equal families, whatever a genotype chose."""
+    """Return (fill, stroke) of every operation of the space, by family and independent of the genotype."""
     names = [name for name in graph.graph["operations"].split(", ") if name]
     order = list(dict.fromkeys(map(family, names)))
     return {name: PALETTE[order.index(family(name)) % len(PALETTE)] for name in names}
 
 
 def times(attributes: Attributes) -> str:
-    """` ×4` for what is there four times, nothing for what is there once."""
+    """Return ` ×4` for a node that stands for four, an empty text for a single one."""
     return f" ×{attributes['multiplicity']}" if attributes.get("multiplicity", 1) > 1 else ""
 
 
 def chosen(attributes: Attributes) -> str:
-    """What the genotype took, with its unit; empty where nothing is chosen."""
+    """Return the choice of the genotype with its unit; empty if nothing is chosen."""
     unit = {"width": "channel", "depth": "block"}.get(attributes.get("kind", ""))
     value = str(attributes["chosen"])
     return f"{value} {unit}{'' if value == '1' else 's'}" if unit and value else value
 
 
 def title(attributes: Attributes) -> str:
-    """One line that says what a node or group is, and what it took or could take."""
+    """Return the name of a node or group with its choice, or its candidates."""
     name = str(attributes["label"]) + times(attributes)
     if attributes["kind"] == "cell":
         cell = called(attributes["cell"])
@@ -138,18 +138,18 @@ def title(attributes: Attributes) -> str:
 
 
 def called(cell: str) -> str:
-    """A cell by its label, once."""
+    """Return `cell LABEL`, or `cell` for that label."""
     return cell if cell == "cell" else f"cell {cell}"
 
 
 def note(attributes: Attributes) -> str:
-    """What a mark says (see `nas.draw.marks`); empty where there is none."""
+    """Return the text of a mark (see `nas.draw.marks`), empty if there is none."""
     mark = str(attributes.get("mark", ""))
     return f"was {attributes['was']}" if mark == "changed" else mark
 
 
 def look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look:
-    """How to draw a node."""
+    """Return the look of a node."""
     drawn = _plain(attributes, colours)
     if attributes["unused"]:
         drawn = drawn._replace(lines=(*drawn.lines, Text(UNUSED, 10.5, colour=FAINT)))
@@ -172,7 +172,7 @@ def _plain(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Lo
 
 
 def edge_look(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> Look | None:
-    """How to draw the label of an edge, if it has one."""
+    """Return the look of the label of an edge, or None if it has none."""
     if not attributes["label"] and not note(attributes):
         return None
     fill, stroke = colours.get(attributes["label"], PALETTE[-1])
@@ -188,7 +188,7 @@ def _marked(look: Look, attributes: Attributes) -> Look:
 
 
 def tooltip(attributes: Attributes) -> str:
-    """The decision behind a node or an edge, for who points at it."""
+    """Return the tooltip of a node or an edge: its decision."""
     if not attributes["decision"]:
         return ""
     taken = f"{attributes['chosen']}, " if attributes["chosen"] else ""
@@ -209,7 +209,7 @@ def _decision(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) ->
 
 
 def _rows(attributes: Attributes, colours: Mapping[str, tuple[str, str]]) -> tuple[Text, ...]:
-    """The candidates of a decision that nothing is chosen for."""
+    """Return the candidates of a decision without a choice."""
     names = attributes["candidates"].split(", ")
     if attributes["kind"] in ("width", "depth"):
         unit = "channels" if attributes["kind"] == "width" else "blocks"

@@ -1,4 +1,4 @@
-"""SVG from a picture: plain elements without scripts or style sheets, which every tool that reads SVG understands."""
+"""Pictures as SVG, without scripts or style sheets, so that every SVG viewer displays them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ARROW = 7.0
 """Length of an arrow head in pixels."""
 
 
-def svg(picture: Picture, theme: Theme = "light") -> str:
-    """The picture as an SVG document; it scales, its natural size is `picture.width` times `picture.height` pixels."""
+def to_svg(picture: Picture, theme: Theme = "light") -> str:
+    """Return a picture as an SVG document of `picture.width` times `picture.height` pixels."""
     width, height = (f"{round(side + 0.5)}" for side in (picture.width, picture.height))
     root = ElementTree.Element(
         "svg",
@@ -121,7 +121,7 @@ def _text(parent: ElementTree.Element, line: Text, x: float, top: float, anchor:
 
 
 def _n(value: float) -> str:
-    """A coordinate, to a tenth of a pixel."""
+    """Format a coordinate, rounded to 0.1 pixels."""
     return (
         f"{value:.1f}".removesuffix(".0").replace("-0", "0") if abs(value) < 0.05 else f"{value:.1f}".removesuffix(".0")
     )

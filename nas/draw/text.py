@@ -1,19 +1,19 @@
-"""A text tree from a graph, for terminals and logs."""
+"""Graphs as a text tree, for terminals and logs."""
 
 from __future__ import annotations
 
-from nas.draw.groups import Attributes, levels, members, parts, path
+from nas.draw.groups import Attributes, connected_parts, edges_by_group, members_by_group, path
 from nas.draw.style import UNUSED, called, note, title
-from nas.graph import Graph
+from nas.graph.network_graph import Graph
 
 
-def text(graph: Graph) -> str:
-    """One line a node, groups as branches.
+def to_text(graph: Graph) -> str:
+    """Return a graph as a text tree: one line per node, groups as branches.
 
-    `c ← a, op(b)` says where the input of `c` comes from and by which operation, unless it is what the line before is;
-    `c ← nothing` that it has none.
+    `c ← a, op(b)` lists the inputs of `c` and the operations on them. It is omitted if the only input is the node
+    of the line before. `c ← nothing` marks a node without inputs.
     """
-    inside = members(graph)
+    inside = members_by_group(graph)
     lines: list[str] = []
     before = candidates = ""
 
@@ -38,7 +38,7 @@ def text(graph: Graph) -> str:
                 lines[-1] += " ← nothing"
             before = name
 
-    top = parts(inside[""], levels(graph).get("", {}))
+    top = connected_parts(inside[""], edges_by_group(graph).get("", {}))
     for names in top:
         alone = len(names) == 1 and names[0] in inside  # the inside of a cell
         node = graph.nodes[names[0]]
@@ -49,7 +49,7 @@ def text(graph: Graph) -> str:
 
 
 def _source(graph: Graph, source: str, target: str) -> str:
-    """A node by its label, within the labels of the groups around it that are not around the target as well."""
+    """Return the label of a node with those of its groups, except groups that also contain the target."""
     around = path(graph, target)
     name = "/".join(graph.nodes[node]["label"] for node in path(graph, source) if node not in around)
     edge = graph.edges[source, target]

@@ -1,4 +1,4 @@
-"""The colours of dark pictures, for each colour of light ones."""
+"""Themes: for each colour of a light picture, the colour of the dark one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DARK_PALETTE = (
     ("#24314c", "#4f7fe0"),
     ("#2d2f33", "#777777"),
 )
-"""As `PALETTE`: the hues of Okabe and Ito, made light, with 3:1 contrast on the background; texts have 7:1 on fills."""
+"""`PALETTE` for dark pictures. Strokes have a contrast of 3:1 on the background, texts 7:1 on fills."""
 
 DARK: Mapping[str, str] = {
     WHITE: "#22252b",

@@ -1,4 +1,4 @@
-"""Runs an exported Python file where the toolkit cannot be imported."""
+"""Run an exported Python file in a process that cannot import this package."""
 
 from __future__ import annotations
 
@@ -36,9 +36,15 @@ torch.save([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tens
 
 
 def outputs(file: Path, inputs: Sequence[Tensor], hidden: Iterable[str]) -> list[Tensor]:
-    """What the network of an exported file returns, its tensors in order, in a process that cannot import `hidden`.
+    """Return the output tensors of the network of an exported file, in order.
 
-    Raises `ExportError` with the last line that the process says, where it fails.
+    Args:
+        file: the exported Python file.
+        inputs: the inputs of the network.
+        hidden: names of packages that the process cannot import.
+
+    Raises:
+        ExportError: the process fails; the message ends with its last line.
     """
     with tempfile.TemporaryDirectory() as folder:
         torch.save(list(inputs), Path(folder, "inputs.pt"))

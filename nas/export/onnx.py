@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.errors import ConfigError, ExportError
-from nas.export.compare import difference, worst
+from nas.errors import ExportError, MissingPackageError
+from nas.export.equality import output_difference, worst
 from nas.export.pooling import DECOMPOSED
 from nas.export.program import Program, probes
 from nas.files import write_atomic
@@ -35,7 +35,7 @@ def save(network: nn.Module, program: Program, path: Path, genotype: str) -> Non
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"ONNX needs {error.name}: pip install 'tmics-nas[export]'") from error
+        raise MissingPackageError(f"ONNX needs {error.name}", "export") from error
     names = [n for n, p in inspect.signature(network.forward).parameters.items() if p.kind == p.POSITIONAL_OR_KEYWORD]
     with _quiet():
         try:
@@ -65,7 +65,7 @@ def check(network: nn.Module, program: Program, path: Path, example: Sequence[Te
     try:
         import onnxruntime
     except ImportError as error:
-        raise ConfigError("ONNX files are checked by onnxruntime: pip install 'tmics-nas[export]'") from error
+        raise MissingPackageError("ONNX files are checked by onnxruntime", "export") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what fails is an error of ours
     try:
@@ -81,7 +81,7 @@ def check(network: nn.Module, program: Program, path: Path, example: Sequence[Te
         except Exception as error:
             raise _failed(error, path, "run") from error
 
-    found = worst(difference(network, run, inputs) for inputs in probes(program, example))
+    found = worst(output_difference(network, run, inputs) for inputs in probes(program, example))
     if not found <= TOLERANCE:
         raise ExportError(f"the ONNX file's outputs differ from the network's by {found:g}, more than {TOLERANCE:g}")
     return found

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.fx.experimental._config as symbolic
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from nas.errors import ExportError
-from nas.export.compare import difference, worst
+from nas.export.equality import output_difference, worst
 from nas.files import write_atomic
+from nas.kernels.torch_internals import size_oblivious
 
 TOLERANCE = 1e-5
 
@@ -147,7 +147,7 @@ def _freedoms(network: nn.Module, example: Sequence[Tensor]) -> Iterator[Freedom
 def _compared(a: Callable[..., Any], b: Callable[..., Any], inputs: Sequence[Tensor], what: str) -> float:
     """The greatest difference of outputs; raises `ExportError` where what was exported fails on the inputs."""
     try:
-        return difference(a, b, inputs)
+        return output_difference(a, b, inputs)
     except Exception as error:
         shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in inputs)
         raise ExportError(f"{what} fails on inputs of {shapes}: {' '.join(str(error).split())[:300]}") from error
@@ -181,7 +181,7 @@ def _contiguous(network: nn.Module) -> nn.Module:
 def _agrees(a: Callable[..., Any], b: Callable[..., Any], inputs: Sequence[Tensor]) -> bool:
     """Whether two networks compute the same on inputs, and neither fails."""
     try:
-        return difference(a, b, inputs) <= TOLERANCE
+        return output_difference(a, b, inputs) <= TOLERANCE
     except Exception:  # noqa: BLE001 - whatever a guard of the program raises
         return False
 
@@ -241,7 +241,7 @@ def _free(tensor: Tensor, batch: bool, multiple: int | None) -> dict[int, Any]:
 
 
 def _traced(flat: Flat, inputs: tuple[Tensor, ...], shapes: list[dict[int, Any]], oblivious: bool) -> ExportedProgram:
-    patched = symbolic.patch(backed_size_oblivious=oblivious)  # type: ignore[attr-defined]  # made at run time
+    patched = size_oblivious(oblivious)
     with patched, warnings.catch_warnings(), _entered(flat.network) as entered:
         warnings.simplefilter("ignore")
         try:

@@ -1,4 +1,4 @@
-"""A graph for other programs: GraphML, and the node-link form of JSON that networkx and D3 read."""
+"""Write a graph for other programs: as GraphML, or as node-link JSON, which networkx and D3 read."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import json
 
 import networkx as nx
 
-from nas.graph import Graph
+from nas.graph.network_graph import Graph
 
 
 def graphml(graph: Graph) -> str:
-    """The graph as GraphML (Brandes et al., 2001); the attributes are those of `nas.graph.graph`.
+    """Return a graph as GraphML.
 
-    `group` names the group a node lies in: readers of nested graphs see them flat.
+    The attributes are those of `nas.graph.network_graph.build_graph`. Groups are not nested in the file; the attribute
+    `group` of a node names its group.
+
+    References:
+        Brandes et al., GraphML Progress Report, Graph Drawing 2001.
     """
     return "\n".join([*nx.generate_graphml(graph), ""])
 
 
 def node_link(graph: Graph) -> str:
-    """The graph as JSON: `nodes` with an `id`, and `links` with `source` and `target`, beside their attributes."""
+    """Return a graph as JSON: `nodes` with an `id`, `links` with `source` and `target`, each with its attributes."""
     return json.dumps(nx.node_link_data(graph, edges="links"), indent=1, ensure_ascii=False) + "\n"

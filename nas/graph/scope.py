@@ -1,4 +1,4 @@
-"""The parts of a module: which of its children are drawn, what they are called, and how they are wired."""
+"""The parts of one module: which children are drawn, their titles, and their wires."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from typing import Any
 
 from torch import nn
 
-from nas.cell import Cell
-from nas.graph.flow import Box, Flow, Part, Title, Wire
+from nas.graph.dataflow import Box, Flow, Part, Title, Wire
 from nas.graph.trace import Port, Value, mapped, values
-from nas.mixed import ChosenDepth, Decided, Node, candidates_of
+from nas.space.cell import Cell
+from nas.space.mixed import ChosenDepth, Decided, Node, candidates_of
 
 SOURCES = ("input", "frames")
-"""Names that `wiring` has for what a module receives."""
+"""Names in `wiring` for the input of a module."""
 
 
 class Scope:
-    """The parts of a module, gathered as its `forward` calls them."""
+    """The parts of a module, collected as its `forward` calls them.
+
+    Args:
+        module: the module.
+        everything: whether children without decisions are parts too.
+    """
 
     def __init__(self, module: nn.Module, everything: bool) -> None:
         self.module, self.everything = module, everything
@@ -29,10 +34,10 @@ class Scope:
         self.wires: list[Wire] = []
         self.calls: Counter[str] = Counter()
         self.calling = ""
-        """The name of the candidate that is about to be called: several may share one module."""
+        """Name of the candidate that is called next; several candidates may share one module."""
 
     def add(self, child: nn.Module, part: Part, inputs: Any = (), result: Any = None) -> Any:
-        """Add the part that a child is; returns what the child returns, as values of this scope."""
+        """Add a child as a part. Returns the result of the child as values of this scope."""
         path, self.calling = self.calling or self.paths.get(child, type(child).__name__), ""
         self.calls[path] += 1
         key = path if self.calls[path] == 1 else f"{path}#{self.calls[path]}"
@@ -42,6 +47,7 @@ class Scope:
         return mapped(result, lambda value: Value(*((key, port) for _, port in value.ports)))
 
     def title(self, path: str, child: nn.Module, part: Part) -> Title:
+        """Return the title of a child in this scope."""
         if isinstance(self.module, Decided):
             alternatives = isinstance(self.module, Node) or len(candidates_of(self.module)) > 1
             return Title(path, path) if alternatives and not isinstance(self.module, ChosenDepth) else Title()
@@ -50,7 +56,7 @@ class Scope:
 
 
 def title_of(path: str, child: nn.Module, part: Part) -> Title:
-    """What a child is called: by its own name, with that of the list it is in."""
+    """Return the title of a child: its attribute name, or the name of its list and its index."""
     names = path.split(".")
     named = [name for name in names if not name.isdigit()]
     if not names[-1].isdigit():
@@ -64,9 +70,9 @@ def title_of(path: str, child: nn.Module, part: Part) -> Title:
 
 
 def alone(flow: Flow, inputs: int, scope: Scope) -> tuple[Part, Mapping[Port, Port]]:
-    """The only part of a flow that is nothing else, for it goes by the name of its parent; else the flow.
+    """Return the only part of a flow that merely passes inputs and outputs through; else the flow itself.
 
-    Comes with the output of the part that each output of the flow is.
+    The second item maps the outputs of the flow to those of the part.
     """
     into = {source: port for source, (name, port) in flow.wires if source[0] == "input" and name != "output"}
     onto = {target: source for source, target in flow.wires if target[0] == "output" and source[0] != "input"}
@@ -83,7 +89,7 @@ def alone(flow: Flow, inputs: int, scope: Scope) -> tuple[Part, Mapping[Port, Po
 
 
 def inputs_of(module: nn.Module) -> dict[str, bool]:
-    """The names of what a module must be called with, and whether only by name."""
+    """Return the names of the required inputs of a module, and whether each is keyword-only."""
     single = {"input": False}
     if isinstance(module, Cell):
         return {f"input {number}": False for number in range(module.inputs)} if module.inputs > 1 else single
@@ -105,7 +111,7 @@ def inputs_of(module: nn.Module) -> dict[str, bool]:
 
 
 def children_of(module: nn.Module) -> dict[str, nn.Module]:
-    """The children that are shown if nothing tells the flow: all of a `Sequential`, else those with decisions."""
+    """Return the children that are drawn if the flow is unknown: all of a `Sequential`, else those with decisions."""
     found: dict[str, nn.Module] = {}
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict) and type(child).forward is nn.Module.forward:
@@ -116,5 +122,5 @@ def children_of(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def decides(module: nn.Module) -> bool:
-    """Whether there are decisions in a module, or it is one."""
+    """Return whether a module is a decision or contains one."""
     return any(isinstance(inner, Decided) for inner in module.modules())

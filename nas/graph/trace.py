@@ -1,4 +1,4 @@
-"""Where values come from: a module's `forward`, run on values that carry no data, only the ports they depend on."""
+"""Symbolic values without data that record which ports they depend on, and calls of `forward` with them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Any
 from torch import fx, nn
 
 Port = tuple[str, int | None]
-"""A part and which of its inputs or outputs, counted from 0; None stands for all of them."""
+"""A part and the number of one of its inputs or outputs, counted from 0; None means all of them."""
 
 _SHAPES = {"shape", "size", "dim", "ndim", "numel", "nelement", "stride", "dtype", "device", "layout", "requires_grad"}
 _SHAPES |= {"new_empty", "new_full", "new_ones", "new_tensor", "new_zeros"}
-"""Attributes of a tensor that say nothing of what is in it."""
+"""Attributes of a tensor that do not depend on its elements."""
 
 
 class Value(fx.Proxy):
-    """What a module receives, or returns, while it is traced: the ports whose data it depends on.
+    """Input or output of a module during tracing: the ports whose data it depends on.
 
-    An operation on values gives the union of theirs; Python cannot branch on them (`fx.proxy.TraceError`).
+    An operation on values returns a value with the ports of all. Branching on a value raises `fx.proxy.TraceError`.
+
+    Args:
+        ports: the ports; repeated ones count once.
     """
 
     def __init__(self, *ports: Port) -> None:
@@ -37,7 +40,7 @@ class _Tracer(fx.proxy.TracerBase):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any) -> fx.Proxy:
         name = target if isinstance(target, str) else getattr(target, "__name__", "")
-        if name.endswith("_like"):  # only the shape counts
+        if name.endswith("_like"):  # depends on the shape alone
             return Value()
         found = Value(*(port for value in values((args, kwargs)) for port in value.ports))
         if kind == "call_method" and name.endswith("_") and not name.startswith("__"):  # in place
@@ -49,10 +52,10 @@ _TRACER = _Tracer()
 
 
 def values(item: Any) -> Iterator[Value]:
-    """The values in tuples, lists, dicts and slices."""
+    """Yield the values in nested tuples, lists, dicts and slices."""
     if isinstance(item, Value):
         yield item
-    elif isinstance(item, fx.Proxy):  # an attribute of one, such as `x.T`
+    elif isinstance(item, fx.Proxy):  # an attribute of a value, such as `x.T`
         yield from values(item.root)
     elif isinstance(item, tuple | list):
         for each in item:
@@ -64,7 +67,7 @@ def values(item: Any) -> Iterator[Value]:
 
 
 def mapped(item: Any, change: Callable[[Value], Value]) -> Any:
-    """The item with each value in it changed."""
+    """Return a copy of a nested item, with `change` applied to each value."""
     if isinstance(item, fx.Proxy):
         return change(Value(*(port for value in values(item) for port in value.ports)))
     if isinstance(item, tuple):
@@ -78,7 +81,7 @@ def mapped(item: Any, change: Callable[[Value], Value]) -> Any:
 
 
 def merged(*items: Any) -> Any:
-    """What depends on all of the items; tuples of one length are merged item by item."""
+    """Return a value with the ports of all items; tuples of equal length are merged element by element."""
     first = items[0]
     if isinstance(first, tuple) and all(isinstance(item, tuple) and len(item) == len(first) for item in items):
         made = [merged(*each) for each in zip(*items, strict=True)]
@@ -91,9 +94,14 @@ Call = Callable[[nn.Module, Any, Any], Any]
 
 @contextmanager
 def calls_to(call: Call, network: nn.Module) -> Iterator[Mapping[nn.Module, Callable[..., Any]]]:
-    """While this is open, a call of a module of `network` is `call(module, args, kwargs)`; yields what each did before.
+    """Replace the `forward` of every module in a network by `call` until the context ends.
 
-    The network must be the caller's alone.
+    Args:
+        call: called as `call(module, args, kwargs)`.
+        network: the network. No other thread may use it meanwhile.
+
+    Yields:
+        The original `forward` of each module.
     """
     before = {module: module.forward for module in network.modules()}
     own = {module: "forward" in vars(module) for module in before}

@@ -1,4 +1,4 @@
-"""Give a level's parameters a derivative that is computed only when the gradient of the loss above is known."""
+"""Attach a derivative to a level's parameters, computed only once the gradient of the loss above is known."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.hypergradient.protocol import Parameters, leaves
+from nas.hypergradient.response import Parameters, leaves
 
 Pullback = Callable[[list[Tensor], Parameters], list[Tensor]]
-"""(cotangents `v` of some values, the other levels' parameters as leaves) to the product `v^T d values / d others`, for
-those of the others that it is asked about: in the order of the leaves that require a gradient."""
+"""(cotangents `v` of some values, the other levels' parameters) to the products `v^T d values / d others`, for those of
+the others that require a gradient, in their order. These are leaves."""
 
 
-def attach(values: Parameters, others: Parameters, pullback: Pullback) -> Parameters:
-    """`values`, as a function of those of `others` that require a gradient, with `pullback` for its derivative.
+def attach_pullback(values: Parameters, others: Parameters, pullback: Pullback) -> Parameters:
+    """Return `values` as a function of those of `others` that require a gradient, with `pullback` as its derivative.
 
-    `pullback` runs once, in the backward pass of the loss above, when that loss's own graph is freed already. The
-    result cannot be differentiated twice: that raises `RuntimeError`.
+    `pullback` runs once, in the backward pass of the loss above, after that loss's own graph is freed.
+
+    Raises:
+        RuntimeError: in a backward pass that differentiates the result twice.
     """
     live = {name: value for name, value in others.items() if value.requires_grad}
     if not live:
@@ -33,7 +35,7 @@ def attach(values: Parameters, others: Parameters, pullback: Pullback) -> Parame
 
 
 def asked(others: Parameters) -> list[Tensor]:
-    """Those of the others whose gradient a pullback returns."""
+    """Return those of the others whose gradient a pullback returns."""
     return [value for value in others.values() if value.requires_grad]
 
 
@@ -47,7 +49,9 @@ class _Attached(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():  # `once_differentiable` would let `autograd.grad` leave the second derivative out
+        if (
+            torch.is_grad_enabled()
+        ):  # with `once_differentiable`, `autograd.grad` would silently leave the second derivative out
             raise RuntimeError("the response of a level by this method cannot be differentiated twice")
         with torch.enable_grad():
             return (None, None, *ctx.pull(list(cotangents)))

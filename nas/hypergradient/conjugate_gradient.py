@@ -1,60 +1,68 @@
-"""Implicit differentiation by the conjugate gradient method.
-
-Pedregosa, Hyperparameter Optimization with Approximate Gradient, ICML 2016, alg. 1; Rajeswaran et al., Meta-Learning
-with Implicit Gradients, NeurIPS 2019.
-"""
+"""Implicit differentiation by conjugate gradients (Pedregosa, ICML 2016, alg. 1; Rajeswaran et al., NeurIPS 2019)."""
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from nas.errors import ConfigError
-from nas.hypergradient.attach import attach
+from nas.hypergradient.attach import attach_pullback
 from nas.hypergradient.curvature import Curvature
-from nas.hypergradient.protocol import Loss, Parameters, Step
-from nas.hypergradient.vectors import add, dot, times
+from nas.hypergradient.damping import Damping, Matrix, damping_of, uncovered
+from nas.hypergradient.generalized_gauss_newton import GeneralizedGaussNewton
+from nas.hypergradient.response import Loss, Parameters, Step
+from nas.hypergradient.vectors import Vector, add, dot, times
+from nas.registry import Count
 
 
 class ConjugateGradient:
-    """`-x^T f_wa` where conjugate gradients solve `(f_ww + damping I) x = F_w`, at the current parameters.
+    """`-x^T f_wa`; conjugate gradients solve `(f_ww + damping I) x = F_w`, at the current parameters.
 
-    Exact after as many iterations as `f_ww` has distinct eigenvalues. Stops at a direction in which the damped Hessian
-    does not curve upwards (Steihaug, 1983): there the quadratic has no minimum, and a larger damping is due.
+    The result is exact after as many iterations as `f_ww` has distinct eigenvalues.
 
     Args:
-        iterations: the largest number of iterations, at least 1: as many products with the Hessian.
-        damping: added to the diagonal of the Hessian, at least 0.
+        iterations: largest number of iterations, and of products with the Hessian.
+        damping: added to the diagonal of the Hessian: a number, or `{relative: r}`, which is `r` times the largest
+            eigenvalue of the generalized Gauss-Newton matrix.
+        curvature: `hessian`, or `gauss_newton`: the generalized Gauss-Newton matrix in place of `f_ww`.
 
-    Raises `ConfigError` for values out of range.
+    Raises:
+        ConfigError: in the backward pass, for a direction in which the damped Hessian curves downwards: the quadratic
+            then has no minimum.
+
+    References:
+        Pedregosa, Hyperparameter Optimization with Approximate Gradient, ICML 2016, alg. 1.
+        Rajeswaran et al., Meta-Learning with Implicit Gradients, NeurIPS 2019, alg. 2.
     """
 
-    def __init__(self, iterations: int = 5, damping: float = 1e-2) -> None:
-        self.iterations = operator.index(iterations)
-        if self.iterations < 1:
-            raise ConfigError(f"hypergradient 'conjugate_gradient' takes at least 1 iteration, found {iterations}")
-        if damping < 0:
-            raise ConfigError(f"hypergradient 'conjugate_gradient' takes a damping of at least 0, found {damping}")
+    def __init__(self, iterations: Count = 5, damping: Damping = 1e-2, curvature: Matrix = "hessian") -> None:
+        self.iterations = iterations
         self.damping = damping
+        self.curvature = curvature
 
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
         def pull(v: list[Tensor], fixed: Parameters) -> list[Tensor]:
+            damping = damping_of(self.damping, loss, own, fixed)
+            if self.curvature == "gauss_newton":
+                solution = self._solve(GeneralizedGaussNewton(loss, own, fixed), damping, v)
+                return times(Curvature(loss, own, fixed).mixed(solution), -1.0)
             curvature = Curvature(loss, own, fixed)
-            return times(curvature.mixed(self._solve(curvature, v)), -1.0)
+            return times(curvature.mixed(self._solve(curvature.hessian, damping, v)), -1.0)
 
-        return attach(own, others, pull)
+        return attach_pullback(own, others, pull)
 
-    def _solve(self, curvature: Curvature, v: list[Tensor]) -> list[Tensor]:
+    def _solve(self, matrix: Callable[[Vector], list[Tensor]], damping: float, v: list[Tensor]) -> list[Tensor]:
         solution = [torch.zeros_like(tensor) for tensor in v]
         residual = direction = v
         square = dot(v, v)
         for _ in range(self.iterations):
-            product = add(curvature.hessian(direction), direction, self.damping)
+            product = add(matrix(direction), direction, damping)
             bend = dot(direction, product)
-            if bend <= 0:  # also where nothing is left to solve
+            if not (length := dot(direction, direction)) > 0:  # the solution is exact, or not finite
                 break
+            if bend <= 0:
+                raise uncovered("conjugate_gradient", (bend / length).item() - damping, damping)
             length = square / bend
             solution = add(solution, direction, length)
             residual = add(residual, product, -length)

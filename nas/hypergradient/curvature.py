@@ -1,4 +1,4 @@
-"""Products with the second derivatives of a level's loss at one point, by differentiating its gradient once more."""
+"""Products with second derivatives of a level's loss at one point (Pearlmutter, Neural Computation 1994)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from nas.hypergradient.attach import asked
-from nas.hypergradient.protocol import Loss, Parameters, differentiate, leaves
-from nas.hypergradient.twice import twice_differentiable
+from nas.hypergradient.response import Loss, Parameters, differentiate, leaves
+from nas.kernels.second_order import twice_differentiable
 
 
 class Curvature:
-    """Second derivatives of `f(w, a)`; the graph of `f_w` is kept as long as this object lives.
+    """Second derivatives of `f(w, a)`. The graph of `f_w` stays in memory as long as this object exists.
 
     Args:
         loss: the level's loss.
-        own: the values of its parameters `w`.
-        others: the parameters of all other levels; `a` are those that require a gradient.
+        own: values of its parameters `w`.
+        others: parameters of all other levels; `a` are those that require a gradient.
     """
 
     def __init__(self, loss: Loss, own: Parameters, others: Parameters) -> None:
@@ -29,9 +29,9 @@ class Curvature:
             self._gradient = differentiate(value, self._own, create_graph=True)
 
     def hessian(self, vector: Sequence[Tensor]) -> list[Tensor]:
-        """`f_ww vector`: of the shapes of `w`, as `vector`."""
+        """Return `f_ww vector`, which has the shapes of `w`, as `vector` has."""
         return differentiate(self._gradient, self._own, vector, retain_graph=True)
 
     def mixed(self, vector: Sequence[Tensor]) -> list[Tensor]:
-        """`f_aw vector`: from the shapes of `w` to those of `a`. Comes last: it frees the graph."""
+        """Return `f_aw vector`, which has the shapes of `a`. This must be the last product: it frees the graph."""
         return differentiate(self._gradient, self._above, vector)

@@ -5,31 +5,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nas.errors import ConfigError
-from nas.hypergradient.attach import asked, attach
-from nas.hypergradient.protocol import Loss, Parameters, Step, constants, leaves
+from nas.hypergradient.attach import asked, attach_pullback
+from nas.hypergradient.response import Loss, Parameters, Step, constants, leaves
 from nas.hypergradient.vectors import add, dot
+from nas.registry import Positive
 
 
 class FiniteDifference:
     """`f_aw u ~ (f_a(a, w + eps u) - f_a(a, w - eps u)) / (2 eps)` with `eps = radius |w| / |u|`.
 
-    Here `u` is the gradient of the upper loss at the new parameters `w'`, pulled back through the optimizer's step to
-    the gradient that the step was given: `-xi F_w'` for SGD, hence eq. 7-8 of DARTS. The step's own derivative is exact
-    for Adam, momentum, weight decay and clipping too. `f` is the level's own loss, and `w` where its step begins. Costs
-    three gradients, two of them of the parameters above alone, and no second derivative.
+    `f` is the level's own loss, and `w` are the parameters before its step. `u` is the gradient of the upper loss at
+    the parameters `w'` after the step, pulled back through the optimizer's step to the gradient that the step descends.
+    For SGD this is `-xi F_w'`, as in eq. 7-8 of DARTS. The derivative of the step is exact, also for Adam, momentum,
+    weight decay and clipping. The method computes three gradients, two of them of the parameters above alone, and no
+    second derivative.
 
-    With ReLU and max pooling the difference needs a distance that averages over many kinks: a smaller one is worse.
-    DARTS takes `eps = 0.01 / |u|`, less than a thousandth of |w| there, where the result is hardly the derivative any
-    more; `tools/bench_hypergradient.py --along` measures it, `nas check-hypergradient` does so on any search.
+    With ReLU and max pooling the distance must be large enough to average over many kinks; a smaller one is worse.
+    DARTS uses `eps = 0.01 / |u|`, less than a thousandth of |w| in its networks, too small for a useful derivative.
+    `tools/bench_hypergradient.py --along` measures this, and `nas check-hypergradient` measures it on any search.
 
     Args:
-        radius: the distance between `w` and each of the two points, over the norm of `w`; above 0, else `ConfigError`.
+        radius: distance between `w` and each of the two points, as a share of the norm of `w`.
+
+    References:
+        Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, eq. 8.
     """
 
-    def __init__(self, radius: float = 0.005) -> None:
-        if not radius > 0:
-            raise ConfigError(f"hypergradient 'finite_difference' takes a radius above 0, found {radius}")
+    unrolls = True
+
+    def __init__(self, radius: Positive = 0.005) -> None:
         self.radius = radius
 
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
@@ -50,4 +54,4 @@ class FiniteDifference:
 
         point = leaves(own)
         gradients = loss.gradient(point, constants(others), list(point.values()))
-        return step(own, attach(dict(zip(names, gradients, strict=True)), others, difference))
+        return step(own, attach_pullback(dict(zip(names, gradients, strict=True)), others, difference))

@@ -1,39 +1,57 @@
-"""Implicit differentiation with a dense Hessian, for levels of a few hundred parameters.
-
-Lorraine et al., Optimizing Millions of Hyperparameters by Implicit Differentiation, AISTATS 2020, theorem 1.
-"""
+"""Implicit differentiation with a dense Hessian (Lorraine et al., AISTATS 2020, theorem 1), for small levels."""
 
 from __future__ import annotations
 
-import operator
-
 import torch
+from torch import Tensor
 
-from nas.errors import ConfigError
-from nas.hypergradient.dense import FlatError, derivatives, less
-from nas.hypergradient.protocol import Loss, Parameters, Step
+from nas.hypergradient.damping import Damping, Matrix, damping_of, uncovered
+from nas.hypergradient.dense_hessian import derivatives, flat, gradient_of, less, require_few, shaped
+from nas.hypergradient.generalized_gauss_newton import GeneralizedGaussNewton
+from nas.hypergradient.response import Loss, Parameters, Step
+from nas.registry import Count
 
 
 class Implicit:
     """`dw*/da = -(f_ww + damping I)^-1 f_wa` at the current parameters; exact at the level's optimum with damping 0.
 
     Args:
-        damping: added to the diagonal of the Hessian, at least 0. It keeps the solution finite where the loss is flat;
-            with 0 a singular Hessian raises `ConfigError`.
-        limit: the largest number of parameters; the Hessian has its square. Raises `ConfigError` above it.
+        damping: added to the diagonal of the Hessian: a number, or `{relative: r}`, which is `r` times the largest
+            eigenvalue of the generalized Gauss-Newton matrix.
+        curvature: `hessian`, or `gauss_newton`: the generalized Gauss-Newton matrix in place of `f_ww`.
+        limit: largest number of parameters. The Hessian has its square.
+
+    Raises:
+        ConfigError: in a call, for a damping that does not make the Hessian positive definite, and for a level of more
+            than `limit` parameters.
+
+    References:
+        Lorraine et al., Optimizing Millions of Hyperparameters by Implicit Differentiation, AISTATS 2020, theorem 1.
     """
 
-    def __init__(self, damping: float = 1e-2, limit: int = 2000) -> None:
-        if damping < 0:
-            raise ConfigError(f"hypergradient 'implicit' takes a damping of at least 0, found {damping}")
+    def __init__(self, damping: Damping = 1e-2, limit: Count = 2000, curvature: Matrix = "hessian") -> None:
         self.damping = damping
-        self.limit = operator.index(limit)
+        self.limit = limit
+        self.curvature = curvature
 
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
-        gradient, hessian = derivatives(loss, own, others, "implicit", self.limit)
-        hessian.diagonal().add_(self.damping)
+        damping = damping_of(self.damping, loss, own, others)
+        if self.curvature == "hessian":
+            gradient, matrix = derivatives(loss, own, others, "implicit", self.limit)
+        else:
+            gradient, matrix = gradient_of(loss, own, others), self._gauss_newton(loss, own, others)
+        finite = bool(matrix.isfinite().all())  # a step that is not finite is skipped
+        values = torch.linalg.eigvalsh(matrix) if finite else matrix.new_ones(1)
+        if values[0] + damping <= torch.finfo(values.dtype).eps * len(values) * values.abs().max():
+            raise uncovered("implicit", values[0].item(), damping)
+        matrix.diagonal().add_(damping)
         # Zero in value: it only carries the derivative of the level's optimum with respect to the levels above.
-        shift, singular = torch.linalg.solve_ex(hessian, gradient - gradient.detach())
-        if singular:
-            raise FlatError(f"hypergradient 'implicit': the Hessian is singular; set a damping above {self.damping:g}")
-        return less(own, shift)
+        return less(own, torch.linalg.solve_ex(matrix, gradient - gradient.detach())[0])
+
+    def _gauss_newton(self, loss: Loss, own: Parameters, others: Parameters) -> Tensor:
+        """The generalized Gauss-Newton matrix, (n, n)."""
+        count = require_few(own, "implicit", self.limit)
+        matrix = GeneralizedGaussNewton(loss, own, others)
+        first = next(iter(own.values()))
+        units = torch.eye(count, dtype=first.dtype, device=first.device)
+        return torch.stack([flat(matrix(shaped(unit, own))) for unit in units])

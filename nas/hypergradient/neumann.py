@@ -1,40 +1,34 @@
-"""Implicit differentiation by a Neumann series.
-
-Lorraine et al., Optimizing Millions of Hyperparameters by Implicit Differentiation, AISTATS 2020, theorem 2 and alg. 3.
-"""
+"""Implicit differentiation by a Neumann series (Lorraine et al., AISTATS 2020, theorem 2 and alg. 3)."""
 
 from __future__ import annotations
 
-import operator
-
 from torch import Tensor
 
-from nas.errors import ConfigError
-from nas.hypergradient.attach import attach
+from nas.hypergradient.attach import attach_pullback
 from nas.hypergradient.curvature import Curvature
-from nas.hypergradient.protocol import Loss, Parameters, Step
+from nas.hypergradient.response import Loss, Parameters, Step
 from nas.hypergradient.vectors import add, times
+from nas.registry import Count, Positive
 
 
 class Neumann:
     """`f_ww^-1 ~ s sum_{j < terms} (I - s f_ww)^j` in `dw*/da = -f_ww^-1 f_wa`, at the current parameters.
 
-    Converges where every eigenvalue of `f_ww` is in (0, 2 / s); the error then shrinks by `|1 - s eigenvalue|` a term.
-    At the optimum of the level it equals as many unrolled steps of gradient descent with learning rate `s`.
+    The series converges if every eigenvalue of `f_ww` is in (0, 2 / s). Each term then shrinks the error by
+    `|1 - s eigenvalue|`. At the optimum of the level, `terms` terms equal `terms` unrolled steps of gradient descent
+    with learning rate `s`.
 
     Args:
-        terms: the number of terms, at least 1: as many products with second derivatives.
-        step_size: `s`, above 0. The learning rate of a level trained by SGD is a safe choice.
+        terms: number of terms, and of products with second derivatives.
+        step_size: `s`. The learning rate of a level trained by SGD is a safe choice.
 
-    Raises `ConfigError` for values out of range.
+    References:
+        Lorraine et al., Optimizing Millions of Hyperparameters by Implicit Differentiation, AISTATS 2020, theorem 2 and
+        alg. 3.
     """
 
-    def __init__(self, terms: int = 5, step_size: float = 0.01) -> None:
-        self.terms = operator.index(terms)
-        if self.terms < 1:
-            raise ConfigError(f"hypergradient 'neumann' takes at least 1 term, found {terms}")
-        if not step_size > 0:
-            raise ConfigError(f"hypergradient 'neumann' takes a step_size above 0, found {step_size}")
+    def __init__(self, terms: Count = 5, step_size: Positive = 0.01) -> None:
+        self.terms = terms
         self.step_size = step_size
 
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:
@@ -46,4 +40,4 @@ class Neumann:
                 total = add(total, term)
             return times(curvature.mixed(total), -self.step_size)
 
-        return attach(own, others, pull)
+        return attach_pullback(own, others, pull)

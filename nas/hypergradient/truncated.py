@@ -1,34 +1,40 @@
-"""Truncated back-propagation: of the steps taken, only the last are differentiated.
+"""Truncated back-propagation: only the last steps are differentiated (Shaban et al., AISTATS 2019, K-RMD).
 
-Shaban et al., Truncated Back-propagation for Bilevel Optimization, AISTATS 2019 (K-RMD); with `last` 1 this is T1-T2
-(Luketina et al., Scalable Gradient-Based Tuning of Continuous Regularization Hyperparameters, ICML 2016).
+With one last step this is T1-T2 (Luketina et al., ICML 2016).
 """
 
 from __future__ import annotations
 
-import operator
-
 import torch
 
 from nas.errors import ConfigError
-from nas.hypergradient.protocol import Loss, Parameters, Step, constants, leaves
+from nas.hypergradient.response import Loss, Parameters, Step, constants, leaves
 from nas.hypergradient.unrolled import Unrolled
+from nas.registry import Count
 
 
 class Truncated:
     """`F_a(a, w_K) + sum over the last steps k of d w_K / d w_k * d w_k / d a`: memory is that of the last steps.
 
     Args:
-        steps: the number of optimizer steps to take.
-        last: how many of them to differentiate through. Raises `ConfigError` unless 1 <= last <= steps.
+        steps: number of optimizer steps.
+        last: number of last steps that are differentiated.
+
+    Raises:
+        ConfigError: `last` is more than `steps`.
+
+    References:
+        Shaban et al., Truncated Back-propagation for Bilevel Optimization, AISTATS 2019, sec. 3 (K-RMD).
+        Luketina et al., Scalable Gradient-Based Tuning of Continuous Regularization Hyperparameters, ICML 2016 (T1-T2,
+        `last` 1).
     """
 
-    def __init__(self, steps: int = 5, last: int = 1) -> None:
-        self.steps = operator.index(steps)
-        if not 1 <= operator.index(last) <= self.steps:
-            raise ConfigError(
-                f"hypergradient 'truncated': 'last' must be from 1 to the {steps} steps in all, got {last}"
-            )
+    unrolls = True
+
+    def __init__(self, steps: Count = 5, last: Count = 1) -> None:
+        if last > steps:
+            raise ConfigError(f"'last' must be at most the number of steps, {steps}, got {last}")
+        self.steps = steps
         self.unrolled = Unrolled(last)
 
     def __call__(self, loss: Loss, own: Parameters, others: Parameters, step: Step) -> Parameters:

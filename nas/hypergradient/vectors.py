@@ -1,4 +1,4 @@
-"""Arithmetic of vectors that are lists of tensors, one for each parameter."""
+"""Arithmetic of vectors that are lists of tensors: one tensor for each parameter."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ Vector = Sequence[Tensor]
 
 
 def dot(x: Vector, y: Vector) -> Tensor:
-    """The inner product, a scalar."""
+    """Return the inner product, a scalar."""
     return torch.stack([(a * b).sum() for a, b in zip(x, y, strict=True)]).sum()
 
 
 def add(x: Vector, y: Vector, scale: Tensor | float = 1.0) -> list[Tensor]:
-    """`x + scale y`."""
+    """Return `x + scale y`."""
     return [a + scale * b for a, b in zip(x, y, strict=True)]
 
 
 def times(x: Vector, scale: Tensor | float) -> list[Tensor]:
-    """`scale x`."""
+    """Return `scale x`."""
     return [scale * a for a in x]

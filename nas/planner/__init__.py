@@ -1,15 +1,9 @@
-"""How the cells of a supernet are evaluated: plainly, or shared and batched with the same results."""
+"""How the cells of a supernet are evaluated: plainly, or shared and batched with the same results.
 
-from __future__ import annotations
+`planned_cell` evaluates a cell by plan, `out_edges` the edges that leave one node, and `batched_layers` candidates of
+equal structure at once. `known_layers` recognizes what candidates consist of, `assumptions` notices changes of modules,
+and `activation_checkpointing` recomputes intermediate results to save memory.
 
-from torch import nn
-
-from nas.cell import Cell
-from nas.planner.planned import Planned
-
-
-def plan(network: nn.Module) -> None:
-    """Have the network's cells evaluated by plan."""
-    for module in network.modules():
-        if isinstance(module, Cell):
-            module.evaluation = Planned(module)
+Imports `nas.space`, `nas.kernels` and below, and not `nas.relaxation`, `nas.derive`, `nas.cost` or
+`nas.hypergradient`. Start with `planned_cell`.
+"""

@@ -1,35 +1,48 @@
-"""The Gumbel straight-through relaxation: one candidate at a time (Dong and Yang, GDAS, CVPR 2019, eq. 3-7)."""
+"""The Gumbel straight-through relaxation (Dong and Yang, GDAS, CVPR 2019, eq. 3-7)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nas.errors import ConfigError
+from nas.declarations import LEARNED, ONE_PATH, SAME_CANDIDATES, SHARES, declares
+from nas.registry import Positive
+from nas.relaxation.sampling import Draw, learns, linear, one_hot, straight_through
+from nas.space.mixed import Sampled
 
 
+@declares(reads="logits", writes="mixing weights", gives=(SHARES, ONE_PATH, LEARNED, SAME_CANDIDATES))
 class Gumbel(nn.Module):
-    """Samples a candidate in proportion to `softmax(a)`, and gives the weight that it has the gradient of a softmax.
+    """Computes one candidate, drawn with probability `softmax(a)`; its weight has the gradient of a softmax.
 
-    With noise g from Gumbel(0, 1), `p = softmax((a + g) / temperature)`; the candidate is argmax p, its weight 1 with
-    the gradient of its p; no other candidate is computed. The temperature goes linearly from `temperature` to
-    `final_temperature` over the search. Without noise, as in eval mode, the strongest candidate is taken. Mixing
-    weights, by which a genotype is derived, are `softmax(a)`.
+    With noise g from Gumbel(0, 1), `p = softmax((a + g) / temperature)`. The candidate is argmax p. Its weight is 1,
+    with the gradient of its p. In eval mode there is no noise, so that the candidate is the strongest. Mixing weights,
+    by which a genotype is derived, are `softmax(a)`.
 
-    Raises `ConfigError` unless both temperatures are above 0.
+    Args:
+        temperature: temperature at the first step of the search.
+        final_temperature: temperature at the last step; in between it changes linearly.
+
+    Shape:
+        - Input: logits `(candidates,)`.
+        - Output: mixing weights `(candidates,)`.
+
+    References:
+        Dong and Yang, Searching for a Robust Neural Architecture in Four GPU Hours (GDAS), CVPR 2019, sec. 3.2.
     """
 
-    def __init__(self, temperature: float = 10.0, final_temperature: float = 0.1) -> None:
+    def __init__(self, temperature: Positive = 10.0, final_temperature: Positive = 0.1) -> None:
         super().__init__()
-        for name, value in (("temperature", temperature), ("final_temperature", final_temperature)):
-            if not value > 0:
-                raise ConfigError(f"'{name}' of gumbel is above 0, found {value}")
         self.temperature = temperature
         self.final_temperature = final_temperature
 
     def forward(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1)
 
-    def relaxed(self, logits: Tensor, noise: Tensor, progress: float) -> Tensor:
-        """The probabilities p of shape `(candidates,)`; `progress` is the share of the search that is over."""
-        temperature = self.temperature + progress * (self.final_temperature - self.temperature)
-        return ((logits + noise) / temperature).softmax(-1)
+    def draw(self, logits: Tensor, draw: Draw) -> Sampled:
+        noise = draw.gumbel()
+        choice = draw.ranked(noise)[0]
+        if not learns(logits):
+            return Sampled(choice, one_hot(choice, logits))
+        temperature = linear(self.temperature, self.final_temperature, draw.progress)
+        soft = ((logits + logits.new_tensor(noise)) / temperature).softmax(-1)
+        return Sampled(choice, straight_through(choice, soft))

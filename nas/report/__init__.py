@@ -1,1 +1,9 @@
-"""What people see of a run: progress, tables, charts, reports. Only this and the command line print."""
+"""Reports of runs: progress, tables, plots, HTML pages.
+
+`page` writes the report of a run and `comparison` that of several. `recorded` reads the folder of a run, `history` its
+records. `curves`, `costs`, `decisions`, `timeline`, `pictures`, `frame_viewer` and `plot` make parts of the page.
+`live`, `progress` and `notebook_progress` show a running search, `tables` prints in the terminal, and `tensorboard`
+writes for TensorBoard.
+
+Only this package and the command line import rich. Imports everything but `nas.front` and `nas.cli`. Start with `page`.
+"""

@@ -1,4 +1,4 @@
-"""What the genotypes of a search cost, epoch by epoch, beside what the supernet is expected to."""
+"""Costs of the genotypes of a search in each epoch, and the expected cost of the supernet."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nas.cost import Cost, Size, costs, measure, size
+from nas.cost.network_cost import Size, measure, size
+from nas.cost.space_cost import Cost, costs
 from nas.errors import NASError
 from nas.report.history import Series
 from nas.report.pictures import describe
-from nas.report.plot import Plot, plot
+from nas.report.plot import Plot, make_plot
 from nas.report.recorded import Recorded
 
 
@@ -19,19 +20,19 @@ class Costs(NamedTuple):
     """Costs in parameters, and in FLOPs of one forward pass."""
 
     size: Size
-    """Of the network that the genotype derives."""
+    """Size of the derived network."""
     flops: float | None
-    """Of the same; None where the task cannot be built here."""
+    """FLOPs of the derived network; None if the task cannot be built here."""
     inputs: str
-    """The shapes of the inputs that FLOPs are counted for."""
+    """Shapes of the inputs for which FLOPs are counted."""
     budget: float
-    """The expected parameters under uniform mixing weights: what the term `expected_cost` compares with."""
+    """Expected parameters with uniform mixing weights: the reference of the regularizer `expected_cost`."""
     plot: Plot | None
-    """Over the epochs, of a search."""
+    """Parameters over the epochs of the search."""
 
 
 def cost_of(run: Recorded, search: Recorded | None) -> Costs | None:
-    """The costs of a run's genotype, and over the epochs of its search; None without a genotype, or its space."""
+    """Return the costs of the genotype of a run, or None if it has none or its space is unknown."""
     genotype = run.genotype
     if genotype is None:
         return None
@@ -44,7 +45,7 @@ def cost_of(run: Recorded, search: Recorded | None) -> Costs | None:
 
 
 def _plot(search: Recorded, cost: Cost) -> Plot | None:
-    """The parameters that the supernet is expected to have, and those of the genotype it derives."""
+    """Plot the expected parameters of the supernet and the parameters of the derived network."""
     steps = sorted({step for mixing in search.mixing.values() for step in mixing.steps})
     at: dict[int, dict[str, Tensor]] = {step: {} for step in steps}
     for label, mixing in search.mixing.items():
@@ -56,11 +57,11 @@ def _plot(search: Recorded, cost: Cost) -> Plot | None:
         "derived network": Series([*derived], [cost.of(genotype.choices) for genotype in derived.values()]),
     }
     lines = {name: series for name, series in lines.items() if series.steps}
-    return plot("Parameters", lines, level=cost.uniform) if lines else None
+    return make_plot("Parameters", lines, level=cost.uniform) if lines else None
 
 
 def _flops(run: Recorded) -> tuple[float | None, str]:
-    """Of one forward pass of the derived network on an example of its task, and the shapes of that."""
+    """Return the FLOPs of a forward pass of the derived network on an example, and the shapes of the example."""
     if run.config is None or run.genotype is None:
         return None, ""
     try:

@@ -1,29 +1,30 @@
-"""How clearly each decision of a genotype was made."""
+"""The decisions of a genotype with their mixing weights and margins."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from nas.genotype import Choice, Genotype
+from nas.genotype.decision import Choice
+from nas.genotype.file import Genotype
 from nas.report.history import Mixing
 
 
 class Row(NamedTuple):
-    """A decision, what it took, and the strongest of the others; None where no mixing weights are known."""
+    """A decision, its choice, and the strongest other candidate; None if the mixing weights are unknown."""
 
     label: str
     chosen: str
     weight: float | None
     runner_up: str | None
     other: float | None
-    """The mixing weight of the runner-up."""
+    """Mixing weight of the runner-up."""
     margin: float | None
     undecided: bool = False
 
 
-def decisions(genotype: Genotype, mixing: Mapping[str, Mixing]) -> list[Row]:
-    """A row for each decision of the genotype with an alternative, its mixing weights being the last ones recorded."""
+def decision_rows(genotype: Genotype, mixing: Mapping[str, Mixing]) -> list[Row]:
+    """Return a row for each decision with alternatives, with the last recorded mixing weights."""
     margins = genotype.provenance.margins if genotype.provenance else {}
     undecided = genotype.provenance.undecided if genotype.provenance else ()
     rows = []
@@ -38,5 +39,5 @@ def decisions(genotype: Genotype, mixing: Mapping[str, Mixing]) -> list[Row]:
 
 
 def choice_text(choice: Choice) -> str:
-    """A choice in words: a name or number, or the in-edges that a node keeps."""
+    """Return a choice as text: a name, a number, or the in-edges that a node keeps."""
     return ", ".join(map(str, choice)) if isinstance(choice, tuple) else str(choice)

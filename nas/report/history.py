@@ -1,4 +1,4 @@
-"""The records of a run as series over its steps, for plots, reports and TensorBoard."""
+"""Records of a run as series over its steps."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ Record = dict[str, Any]
 
 
 class Series(NamedTuple):
-    """A value over the steps; not-a-number where the value was not finite."""
+    """A value over the steps; not-a-number if the value was not finite."""
 
     steps: list[int]
     values: list[float]
 
     @property
+    def has_value(self) -> bool:
+        """Whether any value was finite."""
+        return any(value == value for value in self.values)
+
+    @property
     def least(self) -> int:
-        """The position of the least value; of any where none is finite."""
+        """Position of the least value; any position if no value is finite."""
         return min(range(len(self.values)), key=lambda i: (math.isnan(self.values[i]), self.values[i]))
 
 
 class Mixing(NamedTuple):
-    """The mixing weights of one decision over the steps: `weights[i]` holds one per candidate, in [0, 1]."""
+    """Mixing weights of one decision: `weights[i]` has one weight in [0, 1] per candidate at step `steps[i]`."""
 
     candidates: list[str]
     steps: list[int]
@@ -34,7 +39,11 @@ class Mixing(NamedTuple):
 
 
 def mixing(records: Iterable[Record]) -> dict[str, Mixing]:
-    """The mixing weights by label, from records of kind `decisions` and `mixing`; raises `InvalidFileError`."""
+    """Return the mixing weights by label, from records of kind `decisions` and `mixing`.
+
+    Raises:
+        InvalidFileError: the number of weights differs from the number of candidates.
+    """
     found: dict[str, Mixing] = {}
     for record in records:
         if record.get("kind") == "decisions":
@@ -45,8 +54,8 @@ def mixing(records: Iterable[Record]) -> dict[str, Mixing]:
                 names = found[label].candidates if label in found else []
                 if len(weights) != len(names):
                     raise InvalidFileError(
-                        f"metrics: '{label}' has {len(weights)} mixing weights at step {record['step']},"
-                        f" expected one for each of its candidates ({', '.join(names) or 'none recorded'})"
+                        f"metrics: step {record['step']}: '{label}' must have one mixing weight for each candidate"
+                        f" ({', '.join(names) or 'none recorded'}), got {len(weights)}"
                     )
                 found[label].steps.append(record["step"])
                 found[label].weights.append([_number(weight) for weight in weights])
@@ -54,14 +63,15 @@ def mixing(records: Iterable[Record]) -> dict[str, Mixing]:
 
 
 def scalars(records: Iterable[Record], kind: str) -> dict[str, Series]:
-    """Every number in the records of one kind by name, those of a level as `LEVEL/NAME`."""
+    """Return all numbers in the records of one kind by name, or `LEVEL/NAME` and `OBSERVER/NAME`."""
     found: dict[str, Series] = {}
     for record in records:
         if record.get("kind") != kind:
             continue
-        prefix = f"{record['level']}/" if "level" in record else ""
+        source = record.get("level") or record.get("observer")
+        prefix = f"{source}/" if source else ""
         for name, value in record.items():
-            if name not in ("step", "kind", "level") and isinstance(value, int | float | None):
+            if name not in ("step", "kind", "level", "observer") and isinstance(value, int | float | None):
                 series = found.setdefault(prefix + name, Series([], []))
                 series.steps.append(record["step"])
                 series.values.append(_number(value))
@@ -69,13 +79,18 @@ def scalars(records: Iterable[Record], kind: str) -> dict[str, Series]:
 
 
 def losses(records: Iterable[Record]) -> dict[str, Series]:
-    """The training loss of each level, by its name."""
+    """Return the training loss of each level."""
     series = scalars(records, "train")
     return {name.removesuffix("/loss"): values for name, values in series.items() if name.endswith("/loss")}
 
 
 def running_mean(series: Series, reach: int | None = None) -> Series:
-    """The mean of the finite values at most `reach` places away; by default of a twentieth of all."""
+    """Return the mean of the finite values in a moving window.
+
+    Args:
+        series: the series.
+        reach: values on each side of a position; by default a fortieth of all values.
+    """
     reach = max(1, len(series.values) // 40) if reach is None else reach
     values = np.asarray(series.values, dtype=float)
     finite = np.isfinite(values)
@@ -89,7 +104,7 @@ def running_mean(series: Series, reach: int | None = None) -> Series:
 
 
 def thinned(length: int, most: int) -> Sequence[int]:
-    """The positions of at most `most` of so many items, evenly, the first and the last among them."""
+    """Return at most `most` evenly spaced positions of `length` items, including the first and the last."""
     picked: list[int] = np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(int)).tolist()
     return picked
 

@@ -1,84 +1,110 @@
-"""What a search, a retraining or a prediction shows while it runs."""
+"""Progress displays of searches, retrainings and predictions."""
 
 from __future__ import annotations
 
-import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
-from nas.config import Config
-from nas.multilevel import Moved
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+from nas.genotype.file import Genotype
+from nas.multilevel.multilevel import Moved
 from nas.report.progress import Leader, Leaders, Progress
+from nas.run.collapse import COLLAPSE, advice
+from nas.run.folder import read_records
+from nas.run.logit_gradients import LOGITS, logit_advice
+from nas.run.observer import RESERVED, Observer, Start, observed
+from nas.run.validation import BEST_EPOCH, VALIDATION
 from nas.supernet import Supernet
 
 _EVERY = 10
-"""Steps between looks at the mixing weights."""
+"""Steps between two updates of the mixing weights."""
 
-OnStep = Callable[[int, Mapping[str, Moved], Supernet], None]
-OnEpoch = Callable[[int, Sequence[str]], None]
+
+class RunProgress(Observer):
+    """Observer that shows the progress of a search or a retraining. It may be used for one run after another.
+
+    Args:
+        quiet: show nothing.
+    """
+
+    name = "progress"
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def on_start(self, start: Start) -> None:
+        self._start = start
+        self._losses: dict[str, float] = {}
+        # Only steps of this process count for the speed, also in a resumed run.
+        self._progress = Progress(start.kind, start.steps, start.step, quiet=self._quiet, memory=memory)
+        self._progress.__enter__()
+        self._scores: dict[str, float] = {}
+        self._progress.update(start.step, {}, self._leaders())
+
+    def on_step(self, step: int, moved: Mapping[str, Moved], /) -> None:
+        if self._start.kind == "retrain":
+            self._losses.clear()  # losses of the previous stage
+        self._losses.update({level: move.loss for level, move in moved.items()})
+        look = step % _EVERY == 0 or step == self._start.steps
+        self._progress.update(step, {**self._losses, **self._scores}, self._leaders() if look else None)
+
+    def on_epoch(self, step: int, network: Any, genotype: Genotype, /) -> None:
+        if not self._quiet:
+            self._scores = self._read_scores()
+            self._progress.update(step, {**self._losses, **self._scores})
+        if self._start.kind == "search" and not self._quiet:
+            records = read_records(self._start.folder)
+            said = advice(observed(records, COLLAPSE), finished=step == self._start.steps)
+            self._progress.advise(said + logit_advice(observed(records, LOGITS)))
+
+    def on_end(self) -> None:
+        self._progress.__exit__(None, None, None)
+
+    def _read_scores(self) -> dict[str, float]:
+        """The last validation score of the run, and the step of the best one."""
+        if self._quiet or not (scored := observed(read_records(self._start.folder), VALIDATION)):
+            return {}
+        values = {name: value for name, value in scored[-1].items() if name not in RESERVED and value is not None}
+        return {name: value for i, (name, value) in enumerate(values.items()) if i == 0 or name == BEST_EPOCH}
+
+    def _leaders(self) -> Leaders | None:
+        network = self._start.network
+        return _leaders(network) if isinstance(network, Supernet) else None
 
 
 @contextmanager
-def search_view(config: Config, *, quiet: bool = False) -> Iterator[tuple[OnStep, OnEpoch]]:
-    """Show a search: yields what to call where it begins and after each of its steps, and with the advice of epochs."""
-    total = config.search.steps
-    losses: dict[str, float] = {}
-    with _view("search", quiet) as (update, advise):
-
-        def on_step(step: int, moved: Mapping[str, Moved], supernet: Supernet) -> None:
-            losses.update({level: move.loss for level, move in moved.items()})
-            look = not moved or step % _EVERY == 0 or step == total
-            update(step, total, losses, _leaders(supernet) if look else None)
-
-        yield on_step, advise
-
-
-@contextmanager
-def retrain_view(config: Config, *, quiet: bool = False) -> Iterator[Callable[[int, str, Moved | None], None]]:
-    """Show a retraining: yields the function to call where a stage begins or goes on, and after each of its steps."""
-    total = config.retrain.steps
-    with _view("retrain", quiet) as (update, _):
-
-        def on_step(step: int, stage: str, moved: Moved | None) -> None:
-            update(step, total, {stage: moved.loss} if moved else {}, None)
-
-        yield on_step
-
-
-@contextmanager
-def predict_view(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show how many frames (pictures) are done: yields the function to call with (done, in all)."""
-    with _view("predict", quiet, unit="frames") as (update, _):
-        yield lambda done, total: update(done, total, {}, None)
-
-
-Update = Callable[[int, int, Mapping[str, float], Leaders | None], None]
-
-
-@contextmanager
-def _view(title: str, quiet: bool, unit: str = "steps") -> Iterator[tuple[Update, OnEpoch]]:
-    """A progress that begins with the first step it is told, so that a resumed run's speed counts its own steps."""
+def predict_view(*, quiet: bool = False, title: str = "predict") -> Iterator[Callable[[int, int], None]]:
+    """Show the progress of a prediction or an evaluation. Yields a function to call with (frames done, all frames)."""
     with ExitStack() as stack:
         begun: list[Progress] = []
 
-        def update(step: int, total: int, metrics: Mapping[str, float], leaders: Leaders | None) -> None:
+        def update(done: int, total: int) -> None:
             if not begun:
-                begun.append(stack.enter_context(Progress(title, total, step, quiet=quiet, memory=memory, unit=unit)))
-            begun[0].update(step, metrics, leaders)
+                begun.append(
+                    stack.enter_context(Progress(title, total, done, quiet=quiet, memory=memory, unit="frames"))
+                )
+            begun[0].update(done, {})
 
-        def advise(step: int, advice: Sequence[str]) -> None:
-            begun[0].advise(advice)
-
-        yield update, advise
+        yield update
 
 
 def memory() -> str:
-    """The most memory that this process has held, and on its GPU where it uses one: `1.2 GB, GPU 3.4 GB`."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    held = [f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.1f} GB"]
+    """Return the peak memory of this process and of its GPU, if used: `1.2 GB, GPU 3.4 GB`.
+
+    Without the module `resource`, as on Windows, the first part is omitted.
+    """
+    held = []
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        held.append(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.1f} GB")
     if gpu := torch.cuda.max_memory_allocated():
         held.append(f"GPU {gpu / 1e9:.1f} GB")
     return ", ".join(held)
@@ -89,7 +115,7 @@ def _leaders(supernet: Supernet) -> dict[str, Leader]:
     with torch.no_grad():
         for label, weights in supernet.mixing_weights().items():
             if len(weights) == 1:
-                continue  # there is nothing to lead
+                continue  # a single candidate
             best = int(weights.argmax())
             second, first = weights.sort().values.tolist()[-2:]
             leaders[label] = Leader(str(supernet.decisions[label].candidates[best]), first, first - second)

@@ -1,8 +1,9 @@
-"""`report.html`: everything about a run on one page, in one file that needs nothing else, not even a network."""
+"""Write `report.html`: one page about a run, in one file without external resources."""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,32 +14,33 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from nas.cost import CONVENTION
+from nas.cost.network_cost import CONVENTION
 from nas.draw.theme import DARK
 from nas.errors import NASError
 from nas.files import write_text
-from nas.graph import graph
+from nas.graph.network_graph import build_graph
 from nas.report import curves
 from nas.report.costs import cost_of
-from nas.report.decisions import decisions
-from nas.report.pictures import MACRO, describe, pictures
+from nas.report.decisions import decision_rows
+from nas.report.evaluations import proposals
+from nas.report.frame_viewer import viewers
+from nas.report.pictures import MACRO, describe, draw_pictures
 from nas.report.plot import Plot
 from nas.report.recorded import Recorded, read_run
-from nas.report.sprites import viewers
 from nas.report.tables import format_cell
-from nas.report.timeline import Timeline, timeline
-from nas.task import Preview
+from nas.report.timeline import Timeline, make_timeline
+from nas.run.task import Preview
 
 REPORT = "report.html"
 
 
 class Report(NamedTuple):
-    """A page that was written; notebooks show it."""
+    """A written page, which notebooks display."""
 
     path: Path
 
     def _repr_html_(self) -> str:
-        """The page in a frame of its own, so that neither its style nor its script meets the notebook's."""
+        """Return the page in a separate frame, so that its style and script do not affect the notebook."""
         page = self.path.read_text(encoding="utf-8").replace("<head>", '<head>\n<base href="about:srcdoc">', 1)
         style = "width: 100%; height: 48rem; border: 0"
         return f'<iframe title="{escape(str(self.path))}" style="{style}" srcdoc="{escape(page)}"></iframe>'
@@ -51,27 +53,32 @@ def write_report(
     search: str | Path | None = None,
     previews: Sequence[Preview] = (),
 ) -> Report:
-    """Write the report of a run, finished or not, into its folder, or to the file `out`.
+    """Write the report of a run, finished or not.
 
     Args:
-        folder: of a search or a retraining.
-        search: the folder of the search that a retraining began with; by default the one it recorded.
-        previews: what the task shows of the retrained network.
+        folder: the folder of a search or a retraining.
+        out: the file to write; by default `report.html` in the folder.
+        search: the folder of the search from which a retraining started; by default the recorded one.
+        previews: previews by the task of the retrained network.
 
-    Raises `InvalidFileError` where a folder is no run, or the report cannot be written.
+    Returns:
+        The page, which notebooks display.
+
+    Raises:
+        InvalidFileError: a folder is no run, or the report cannot be written.
     """
     path = Path(folder, REPORT) if out is None else Path(out)
     run = read_run(folder)
     origin = search if search is not None else run.search
-    write_text(path, page(run, read_run(origin) if origin is not None else None, previews))
+    write_text(path, run_page(run, read_run(origin) if origin is not None else None, previews))
     return Report(path)
 
 
-def page(run: Recorded, origin: Recorded | None = None, previews: Sequence[Preview] = ()) -> str:
-    """The HTML of the report of a run; `origin` is the search that a retraining began with."""
-    search = run if run.mixing else origin
+def run_page(run: Recorded, origin: Recorded | None = None, previews: Sequence[Preview] = ()) -> str:
+    """Return the report of a run as HTML; `origin` is the search from which a retraining started."""
+    search = run if run.mixing or proposals(run) else origin
     trained = run if run is not search else None
-    course = timeline(search) if search else None
+    course = make_timeline(search) if search and search.mixing else None
     drawn, undrawn = _drawn(run)
     runs = [(title, part) for title, part in (("Search", search), ("Retraining", trained)) if part]
     return render(
@@ -85,14 +92,18 @@ def page(run: Recorded, origin: Recorded | None = None, previews: Sequence[Previ
         cells=drawn,
         undrawn=undrawn,
         timeline=course,
-        decisions=decisions(run.genotype, search.mixing if search else {}) if run.genotype else [],
+        decisions=decision_rows(run.genotype, search.mixing if search else {}) if run.genotype else [],
         levels=[
             (title, [level[:1] + level[2:] for level in found], found)
             for title, part in runs
             if (found := curves.levels(part))
         ],
+        logits=curves.logits(search) if search else [],
         evaluations=curves.evaluations(run),
+        validation=curves.validation(trained) if trained else None,
         indicators=curves.indicators(search) if search else None,
+        proposals=proposals(search) if search else None,
+        observers=[(title, plots) for title, part in runs if (plots := curves.observers(part))],
         cost=cost_of(run, search),
         convention=CONVENTION,
         data=_timeline_data(course) if course else None,
@@ -100,10 +111,16 @@ def page(run: Recorded, origin: Recorded | None = None, previews: Sequence[Previ
 
 
 def render(template: str, **context: Any) -> str:
-    """A page from a template, its style and script inside; the browser is told to load nothing and run nothing else."""
+    """Render a template with embedded style and script; its policy forbids browsers to load or run anything else."""
     script, style = _text("report.js"), _text("report.css") + _dark_pictures()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return _environment().get_template(template).render(policy=policy, script=script, style=style, **context)
+
+
+@functools.cache
+def _environment() -> Environment:
+    """The templates, compiled once."""
     environment = Environment(
         loader=PackageLoader("nas.report"),
         autoescape=True,
@@ -112,21 +129,21 @@ def render(template: str, **context: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": format_cell, "points": _points}
-    return environment.get_template(template).render(policy=policy, script=script, style=style, **context)
+    return environment
 
 
 def _drawn(run: Recorded) -> tuple[dict[str, str], str]:
-    """The pictures of a run's genotype, or why there are none."""
+    """Return the pictures of the genotype of a run, or the reason why there are none."""
     if run.genotype is None:
         return {}, "Nothing is derived yet."
     try:
-        return pictures(graph(describe(run.genotype), run.genotype)), ""
+        return draw_pictures(build_graph(describe(run.genotype), run.genotype)), ""
     except NASError as error:
         return {}, str(error)
 
 
 def _timeline_data(course: Timeline) -> Mapping[str, Any]:
-    """What the script needs to move through a timeline."""
+    """Return the data for the script of the timeline."""
     courses = [each for group in course.groups.values() for each in group]
     return {
         "steps": course.steps,
@@ -138,13 +155,13 @@ def _timeline_data(course: Timeline) -> Mapping[str, Any]:
 
 
 def _points(plot: Plot) -> str:
-    """What the script needs to tell the values under a pointer."""
+    """Return the data for the script that shows values at the pointer, as JSON."""
     lines = [(line.name, line.steps, line.values) for line in plot.lines if not line.faint]
     return json.dumps([plot.first, plot.last, lines], separators=(",", ":"), allow_nan=False)
 
 
 def _dark_pictures() -> str:
-    """The style that gives pictures, which are drawn light, their dark colours where a reader prefers these."""
+    """Return the style that replaces light colours of pictures if the reader prefers dark pages."""
     rules = [
         f'.picture [{paint}="{light}"] {{ {paint}: {dark}; }}'
         for light, dark in DARK.items()

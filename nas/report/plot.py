@@ -1,4 +1,4 @@
-"""Line plots, computed apart from drawing: paths and ticks in a unit square that a page may stretch to any size."""
+"""Line plots as data: paths and ticks in a square that a page may stretch to any size."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import NamedTuple
 from nas.report.history import Series, thinned
 
 UNIT = 1000
-"""Paths live in a square of so many units, y downwards."""
+"""Side of the square in units of paths; y points downwards."""
 POINTS = 400
-"""The most points of a line."""
+"""Points of a line, at most."""
 SLOTS = 8
-"""Colours told apart; lines beyond them are dashed."""
+"""Distinguishable colours; further lines are dashed."""
 
 
 class Tick(NamedTuple):
-    """A mark on an axis: its place in [0, 1], from the left or from below, and its text."""
+    """A mark on an axis: its place in [0, 1], from the left or the bottom, and its text."""
 
     place: float
     text: str
 
 
 class Line(NamedTuple):
-    """A line: its path, and the points it was thinned to, for a reader that points at it."""
+    """A line: its path, and the points on it, which are shown at the pointer."""
 
     name: str
     path: str
@@ -43,7 +43,7 @@ class Band(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """Everything to draw."""
+    """A plot, ready to draw."""
 
     title: str
     lines: tuple[Line, ...]
@@ -52,22 +52,22 @@ class Plot(NamedTuple):
     up: tuple[Tick, ...]
     first: int
     last: int
-    """The steps at the left and at the right end."""
+    """Steps at the left end (`first`) and the right end (`last`)."""
     level: float | None
-    """Where a line of reference lies, from below."""
+    """Place of the reference line in [0, 1], from the bottom."""
     summary: str
     """The plot in words."""
 
 
 class Spread(NamedTuple):
-    """Values between two bounds over the steps; a band around the line of the same name."""
+    """Lower and upper bounds over the steps; a band around the line of the same name."""
 
     steps: list[int]
     low: list[float]
     high: list[float]
 
 
-def plot(
+def make_plot(
     title: str,
     lines: Mapping[str, Series],
     *,
@@ -78,16 +78,19 @@ def plot(
     limits: tuple[float, float] | None = None,
     order: Sequence[str] = (),
 ) -> Plot:
-    """A plot of at least one line over the steps; not-a-number leaves a gap.
+    """Make a plot of lines over the steps. Not-a-number leaves a gap.
+
+    The axis of values is logarithmic if the values are positive, span more than a factor of 20, and have no limits.
 
     Args:
-        faint: lines behind, in the colours of those of the same names.
-        bands: areas behind, by name of their line.
-        bold: the name of a line that stands out.
-        level: a value to draw a line of reference at.
-        limits: the least and the largest value shown, from the data where None. Data that are positive and of more
-            than a factor of twenty get a logarithmic axis, unless there are limits.
-        order: names that have their colours by their places, in every plot, whether or not their lines are in this one.
+        title: the title.
+        lines: the lines by name, at least one.
+        faint: lines behind them, in the colours of the lines of the same names.
+        bands: areas behind them, by the name of the line.
+        bold: the name of a line to emphasize.
+        level: the value of a horizontal reference line.
+        limits: the least and the largest value shown; taken from the data if None.
+        order: names whose positions determine the colours, for equal colours across plots.
     """
     faint, bands = faint or {}, bands or {}
     everything = [*lines.values(), *faint.values()]
@@ -144,14 +147,14 @@ class _Scale(NamedTuple):
         return cls(low, high, False, tuple(_ticks(low, high, 4)))
 
     def place(self, value: float) -> float:
-        """From 0 (below) to 1."""
+        """Return the place of a value, from 0 (bottom) to 1."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else 0.0
         return (value - self.low) / (self.high - self.low)
 
 
 def _ticks(low: float, high: float, count: int) -> list[float]:
-    """About so many round numbers between two."""
+    """Return about `count` round numbers between two."""
     if not high > low:
         return [low]
     raw = (high - low) / count
@@ -185,7 +188,7 @@ def _words(name: str, series: Series) -> str:
 
 
 def _short(value: float) -> str:
-    """A round number in few characters: 0.05, 2e-5, 150k, 2M."""
+    """Format a round number in few characters: 0.05, 2e-5, 150k, 2M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= 10 * size or (unit != "k" and abs(value) >= size):
             return f"{value / size:g}{unit}"

@@ -1,4 +1,4 @@
-"""The progress of a search or training: live in a terminal, plain lines elsewhere."""
+"""Progress bars: redrawn in terminals and notebooks, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from nas.report.notebook_progress import NotebookLive
+
+
+def watched(progress: bool | None) -> bool:
+    """Return whether to show progress; None means only if a terminal or notebook can redraw it."""
+    console = Console()
+    return progress if progress is not None else console.is_terminal or console.is_jupyter
+
 
 class Leader(NamedTuple):
-    """The strongest candidate of a decision, its mixing weight, and its lead over the runner-up; both in [0, 1]."""
+    """The strongest candidate of a decision, its mixing weight, and its margin over the runner-up, both in [0, 1]."""
 
     name: str
     weight: float
@@ -29,23 +37,24 @@ Leaders = Mapping[str, Leader]
 """The leader of each decision, by label."""
 
 SHOWN = 8
-"""The decisions shown live; a line of text shows half as many."""
+"""Decisions shown in a terminal, at most; plain lines show half as many."""
 
 
 class Progress:
-    """Shows how far a loop is, its speed, its metrics, the leading candidates, memory, and advice.
+    """Show steps, speed, metrics, leading candidates, memory and advice of a loop.
 
-    In a terminal it redraws a few lines in place; elsewhere it writes a line every `interval` seconds and at the end.
+    A terminal or a notebook redraws a few lines in place. Elsewhere a line is printed every `interval` seconds and at
+    the end.
 
     Args:
-        title: what is going on ("search").
-        total_steps: steps of the whole loop.
-        start: steps that were done before (a resumed run).
+        title: the name of the loop, such as "search".
+        total_steps: the steps of the whole loop.
+        start: the steps done before, by a run that is resumed.
         quiet: show nothing.
-        interval: seconds between lines where there is no terminal.
-        console: where to write, standard output where None.
-        memory: what to say of memory, asked whenever something is shown.
-        unit: what is counted.
+        interval: seconds between printed lines.
+        console: where to write; standard output if None.
+        memory: returns the text about memory.
+        unit: the unit of steps.
     """
 
     def __init__(
@@ -68,12 +77,16 @@ class Progress:
         self._metrics: Mapping[str, float] = {}
         self._leaders: Leaders = {}
         self._interval, self._told_step = interval, start
-        self._live: Live | None = None
+        self._live: Live | NotebookLive | None = None
         self._plain = not quiet
-        if self._plain and self._console.is_terminal and not self._console.is_dumb_terminal:
+        terminal = self._console.is_terminal and not self._console.is_dumb_terminal
+        if self._plain and (terminal or self._console.is_jupyter):
             self._plain = False
             self._bar = _bar(title, total_steps, start, self._console, unit)
-            self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
+            if terminal:
+                self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4)
+            else:
+                self._live = NotebookLive(self._render)
 
     def __enter__(self) -> Self:
         self._began = self._told = time.monotonic()
@@ -82,16 +95,18 @@ class Progress:
         return self
 
     def update(self, step: int, metrics: Mapping[str, float], leaders: Leaders | None = None) -> None:
-        """Tell that `step` steps are done, and the current metrics; leaders are kept where none are given."""
+        """Show the steps done and the metrics. None for `leaders` keeps the previous ones."""
         self._step, self._metrics = step, metrics
         self._leaders = self._leaders if leaders is None else leaders
         if self._live:
             self._bar.update(self._bar.task_ids[0], completed=step)
+            if isinstance(self._live, NotebookLive):  # a thread redraws terminals
+                self._live.refresh()
         elif self._plain and time.monotonic() - self._told >= self._interval:
             self._tell()
 
     def advise(self, advice: Sequence[str]) -> None:
-        """Tell what to be advised of; in place of what was told before."""
+        """Show advice in place of the previous advice."""
         if self._plain:
             for text in advice:
                 if text not in self._advice:
@@ -103,7 +118,7 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
-            for text in self._advice:  # whole, as the lines redrawn in place may have had no room
+            for text in self._advice:  # in full; a redrawn line may have been cut
                 self._print(f"advice: {text}")
         elif self._plain and self._step > self._told_step:
             self._tell()
@@ -120,18 +135,18 @@ class Progress:
         left = timedelta(seconds=round((self._total - self._step) / speed)) if speed else "?"
         parts = [f"{self._title} {self._step}/{self._total} ({self._step / max(self._total, 1):.0%})"]
         parts += [f"{speed:.3g} {self._unit}/s", f"{left} left"]
-        parts += [f"{name} {value:.4g}" for name, value in self._metrics.items()]
+        parts += [f"{name} {_text(value)}" for name, value in self._metrics.items()]
         parts += [memory] if (memory := self._memory()) else []
         leaders = [*self._leaders.items()][: SHOWN // 2]
         parts += [f"{label}={name} {weight:.2f} (+{margin:.2f})" for label, (name, weight, margin) in leaders]
         return "  ".join(parts) + (f"  (+{more})" if (more := len(self._leaders) - SHOWN // 2) > 0 else "")
 
     def _render(self) -> Group:
-        # No line wraps: what grows beyond the terminal's height is no longer redrawn in place.
+        # No line wraps, because output taller than the terminal is not redrawn in place.
         parts: list[RenderableType] = [self._bar]
         metrics = Text(no_wrap=True, overflow="ellipsis")
         for name, value in self._metrics.items():
-            metrics.append(f"  {name} ", "dim").append(f"{value:.4g}")
+            metrics.append(f"  {name} ", "dim").append(_text(value))
         if memory := self._memory():
             metrics.append("  memory ", "dim").append(memory)
         if metrics:
@@ -142,6 +157,10 @@ class Progress:
             parts.append(Text(f"  and {len(self._leaders) - SHOWN} more decisions", "dim"))
         parts += [Text(f"  ! {text}", "yellow", no_wrap=True, overflow="ellipsis") for text in self._advice]
         return Group(*parts)
+
+
+def _text(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def _gauges(leaders: Sequence[tuple[str, Leader]]) -> Table:

@@ -1,4 +1,4 @@
-"""What the folder of a run holds, read once: the source of every report."""
+"""Read the folder of a run, for all reports."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from nas.config import Config, load_config
 from nas.errors import InvalidFileError, NASError
 from nas.files import read_text
-from nas.genotype import Genotype
-from nas.observe import INDICATORS
+from nas.genotype.file import Genotype
 from nas.report import history
-from nas.run import CONFIG, GENOTYPE, ORIGIN, Record, Versions, read_genotypes, read_records, read_versions
+from nas.run.collapse import COLLAPSE
+from nas.run.config import Config, load_config
+from nas.run.folder import CONFIG, GENOTYPE, ORIGIN, Record, Versions, read_genotypes, read_records, read_versions
+from nas.run.loop import FROZEN
+from nas.run.observer import OBSERVER, observed
+from nas.run.stopping import STOPPING, told
 
 
 @dataclass(frozen=True)
@@ -24,23 +27,23 @@ class Recorded:
     config_text: str
     records: list[Record]
     genotypes: dict[int, Genotype]
-    """What a search derived at the end of each epoch, by step."""
+    """Genotypes derived by a search at the end of each epoch, by step."""
     final: Genotype | None
 
     @property
     def name(self) -> str:
-        """The name of the folder, with that of the folder around it."""
+        """Name of the folder and its parent folder."""
         folder = self.folder.resolve()
         return f"{folder.parent.name}/{folder.name}" if folder.parent.name else folder.name
 
     @property
     def genotype(self) -> Genotype | None:
-        """The final genotype, else that of the latest epoch."""
+        """The final genotype, or else the one of the last epoch."""
         return self.final or next(reversed(self.genotypes.values()), None)
 
     @property
     def steps(self) -> int:
-        """The steps recorded."""
+        """Last recorded step."""
         return max((record["step"] for record in self.records if "step" in record), default=0)
 
     @cached_property
@@ -56,7 +59,27 @@ class Recorded:
     @property
     def epochs(self) -> list[Record]:
         """The records of the collapse indicators."""
-        return [record for record in self.records if record.get("kind") == INDICATORS]
+        return observed(self.records, COLLAPSE)
+
+    @cached_property
+    def observers(self) -> dict[str, dict[str, history.Series]]:
+        """Series of the values recorded by each observer."""
+        found: dict[str, dict[str, history.Series]] = {}
+        for name, series in history.scalars(self.records, OBSERVER).items():
+            observer, _, value = name.partition("/")
+            found.setdefault(observer, {})[value] = series
+        return found
+
+    @property
+    def stop(self) -> str:
+        """How a stopping rule ended the search, as a sentence; empty if none did."""
+        return next((told(record) for record in self.records if record["kind"] == STOPPING), "")
+
+    @property
+    def frozen(self) -> list[tuple[int, str, str]]:
+        """The operations that were frozen: step, how many of the level's operations, their names."""
+        found = [record for record in self.records if record["kind"] == FROZEN]
+        return [(r["step"], f"{len(r['operations'])} of {r['of']}", ", ".join(r["operations"])) for r in found]
 
     @property
     def evaluations(self) -> list[Record]:
@@ -65,13 +88,19 @@ class Recorded:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The numbers of the last evaluation."""
+        """Scores of the last evaluation."""
         last = self.evaluations[-1] if self.evaluations else {}
         return {name: value for name, value in last.items() if name != "step" and isinstance(value, int | float)}
 
+    @property
+    def headings(self) -> dict[str, str]:
+        """The names of the scores, with ↑ if larger is better and ↓ if smaller is, as far as the run recorded it."""
+        best = self.evaluations[-1].get("best", {}) if self.evaluations else {}
+        return {name: name + {"max": " ↑", "min": " ↓"}.get(best.get(name, ""), "") for name in self.scores}
+
     @cached_property
     def config(self) -> Config | None:
-        """The configuration; None where this program cannot read it, such as without the module of its space."""
+        """The configuration; None if it cannot be read here, for example without the module of its space."""
         try:
             return load_config(self.folder / CONFIG)
         except NASError:
@@ -79,18 +108,22 @@ class Recorded:
 
     @property
     def search(self) -> Path | None:
-        """The folder of the search that a run began with, where it is recorded and still there."""
+        """Folder of the search from which a run started, if it is recorded and exists."""
         names = [record["search"] for record in self.records if record.get("kind") == ORIGIN]
         folder = self.folder / names[-1] if names else None
         return folder if folder is not None and (folder / CONFIG).is_file() else None
 
 
 def read_run(folder: str | Path) -> Recorded:
-    """Read the folder of a run; raises `InvalidFileError` where it is none, or one of its files is damaged."""
+    """Read the folder of a run.
+
+    Raises:
+        InvalidFileError: the folder is no run, or one of its files is damaged.
+    """
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
-        missing = f"not the folder of a run (it has no {CONFIG})" if folder.exists() else "no such folder"
-        raise InvalidFileError(f"{folder}: {missing}; expected that of a run of `nas search` or `nas retrain`")
+        found = f"a folder without {CONFIG}" if folder.exists() else "no folder"
+        raise InvalidFileError(f"{folder} must be the folder of a run of `nas search` or `nas retrain`, got {found}")
     final = folder / GENOTYPE
     return Recorded(
         folder,

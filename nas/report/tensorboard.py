@@ -1,67 +1,96 @@
-"""The records of a run for TensorBoard: scalars, pictures of the mixing weights, and the derived cells."""
+"""Write the records of a run for TensorBoard: scalars, pictures of mixing weights, and derived cells."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nas.draw import render
-from nas.errors import ConfigError, InvalidFileError, NASError
-from nas.genotype import Genotype
-from nas.observe import INDICATORS
+from nas.draw.rendering import render
+from nas.errors import ConfigError, MissingPackageError, NASError
+from nas.files import writing
+from nas.genotype.file import Genotype
 from nas.report import history
 from nas.report.pictures import describe
 from nas.report.recorded import Recorded, read_run
+from nas.run.observer import OBSERVER, Observer, Start
 
 EVENTS = "events.out.tfevents.*"
 
 
+class TensorBoard(Observer):
+    """Observer that writes the records of a run after each epoch, for `tensorboard --logdir FOLDER`.
+
+    Raises:
+        MissingPackageError: TensorBoard is not installed.
+    """
+
+    name = "tensorboard"
+
+    def __init__(self) -> None:
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise MissingPackageError("TensorBoard is not installed", "tensorboard") from error
+        self._make_writer: Callable[[str], Any] = SummaryWriter
+
+    def on_start(self, start: Start) -> None:
+        self.open(start.folder)
+
+    def on_epoch(self, step: int, network: Any, genotype: Genotype, /) -> None:
+        self.update()
+
+    def on_end(self) -> None:
+        self._writer.close()
+
+    def open(self, folder: str | Path) -> None:
+        """Start over with the run in a folder. Old files of `tensorboard` in this folder are deleted.
+
+        Raises:
+            InvalidFileError: the folder cannot be written.
+        """
+        self._folder, self._told = Path(folder), dict[str, int]()
+        self.target = self._folder / "tensorboard"
+        with writing(self.target):
+            for old in self.target.glob(EVENTS):
+                old.unlink()
+            self._writer = self._make_writer(str(self.target))
+
+    def update(self) -> None:
+        """Write the records since the last call. Raises as `read_run` and `open` do."""
+        with writing(self.target):
+            _write(self._writer, read_run(self._folder), self._told)
+            self._writer.flush()
+
+
 def write_tensorboard(folder: str | Path) -> Path:
-    """Write the run in a folder into its folder `tensorboard`, anew each time; returns that.
+    """Write all records of the run in a folder for TensorBoard.
 
-    Raises what `tensorboard` does.
+    Returns:
+        The folder `tensorboard` in it, whose old files are replaced.
+
+    Raises:
+        MissingPackageError: TensorBoard is not installed.
+        InvalidFileError: the folder is no run, or cannot be written.
     """
-    with tensorboard(folder) as update:
-        update()
-    return Path(folder) / "tensorboard"
-
-
-@contextmanager
-def tensorboard(folder: str | Path) -> Iterator[Callable[[], None]]:
-    """Yields a function that writes what was recorded since its last call, for `tensorboard --logdir FOLDER`.
-
-    Raises `ConfigError` where TensorBoard is not installed, and `InvalidFileError` where the folder is no run, or
-    cannot be written.
-    """
+    board = TensorBoard()
+    board.open(folder)
     try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError as error:
-        raise ConfigError("TensorBoard is not installed: pip install 'tmics-nas[tensorboard]'") from error
-    target = Path(folder) / "tensorboard"
-    told: dict[str, int] = {}
-    try:
-        for old in target.glob(EVENTS):
-            old.unlink()
-        with SummaryWriter(str(target)) as writer:
-
-            def update() -> None:
-                _write(writer, read_run(folder), told)
-                writer.flush()
-
-            yield update
-    except OSError as error:
-        raise InvalidFileError(f"{target}: cannot be written: {error.strerror}") from error
+        board.update()
+    finally:
+        board.on_end()
+    return board.target
 
 
 def mixing_image(mixing: dict[str, history.Mixing], index: int) -> np.ndarray:
-    """The mixing weights at one of the recorded epochs: a row for each decision, a field for each candidate, the darker
-    the heavier, (height, width, 3) uint8."""
+    """Return a picture of the mixing weights at one recorded epoch, `(height, width, 3)` uint8.
+
+    It has a row for each decision and a field for each candidate. Darker fields have higher weights.
+    """
     font = ImageFont.load_default(13)
     label = 12 + max(int(font.getlength(name)) for name in mixing)
     columns = max(len(each.candidates) for each in mixing.values())
@@ -79,7 +108,7 @@ def mixing_image(mixing: dict[str, history.Mixing], index: int) -> np.ndarray:
 
 
 def _write(writer: Any, run: Recorded, told: dict[str, int]) -> None:
-    """Write each series, and each kind of picture, from the point on that `told` says."""
+    """Write each series, and each kind of picture, from the position in `told` on."""
 
     def new(name: str, steps: Sequence[int]) -> Iterator[tuple[int, int]]:
         yield from list(enumerate(steps))[told.get(name, 0) :]
@@ -87,7 +116,7 @@ def _write(writer: Any, run: Recorded, told: dict[str, int]) -> None:
 
     for name, series in _scalars(run).items():
         for i, step in new(name, series.steps):
-            # The name of a node's edge, `2<-0`, has characters that TensorBoard would blank.
+            # TensorBoard replaces `<` in the label of an edge, `2<-0`.
             writer.add_scalar(name.replace("<-", "-from-"), series.values[i], step)
     for i, step in new("mixing", next(iter(run.mixing.values())).steps if run.mixing else []):
         writer.add_image("mixing weights", mixing_image(run.mixing, i), step, dataformats="HWC")
@@ -99,7 +128,7 @@ def _write(writer: Any, run: Recorded, told: dict[str, int]) -> None:
 def _scalars(run: Recorded) -> dict[str, history.Series]:
     scalars = {
         f"{kind}/{name}": series
-        for kind in ("train", "evaluate", INDICATORS)
+        for kind in ("train", "evaluate", OBSERVER)
         for name, series in history.scalars(run.records, kind).items()
     }
     for label, mixing in run.mixing.items():
@@ -109,7 +138,7 @@ def _scalars(run: Recorded) -> dict[str, history.Series]:
 
 
 def _picture(writer: Any, genotype: Genotype, step: int) -> None:
-    """The picture of a genotype, where Graphviz is missing as a tree of text; nothing where its space is not loaded."""
+    """Add a picture of a genotype, or a text tree if Graphviz is missing; nothing if its space is not loaded."""
     try:
         description = describe(genotype)
         try:

@@ -1,24 +1,24 @@
-"""The course of a search, epoch by epoch: mixing weights, and the cells that would have been derived."""
+"""Mixing weights and derived cells of a search, by epoch."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from nas.errors import NASError
-from nas.genotype import Genotype
-from nas.graph import graph
+from nas.genotype.file import Genotype
+from nas.graph.network_graph import build_graph
 from nas.report.decisions import choice_text
 from nas.report.history import Series, thinned
-from nas.report.pictures import MACRO, describe, pictures
-from nas.report.plot import Plot, plot
+from nas.report.pictures import MACRO, describe, draw_pictures
+from nas.report.plot import Plot, make_plot
 from nas.report.recorded import Recorded
 
 EPOCHS = 100
-"""The most epochs shown: evenly, the first and the last among them."""
+"""Epochs shown, at most: evenly spaced, including the first and the last."""
 BYTES = 900_000
-"""The most bytes of pictures; of a longer search fewer epochs have theirs."""
+"""Bytes of all pictures, at most; in a long search some epochs have none."""
 ABSENT = -1
-"""In place of a position."""
+"""Replaces a position if the genotype has no such decision."""
 
 
 class Course(NamedTuple):
@@ -27,12 +27,11 @@ class Course(NamedTuple):
     label: str
     candidates: list[str]
     weights: list[list[float]]
-    """By epoch, in [0, 1]."""
+    """Mixing weights in [0, 1], by epoch and candidate."""
     chosen: list[int | None]
-    """By epoch, the position of the derived candidate; `ABSENT` where the genotype has no such decision, None where
-    there is no genotype."""
+    """Position of the derived candidate, by epoch. `ABSENT` without such a decision, None without genotype."""
     top: float
-    """The weight at the top of the plot."""
+    """Weight at the top of the plot."""
     plot: Plot
 
 
@@ -41,17 +40,17 @@ class Timeline(NamedTuple):
 
     steps: list[int]
     groups: dict[str, list[Course]]
-    """By cell; decisions outside any are under an empty name."""
+    """Decisions by cell; an empty name holds those outside cells."""
     pictures: list[str]
-    """SVG documents, each once."""
+    """Distinct SVG documents."""
     shown: list[dict[str, int]]
-    """By epoch, the pictures of the derived cells, by label; empty where there is none."""
+    """Positions in `pictures` of the derived cells, by epoch and label."""
     note: str
-    """Why there are no pictures, if so."""
+    """The reason why there are no pictures, or an empty text."""
 
 
-def timeline(run: Recorded) -> Timeline | None:
-    """The timeline of a search; None where no mixing weights are recorded."""
+def make_timeline(run: Recorded) -> Timeline | None:
+    """Return the timeline of a search, or None if no mixing weights are recorded."""
     everywhere = sorted({step for mixing in run.mixing.values() for step in mixing.steps})
     if not everywhere:
         return None
@@ -74,7 +73,7 @@ def _course(run: Recorded, label: str, steps: list[int]) -> Course:
     last = taken[-1]
     bold = candidates[last] if last is not None and last != ABSENT else None
     top = min(1.0, 1.15 * max((weight for each in weights for weight in each if weight == weight), default=1.0))
-    drawn = plot(label, lines, bold=bold, level=1 / len(candidates), limits=(0.0, top))
+    drawn = make_plot(label, lines, bold=bold, level=1 / len(candidates), limits=(0.0, top))
     missing = [0.0] * len(candidates)
     return Course(label, candidates, [at.get(step, missing) for step in steps], taken, top, drawn)
 
@@ -87,20 +86,20 @@ def _position(label: str, candidates: list[str], genotype: Genotype | None) -> i
 
 
 def _drawn(genotypes: list[Genotype | None]) -> tuple[list[str], list[dict[str, int]]]:
-    """The pictures, and those of each epoch; equal genotypes, and equal cells, share theirs."""
+    """Return the pictures, and their positions by epoch. Equal cells share a picture."""
     known: dict[str, int] = {}
     shown: list[dict[str, int]] = [{} for _ in genotypes]
     drawn: dict[str, dict[str, int]] = {}
     room = BYTES
     latest = next((genotype for genotype in reversed(genotypes) if genotype), None)
     description = describe(latest) if latest else None
-    for i in sorted(range(len(genotypes)), key=lambda i: (i != len(genotypes) - 1, i)):  # the last one has room first
+    for i in sorted(range(len(genotypes)), key=lambda i: (i != len(genotypes) - 1, i)):  # the last one is drawn first
         genotype = genotypes[i]
         if genotype is None or description is None:
             continue
         key = repr(sorted(genotype.choices.items()))
         if key not in drawn:
-            found = pictures(graph(description, genotype))
+            found = draw_pictures(build_graph(description, genotype))
             cells = {name: text for name, text in found.items() if name != MACRO} or found
             new = sum(len(text) for text in cells.values() if text not in known)
             drawn[key] = {}

@@ -18,14 +18,14 @@ _CALL = re.compile(r"\s*(\w+)\((.*)\)\s*", re.DOTALL)
 
 
 class Distribution(NamedTuple):
-    """Where a setting is drawn from: an interval, ends included, or one of some values, as YAML texts."""
+    """The distribution of a setting: an interval, ends included, or a choice of values as YAML texts."""
 
     kind: Kind
     arguments: tuple[float, float] | tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str, where: str) -> Distribution:
-        """`float(low, high)`, `log(low, high)` (uniform in the logarithm), `int(low, high)` or `choice(a, b, ...)`.
+        """Parse `float(low, high)`, `log(low, high)` (uniform in the logarithm), `int(low, high)` or `choice(a, b)`.
 
         Raises `ConfigError` that starts with `where`.
         """
@@ -53,7 +53,7 @@ class Distribution(NamedTuple):
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """Values, as YAML texts, of which all must be valid for a setting that has this distribution."""
+        """The values, as YAML texts, that must be valid for a setting with this distribution."""
         return tuple(map(str, self.arguments))
 
     def draw(self, trial: optuna.Trial, key: str) -> str:

@@ -1,4 +1,4 @@
-"""Random changes of training images that leave what is on them."""
+"""Random augmentation of training images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Pixels = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What training sees of an image: by default the image itself."""
+    """Augmentation of training images; none by default."""
 
     pad: Pixels = 0
-    """Black pixels put on each side before an image of the old size is cut out at random."""
+    """Black pixels added on each side before a random crop of the original size."""
     flip: bool = False
-    """Whether half of the images are mirrored."""
+    """Whether to mirror half of the images."""
     cutout: Pixels = 0
-    """Side of a square, centred anywhere on the image, that is set to the mean (DeVries and Taylor, 2017)."""
+    """Side in pixels of a square at a random centre that is set to the mean (DeVries and Taylor, 2017)."""
 
     def move(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Shift and mirror (batch, channels, height, width)."""
+        """Shift and mirror images `(batch, channels, height, width)` at random."""
         count, _, height, width = images.shape
         padded = torch.nn.functional.pad(images, (self.pad,) * 4)
         top, left = (torch.from_numpy(rng.integers(2 * self.pad + 1, size=(count, 1))) for _ in range(2))
@@ -36,7 +36,7 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return moved.permute(0, 3, 1, 2)
 
     def cut(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Set a square of each of (batch, channels, height, width) to zero."""
+        """Set a random square of each image `(batch, channels, height, width)` to zero."""
         if not self.cutout:
             return images
         sides = []

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) in their binary version."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) in the binary version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CIFAR10(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     root: str
 
     def load(self) -> tuple[Images, Images]:
-        """The 50,000 images for training and the 10,000 for the test. Raises `InvalidFileError`."""
+        """Return 50,000 training and 10,000 test images; raises `InvalidFileError`."""
         root = _folder(self.root, "data_batch_1", "cifar-10-binary.tar.gz")
         classes = _names(root / "batches.meta.txt")
         train = [_read(root / f"data_batch_{i}.bin", 1, classes) for i in range(1, 6)]
@@ -36,7 +36,7 @@ class CIFAR100(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
     root: str
 
     def load(self) -> tuple[Images, Images]:
-        """The 50,000 images for training and the 10,000 for the test. Raises `InvalidFileError`."""
+        """Return 50,000 training and 10,000 test images; raises `InvalidFileError`."""
         root = _folder(self.root, "train", "cifar-100-binary.tar.gz")
         classes = _names(root / "fine_label_names.txt")
         train, test = (_read(root / f"{split}.bin", 2, classes) for split in ("train", "test"))
@@ -44,17 +44,17 @@ class CIFAR100(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
 
 def _folder(root: str, first: str, archive: str) -> Path:
-    """The folder, where it holds the binary version."""
+    """Return the folder, which must hold the binary version."""
     path = Path(root)
     if path.is_file():
-        raise InvalidFileError(f"{path}: a file; unpack the archive, and give the folder with the .bin files")
+        raise InvalidFileError(f"{path}: must be a folder, got a file. Unpack the archive and give its folder")
     if (path / first).is_file() and not (path / f"{first}.bin").is_file():
         raise InvalidFileError(
-            f"{path}: the Python version, whose pickles could run any code and are not read; fetch {archive}, the"
-            " binary version"
+            f"{path}: must be the binary version, got the Python version, whose pickles can run any code. Fetch"
+            f" {archive}"
         )
     if not (path / f"{first}.bin").is_file():
-        raise InvalidFileError(f"{path}: has no {first}.bin; expected the folder in {archive}")
+        raise InvalidFileError(f"{path}: must have {first}.bin, got none. Give the folder in {archive}")
     return path
 
 
@@ -63,16 +63,16 @@ def _names(path: Path) -> tuple[str, ...]:
 
 
 def _read(path: Path, labels: int, classes: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Pixels and labels of a file of records: some label bytes, of which the last counts, and 3072 pixels."""
+    """Return pixels and labels of a file of records: label bytes, of which the last counts, then 3072 pixels."""
     size = labels + 3 * 32 * 32
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not len(data) or len(data) % size:
-        raise InvalidFileError(f"{path}: {len(data)} bytes, expected a multiple of {size}: is the file complete?")
+        raise InvalidFileError(f"{path}: must have a multiple of {size} bytes, got {len(data)}. Fetch the whole file")
     records = torch.from_numpy(data).view(-1, size)
     found = records[:, labels - 1].long()
     if int(found.max()) >= len(classes):
-        raise InvalidFileError(f"{path}: has the label {int(found.max())}, but there are {len(classes)} classes")
+        raise InvalidFileError(f"{path}: labels must be below {len(classes)}, got {int(found.max())}")
     return records[:, labels:].reshape(-1, *SHAPE), found

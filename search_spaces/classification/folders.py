@@ -1,4 +1,4 @@
-"""Data sets of picture files, a folder a class."""
+"""Data sets of picture files with one folder per class."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from search_spaces.classification.images import Images, list_images, read_image
 
 
 class Folders(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="folders"):
-    """Pictures at `train/CLASS/NAME` and `test/CLASS/NAME`, brought to squares of `size` pixels and held in memory."""
+    """Pictures at `train/CLASS/NAME` and `test/CLASS/NAME`, scaled and cropped to squares of `size` pixels."""
 
     train: str
     test: str
     size: Annotated[int, msgspec.Meta(ge=1)] = 32
+    """Height and width to which pictures are scaled and cropped, in pixels."""
     grey: bool = False
 
     def load(self) -> tuple[Images, Images]:
-        """The images for training and those for the test. Raises `InvalidFileError`, and `UnknownNameError` for a class
-        of the test that training has not."""
+        """Return the training images and the test images.
+
+        Raises:
+            InvalidFileError: a folder is missing or empty, or a picture cannot be read.
+            UnknownNameError: a test class has no training images.
+        """
         classes = tuple(folder.name for folder in _folders(Path(self.train)))
         return self._read(Path(self.train), classes), self._read(Path(self.test), classes)
 
@@ -43,5 +48,5 @@ def _folders(root: Path) -> list[Path]:
     found = [path for path in listed(root) if path.is_dir()] if root.is_dir() else []
     if not found:
         what = "no such folder" if not root.exists() else "no folders in it" if root.is_dir() else "not a folder"
-        raise InvalidFileError(f"{root}: {what}; expected a folder with one for each class, with its pictures")
+        raise InvalidFileError(f"{root}: must have a folder of pictures for each class, got {what}")
     return found

@@ -1,4 +1,4 @@
-"""Images in memory, and reading them from picture files."""
+"""Images in memory, read from picture files."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from torch import Tensor
 
 from nas.errors import InvalidFileError
 from nas.files import listed
-from nas.imagefiles import IMAGE_SUFFIXES, read_upright
+from nas.run.images import IMAGE_SUFFIXES, read_upright
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images and what is on them."""
+    """Images and their labels."""
 
     pixels: Tensor
-    """(images, channels, height, width) uint8; one channel is grey, three are red, green and blue."""
+    """`(images, channels, height, width)` uint8, with 1 channel (grey) or 3 (red, green, blue)."""
     labels: Tensor
-    """(images,) int64: positions in `classes`."""
+    """`(images,)` int64: positions in `classes`."""
     classes: tuple[str, ...]
+    val: int | None = None
+    """The number of the last images that are the split `val`; None if the data set has no division of its own."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -33,8 +35,18 @@ class Images:
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    """A picture file, upright, as (channels, height, width) uint8 of this shape: scaled to cover it, and cut at the
-    centre. Raises `InvalidFileError` as `nas.imagefiles.read_upright` does."""
+    """Read a picture file, turned upright, scaled to cover a shape, and cropped at the centre.
+
+    Args:
+        path: the file.
+        shape: the channels, height and width of the result.
+
+    Returns:
+        A tensor `(channels, height, width)` uint8.
+
+    Raises:
+        InvalidFileError: the file is no picture that can be read.
+    """
     channels, height, width = shape
     upright = read_upright(path, "L" if channels == 1 else "RGB")
     image = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
@@ -42,11 +54,11 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The picture files in a folder, by name; raises `InvalidFileError` where there is none."""
+    """Return the picture files in a folder, by name; raises `InvalidFileError` if there is none."""
     if folder.is_file():
-        raise InvalidFileError(f"{folder}: not a folder; expected one with pictures in it")
+        raise InvalidFileError(f"{folder} must be a folder with pictures, got a file")
     found = [path for path in listed(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         known = ", ".join(IMAGE_SUFFIXES)
-        raise InvalidFileError(f"{folder}: no pictures in it; expected files that end in {known}")
+        raise InvalidFileError(f"{folder} must hold pictures ({known}), got none")
     return found

@@ -1,4 +1,4 @@
-"""A classifier at work: pictures in, a table of classes out."""
+"""Classify picture files and write a table of their classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nas.errors import ConfigError, InvalidFileError
 from nas.files import write_text
-from nas.finite import require_finite
+from nas.kernels.finite import require_finite
 from search_spaces.classification.images import list_images, read_image
 
 
@@ -26,21 +26,30 @@ def classify_files(
     classes: tuple[str, ...],
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Classify a picture file, or those in a folder, and write a CSV file: `file`, `class`, `probability`.
+    """Classify a picture file or a folder of them, and write a CSV file with `file`, `class` and `probability`.
+
+    A failed call writes nothing.
 
     Args:
-        classify: maps images (batch, *shape) uint8 to class scores (batch, classes).
-        shape: (channels, height, width) that pictures are brought to.
-        progress: called with (pictures done, pictures in all).
+        classify: maps images `(batch, *shape)` uint8 to class scores `(batch, classes)`.
+        source: the picture file, or a folder of them.
+        sink: the CSV file to write.
+        shape: the channels, height and width to which pictures are scaled and cropped.
+        classes: the names of the classes.
+        progress: called with the number of pictures done and the number of all pictures.
 
-    Returns `pictures`, `seconds` and `pictures_per_second`. Raises `InvalidFileError` for a source that cannot be read,
-    a sink that exists or cannot be written; `ConfigError` for a sink that is no .csv; `DivergedError` for scores that
-    are not finite: nothing is written then.
+    Returns:
+        `pictures`, `seconds` and `pictures_per_second`.
+
+    Raises:
+        InvalidFileError: a source cannot be read, or the sink exists or cannot be written.
+        ConfigError: the sink is no .csv file.
+        DivergedError: scores are not finite; nothing is written.
     """
     if sink.suffix.lower() != ".csv":
-        raise ConfigError(f"{sink}: the result is a table, expected a name that ends in .csv")
+        raise ConfigError(f"{sink}: the suffix must be .csv, got '{sink.suffix}'")
     if sink.exists():
-        raise InvalidFileError(f"{sink}: exists already")
+        raise InvalidFileError(f"{sink}: exists already. Remove it or choose another name")
     paths = [source] if source.is_file() else list_images(source)
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")

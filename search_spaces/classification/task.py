@@ -1,4 +1,4 @@
-"""Image classification as a task: batches of augmented images, the cross-entropy, accuracy, and tables of classes."""
+"""The task `classification`: batches of augmented images, cross-entropy, accuracy, and prediction on files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import functools
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
-from nas.planner.layout import channels_last
-from nas.task import TEST, task
+from nas.kernels.memory_format import channels_last
+from nas.registry import Count, NonNegative, register
+from nas.run.task import TEST, Task
 from search_spaces.classification.augment import Augmentation
 from search_spaces.classification.cifar import CIFAR10, CIFAR100
+from search_spaces.classification.fashion import FashionMNIST
 from search_spaces.classification.folders import Folders
 from search_spaces.classification.handwriting import Digits
 from search_spaces.classification.idx import IDX
@@ -29,53 +32,57 @@ from search_spaces.classification.predict import classify_files
 
 SPLITS = ("train", "val", "all")
 CHUNK = 250
-"""Test images that `evaluate` takes at once."""
+"""The batch size of `evaluate`."""
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
-Weight = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class ClassificationConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The `task` section of a configuration."""
 
-    data: CIFAR10 | CIFAR100 | IDX | Folders | Digits
-    val: Share = 0.5
-    """The share of the training images that are kept for the upper level of a search."""
+    data: CIFAR10 | CIFAR100 | IDX | FashionMNIST | Folders | Digits
+    val: Share | None = None
+    """Share of the training images in the split `val`, for the upper level of a search. By default the division of the
+    data set, if it has one, else half."""
     batch: Count = 64
     augment: Augmentation = Augmentation()
-    auxiliary: Weight = 0.4
-    """Weight of the loss of each further output that a network in training mode returns."""
+    auxiliary: NonNegative = 0.4
+    """Weight of the loss of each auxiliary output that a network in training mode returns."""
 
 
 class Batch(NamedTuple):
-    """Normalized images (batch, channels, height, width) float32, and labels (batch,) int64."""
+    """Normalized images `(batch, channels, height, width)` float32, and labels `(batch,)` int64."""
 
     images: Tensor
     labels: Tensor
 
 
-@task("classification")
-class Classification:
+@register("task", "classification")
+class Classification(Task):
     """Image classification. Networks map images to class scores, or to a tuple of scores, the main ones first.
 
-    Splits: `train` and `val` divide the training images at random by the seed; `all` is their union. Each goes through
-    its images in a new random order again and again. The loss is `cross_entropy`. Images are normalized by the mean
-    and standard deviation of each channel over the training images.
+    The splits `train` and `val` divide the training images, at random unless the data set has a division; `all` is
+    their union. Each pass over a split has a new random order. The loss is `cross_entropy`. Images are normalized by
+    the mean and the standard deviation of each channel over the training images.
+
+    Args:
+        config: the settings.
+        seed: of the splits, the orders and the augmentation.
     """
 
-    Config: ClassVar[type] = ClassificationConfig
-    score: ClassVar[str] = "accuracy"
+    Config = ClassificationConfig
+    config: ClassificationConfig
+    score = "accuracy"
+    metrics = MappingProxyType({"accuracy": "max", "loss": "min"})
+    statement = "accuracy: share of the test images; loss: mean cross-entropy over them, in nats"
 
     def __init__(self, config: ClassificationConfig, *, seed: int = 0) -> None:
-        self.config = config
-        self.seed = seed
-        self.losses: Mapping[str, Callable[[nn.Module, Batch], Tensor]] = {"cross_entropy": self._loss}
+        super().__init__(config, seed=seed)
+        self.losses = {"cross_entropy": self._loss}
         self._order = functools.lru_cache(maxsize=8)(self._shuffled)
-        self.statement = "accuracy: share of the test images; loss: mean cross-entropy over them, in nats"
 
     def batch(self, split: str, index: int) -> Batch:
-        """Images of a split, augmented, and their labels."""
+        """Return augmented images of a split, and their labels."""
         size = self.config.batch
         rounds, places = np.divmod(np.arange(index * size, (index + 1) * size), len(self._numbers(split)))
         chosen = torch.cat([self._order(split, int(n))[places[rounds == n]] for n in np.unique(rounds)])
@@ -84,11 +91,11 @@ class Classification:
         return Batch(self.config.augment.cut(images, rng), self.train.labels[chosen])
 
     def example(self) -> tuple[Tensor, ...]:
-        """One image, (1, channels, height, width)."""
+        """Return one image, `(1, channels, height, width)`."""
         return (torch.zeros(1, *self.train.pixels.shape[1:]),)
 
     def evaluate(self, network: nn.Module, split: str = TEST) -> dict[str, float]:
-        """Accuracy in [0, 1] and mean cross-entropy on the test images, or on the images of another split."""
+        """Return the accuracy in [0, 1] and the mean cross-entropy on the test images, or on those of another split."""
         images = self.test if split == TEST else self.train
         members = torch.arange(len(images.labels)) if split == TEST else self._numbers(split)
         right, loss = 0, 0.0
@@ -100,13 +107,13 @@ class Classification:
         return {"accuracy": right / len(members), "loss": loss / len(members)}
 
     def measure(self, network: nn.Module, batch: Batch) -> dict[str, float]:
-        """Accuracy and mean cross-entropy on a batch."""
+        """Return the accuracy and the mean cross-entropy on a batch."""
         scores = self._scores(network, batch.images)[0]
         right = (scores.argmax(1) == batch.labels).double().mean().item()
         return {"accuracy": right, "loss": F.cross_entropy(scores, batch.labels).item()}
 
     def members(self, split: str) -> list[int]:
-        """The numbers of the training images of a split."""
+        """Return the numbers of the training images of a split."""
         numbers: list[int] = self._numbers(split).tolist()
         return numbers
 
@@ -122,9 +129,9 @@ class Classification:
     ) -> dict[str, float]:
         """Classify a picture file or a folder of them into a CSV file (see `classify_files`)."""
         if tile is not None or bfloat16:
-            raise ConfigError("pictures are classified whole, in 32 bits: leave --tile and --bfloat16 out")
+            raise ConfigError("a classifier must get whole images in 32 bits. Remove --tile and --bfloat16")
         data = self.train
-        self.normalize(data.pixels[:1])  # measures the training images, which is no part of the speed told
+        self.normalize(data.pixels[:1])  # loads and measures the training images before the clock starts
         return classify_files(
             functools.partial(self._classify, network),
             source,
@@ -135,13 +142,13 @@ class Classification:
         )
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """(batch, channels, height, width) uint8 to float32 of about zero mean and unit variance."""
+        """Map images `(batch, channels, height, width)` uint8 to float32 with about zero mean and unit variance."""
         mean, deviation = self._statistics
         return (pixels / 255 - mean) / deviation
 
     @property
     def train(self) -> Images:
-        """The images that search and retraining see."""
+        """The images for search and retraining."""
         return self._data[0]
 
     @property
@@ -154,7 +161,7 @@ class Classification:
         return self.config.data.load()
 
     def _numbers(self, split: str) -> Tensor:
-        """As `members`, (images,) int64."""
+        """Return the numbers of the training images of a split, `(images,)` int64."""
         if split not in SPLITS:
             raise UnknownNameError("split", split, SPLITS)
         return self._members[split]
@@ -162,23 +169,27 @@ class Classification:
     @functools.cached_property
     def _members(self) -> dict[str, Tensor]:
         """The training images of each split, by number."""
-        count = len(self.train.labels)
-        order = torch.from_numpy(self._rng("split").permutation(count))
-        kept = round(count * (1 - self.config.val))
+        count, share = len(self.train.labels), self.config.val
+        if share is None and self.train.val is not None:
+            order, kept = torch.arange(count), count - self.train.val
+        else:
+            share = 0.5 if share is None else share
+            order = torch.from_numpy(self._rng("split").permutation(count))
+            kept = round(count * (1 - share))
         if not 0 < kept < count:
-            raise ConfigError(f"task.val: a share of {self.config.val} of {count} images leaves a split empty")
+            raise ConfigError(f"task.val must leave images for both splits, got {share} of {count} images")
         least = min(kept, count - kept)
         if least < self.config.batch:
             warnings.warn(
-                f"task.batch is {self.config.batch}, but a split has {least} of the {count} training images: each batch"
-                " shows images more than once",
+                f"task.batch is {self.config.batch}, but a split has {least} of the {count} training images: batches"
+                " contain images more than once",
                 stacklevel=2,
             )
         return {"train": order[:kept], "val": order[kept:], "all": torch.arange(count)}
 
     @functools.cached_property
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel over the training images, (channels, 1, 1) both."""
+        """Mean and standard deviation of each channel over the training images, both `(channels, 1, 1)`."""
         values = torch.arange(256, dtype=torch.double) / 255
         counts = torch.stack([plane.flatten().bincount(minlength=256) for plane in self.train.pixels.unbind(1)])
         shares = counts.double() / counts.sum(1, keepdim=True)
@@ -187,7 +198,7 @@ class Classification:
         return mean.float()[:, None, None], deviation.float()[:, None, None]
 
     def _shuffled(self, split: str, number: int) -> Tensor:
-        """The images of a split in the order of its round of this number."""
+        """Return the images of a split in the order of a pass."""
         members = self._members[split]
         return members[torch.from_numpy(self._rng(split, "order", number).permutation(len(members)))]
 
@@ -199,14 +210,14 @@ class Classification:
         return main + self.config.auxiliary * sum(others) if others else main
 
     def _classify(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        """The scores (batch, classes) of images (batch, channels, height, width) uint8, wherever the network is."""
+        """Compute scores `(batch, classes)` of images `(batch, channels, height, width)` uint8."""
         images = self.normalize(pixels)
         like = next(network.parameters(), images)
         with channels_last(network):
             return self._scores(network, images.to(like.device))[0].cpu()
 
     def _scores(self, network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of a network, the main one first."""
+        """Return the outputs of a network, the main one first."""
         try:
             outputs = network(images)
         except RuntimeError as error:
@@ -214,7 +225,7 @@ class Classification:
             if found is None or int(found[2]) != images.shape[1]:
                 raise
             raise ConfigError(
-                f"the network takes images of {found[1]} channels, but these have {found[2]}: set the option of the"
+                f"the network must take images of {found[2]} channels, got one for {found[1]}. Set the option of the"
                 f" space, such as options.in_channels={found[2]}"
             ) from error
         except ValueError as error:
@@ -222,21 +233,21 @@ class Classification:
                 raise
             height, width = images.shape[2:]
             raise ConfigError(
-                f"task.batch must be at least 2 for images of {width}x{height}, got {len(images)}: in training a batch"
-                " norm of this network sees one value per channel; take a larger batch or larger images"
+                f"task.batch must be at least 2 for images of {width}x{height}, got {len(images)}: in training mode a"
+                " batch norm of this network gets one value per channel. Use a larger batch or larger images"
             ) from error
         scores: tuple[Tensor, ...] = outputs if isinstance(outputs, tuple) else (outputs,)
         if not scores or not all(isinstance(each, Tensor) for each in scores):
             inside = f" of {', '.join(type(each).__name__ for each in scores)}" if isinstance(outputs, tuple) else ""
             raise ConfigError(
                 "task 'classification': the network must return a tensor of class scores (batch, classes), or a tuple"
-                f" of such tensors, the main one first, got a {type(outputs).__name__}{inside}; change what the search"
-                " space returns"
+                f" of such tensors, the main one first, got a {type(outputs).__name__}{inside}. Change the output of"
+                " the search space"
             )
         classes = len(self.train.classes)
         if scores[0].shape[1:] != (classes,):
             raise ConfigError(
-                f"the network gives scores of shape {tuple(scores[0].shape[1:])}, but there are {classes} classes: set"
-                f" the option of the space, such as options.classes={classes}"
+                f"the network must return scores of {classes} classes, got shape {tuple(scores[0].shape[1:])}. Set the"
+                f" option of the space, such as options.classes={classes}"
             )
         return scores

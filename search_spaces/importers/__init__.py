@@ -1,1 +1,1 @@
-"""Importers of genotypes that other projects wrote, for the built-in spaces."""
+"""Importers of other projects' genotypes for the built-in spaces, with one module for each format."""

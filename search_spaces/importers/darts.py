@@ -1,4 +1,4 @@
-"""The named tuples that DARTS (Liu et al., ICLR 2019) and its followers print: `Genotype(normal=[...], ...)`."""
+"""The named tuples that DARTS (Liu et al., ICLR 2019) and derived projects print: `Genotype(normal=[...], ...)`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, cast
 
 from nas import Genotype
 from nas.errors import ConfigError
-from nas.genotype import Choice
-from nas.importing import InEdge, cell_choices
-from nas.literals import Call, items, pick, token
-from nas.primitives import DARTS
+from nas.genotype.decision import Choice
+from nas.importing.formats import InEdge, cell_choices
+from nas.importing.python_text import Call, find_call, items, token
+from nas.space.primitives import DARTS
 
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 REFUSED = {"recurrent": "cells of recurrent networks are not supported, expected those of convolutional ones"}
@@ -20,24 +20,38 @@ CELLS = ("normal", "reduce")
 INPUTS = 2
 
 EVALUATION: Mapping[str, Any] = {"channels": 36, "cells": 20, "affine": True, "operations": "darts-evaluation"}
-"""The options of the networks that the published cells are evaluated in (sec. 4.1 of the paper)."""
+"""The options of the published networks (sec. 4.1 of the paper)."""
 
 OPERATIONS = {name: name for name in DARTS}
 
 
 def read(text: str, *, name: str | None = None, **options: Any) -> Genotype:
-    """The genotype in Python source with `NAME = Genotype(normal=..., normal_concat=..., reduce=..., ...)`.
+    """Read a genotype from Python source with `NAME = Genotype(normal=..., normal_concat=..., reduce=..., ...)`.
 
-    Each cell is a list of (operation, source) pairs, two for each node, or of one such list for each node; a third
-    item of a pair, its weight, has no effect. The text may be a line of a log, a dictionary or JSON. The options are
-    those of the published networks, unless given otherwise. Raises `ConfigError` that names the line and the token.
+    Each cell is a list of (operation, source) pairs, two for each node, or a list of one such list per node. A third
+    item of a pair, its weight, has no effect. A line of a log, a dictionary and JSON are supported, too.
+
+    Args:
+        text: the source.
+        name: of the assigned variable, if there are several.
+        options: of the space, in place of those of the published networks.
+
+    Returns:
+        A genotype of the space `darts`.
+
+    Raises:
+        ConfigError: the text has another form; the message names the line and the token.
     """
-    call = pick(text, "Genotype", FIELDS, name, REFUSED)
+    call = find_call(text, "Genotype", FIELDS, name, REFUSED)
     return genotype({cell: _nodes(call, cell) for cell in CELLS}, OPERATIONS, options)
 
 
 def write(genotype: Genotype) -> str:
-    """The text that `read` takes for a genotype of the space `darts`; raises `ConfigError` for one of another space."""
+    """Write a genotype of the space `darts` as the text that `read` takes.
+
+    Raises:
+        ConfigError: the genotype is of another space.
+    """
     if genotype.space != "darts":
         raise ConfigError(f"the genotype must be of space 'darts', got '{genotype.space}'")
     fields = []
@@ -55,11 +69,23 @@ def write(genotype: Genotype) -> str:
 def genotype(
     cells: Mapping[str, Sequence[Sequence[InEdge]]], operations: Mapping[str, str], options: Mapping[str, Any]
 ) -> Genotype:
-    """The genotype of two cells, each of nodes that each have two in-edges."""
+    """Make a genotype of the space `darts` from the in-edges of its cells.
+
+    Args:
+        cells: by the name of the cell, two in-edges for each node.
+        operations: maps names of operations in the text to those of the space.
+        options: of the space, in place of those of the published networks.
+
+    Returns:
+        The genotype.
+
+    Raises:
+        ConfigError: the cells have no nodes or different numbers of them, or an in-edge is not valid.
+    """
     counts = [len(cells[cell]) for cell in CELLS]
     if counts[0] != counts[1] or not counts[0]:
         raise ConfigError(
-            f"a normal cell of {counts[0]} nodes and a reduction cell of {counts[1]}, expected equal ones"
+            f"normal and reduction cell must have equally many nodes, at least 1, got {counts[0]} and {counts[1]}"
         )
     choices: dict[str, Choice] = {}
     for cell in CELLS:
@@ -82,14 +108,14 @@ def _nodes(call: Call, cell: str) -> list[list[InEdge]]:
     if sorted(state.below(INPUTS + len(nodes)) for state in concatenated) != states:
         found = ", ".join(str(state.value) for state in concatenated)
         raise ConfigError(
-            f"{call.where}: '{cell}_concat' must be all nodes, {', '.join(map(str, states))}, got {found}: a cell of"
-            " this space returns all its nodes"
+            f"{call.where}: '{cell}_concat' must be all nodes, {', '.join(map(str, states))}, got {found}. Cells of"
+            " this space return all their nodes"
         )
     return nodes
 
 
 def _edge(node: ast.expr, cell: str) -> InEdge:
-    """An in-edge: its source and its operation, of a pair or, with its weight, a triple."""
+    """Read an in-edge from (operation, source) or (operation, source, weight)."""
     operation, source, *weight = items(node, cell, 3 if len(items(node, cell)) == 3 else 2)
     for number in map(token, weight):
         if not isinstance(number.value, int | float):

@@ -7,31 +7,38 @@ from typing import Any
 from nas import Genotype
 from nas.errors import ConfigError
 from nas.files import parse_yaml
-from nas.literals import Token
+from nas.importing.python_text import Token
 from search_spaces.importers.darts import OPERATIONS, genotype
 from search_spaces.importers.switches import KEY, read_cells
 
 NAMES = {**OPERATIONS, "zero": "none"}
-"""Our names of operations by mmrazor's."""
+"""Maps mmrazor's names of operations to those of the space."""
 
 
 def read(text: str, **options: Any) -> Genotype:
-    """The genotype in a subnet file (`fix_subnet`), of the space `darts`.
+    """Read a genotype from a subnet file (`fix_subnet`).
 
-    The options are those of the published networks, unless given otherwise. Raises `ConfigError` that names the key and
-    the token.
+    Args:
+        text: of the file.
+        options: of the space, in place of those of the published networks.
+
+    Returns:
+        A genotype of the space `darts`.
+
+    Raises:
+        ConfigError: the file has another form; the message names the key and the token.
     """
     data = parse_yaml(text, "subnet")
     if not isinstance(data, dict) or not data:
-        raise ConfigError("expected a mapping of names to {chosen: [...]}")
+        raise ConfigError(f"a subnet must be a mapping of names to {{chosen: [...]}}, got {data!r:.40}")
     edges, switches = {}, {}
     for name, entry in data.items():
         match = KEY.fullmatch(str(name))
         if match is None or match[4]:
-            raise ConfigError(f"'{name}' is no part of a DARTS cell, expected names like normal_n2 and normal_n2_p0")
+            raise ConfigError(f"names must be like normal_n2 and normal_n2_p0, parts of a DARTS cell, got '{name}'")
         chosen = entry.get("chosen") if isinstance(entry, dict) else None
         if not isinstance(chosen, list) or not chosen:
-            raise ConfigError(f"{name}: found {entry!r}, expected {{chosen: [...]}}")
+            raise ConfigError(f"{name}: must be {{chosen: [...]}}, got {entry!r}")
         tokens = [Token(value, str(name)) for value in chosen]
         if match[3] is None:
             switches[name] = tokens

@@ -1,5 +1,7 @@
-"""Cells as NNI and mmrazor name their parts: `normal_n3_p1` is the edge from state 1 to node 3, and a switch of each
-node lists the edges that it keeps."""
+"""Cells with the labels of NNI and mmrazor.
+
+`normal_n3_p1` is the edge from state 1 to node 3. The switch of a node lists the edges that the node keeps.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +9,25 @@ import re
 from collections.abc import Mapping, Sequence
 
 from nas.errors import ConfigError
-from nas.importing import InEdge
-from nas.literals import Token
+from nas.importing.formats import InEdge
+from nas.importing.python_text import Token
 from search_spaces.importers.darts import CELLS, INPUTS
 
 KEY = re.compile(r"(normal|reduce)_n(\d+)(?:_p(\d+)|(_switch)?)")
 
 
 def read_cells(edges: Mapping[str, Token], switches: Mapping[str, Sequence[Token]]) -> dict[str, list[list[InEdge]]]:
-    """The in-edges of each node of each cell.
+    """List the in-edges of each node of each cell.
 
     Args:
-        edges: the operation of each edge, by name.
-        switches: the names of the edges that each node keeps, by the name of the node (`normal_n3`).
+        edges: the operation of each edge, by label.
+        switches: the labels of the edges that a node keeps, by the label of the node (`normal_n3`).
 
-    Raises `ConfigError` for a node that is missing, and for an edge that is kept but has no operation, or not its own.
+    Returns:
+        By the name of a cell: for each node, its in-edges.
+
+    Raises:
+        ConfigError: a node is missing, or a kept edge has no operation, or is an edge of another node.
     """
     cells: dict[str, list[list[InEdge]]] = {}
     for cell in CELLS:
@@ -30,12 +36,12 @@ def read_cells(edges: Mapping[str, Token], switches: Mapping[str, Sequence[Token
         for node in range(INPUTS, INPUTS + count):
             name = f"{cell}_n{node}"
             if name not in switches:
-                raise ConfigError(f"'{name}' is missing")
+                raise ConfigError(f"'{name}' must be given, got no such node")
             kept = []
             for edge in switches[name]:
                 label = edge.one_of([label for label in edges if label.startswith(f"{name}_p")])
                 kept.append((Token(int(label.rpartition("_p")[2]), edge.where), edges[label]))
             if len(kept) != 2:
-                raise ConfigError(f"{name}: keeps {len(kept)} in-edges, expected 2")
+                raise ConfigError(f"{name}: must keep 2 in-edges, got {len(kept)}")
             cells[cell].append(kept)
     return cells

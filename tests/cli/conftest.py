@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import toy
 
+import toy
 from nas.cli import main
 
 

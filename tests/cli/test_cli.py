@@ -11,37 +11,44 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
-import toy
 from cyclopts import App
 
+import processes
+import toy
 from nas.cli import inspecting
 from nas.cli.commands import app
+from nas.registry import kind
 
 NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
 COMMANDS = {
     "spaces": [],
-    "ops": ["NAME", "A registered set, or a YAML file"],
-    "show": ["TARGET", "A search space, a genotype", "OPTIONS", "name=value", "--input", "--depth", "--runs"],
-    "config": ["NAME", "all are listed where it is absent"],
-    "search": ["CONFIG", "A YAML file", "OVERRIDES", "search.steps=500", "--out", "--resume", "--quiet"],
-    "derive": ["RUN", "The folder of a search", "--out", "the terminal where absent"],
-    "draw": ["TARGET", "OPTIONS", "--out", ".svg, .dot, .mmd", ".png and .pdf with Graphviz", "--cells", "--dark"],
-    "retrain": ["GENOTYPE", "the folder of a search", "OVERRIDES", "--out", "--config", "--inherit", "--resume"],
-    "evaluate": ["RUN", "The folder of a retraining", "OVERRIDES", "other data"],
+    "benchmark": ["ARGS", "--out", "runs/benchmark"],
+    "correlate": ["NAME", "--sample", "--out", "synflow"],
+    "score": ["GENOTYPE", "folders of searches"],
+    "ops": ["NAME", "YAML"],
+    "show": ["TARGET", "OPTIONS", "name=value", "--input", "--depth", "--runs"],
+    "config": ["NAME"],
+    "search": ["CONFIG", "YAML", "OVERRIDES", "search.steps=500", "--out", "--resume", "--quiet"],
+    "derive": ["RUN", "folder", "--policy", "--budget", "params=50k", "--compare", "--out"],
+    "draw": ["TARGET", "OPTIONS", "--out", ".svg, .dot, .mmd", "Graphviz", "--cells", "--dark"],
+    "retrain": ["GENOTYPE", "folder", "OVERRIDES", "--out", "--config", "--inherit", "--resume"],
+    "evaluate": ["RUN", "folder", "OPTIONS", "--outputs", "--truth", "--rainy", "--model", "--out"],
+    "check": ["NAME", "name=value", "--kind", "--input", "--split", "--tolerance"],
     "check-hypergradient": ["CONFIG", "OVERRIDES", "--method", "--steps", "--after", "--tolerance"],
     "latency": ["CONFIG", "OVERRIDES", "--repeats"],
     "tune": ["CONFIG", "OVERRIDES", "key.path=distribution", "--trials", "--storage", "journal:FILE", "--genotype"],
-    "genotype lint": ["TARGETS", "the path of its field", "Exits with 2"],
-    "genotype diff": ["BEFORE", "AFTER", "--out", "changes marked"],
-    "genotype canon": ["TARGETS", "--cells", "isomorphism as in NAS-Bench-201"],
+    "genotype lint": ["TARGETS", "exits with 2"],
+    "genotype diff": ["BEFORE", "AFTER", "--out"],
+    "genotype canon": ["TARGETS", "--cells", "NAS-Bench-201"],
     "genotype import": ["SOURCE", "OPTIONS", "--format", "nas-bench-201", "--name", "--out"],
-    "genotype export": ["TARGET", "--format", "the authors' tuple", "--out", "the terminal where absent"],
-    "genotype upgrade": ["TARGETS", "older schema versions"],
-    "report": ["RUN", "a search or a retraining", "OTHERS", "to compare with the first", "--out", "--search"],
-    "predict": ["SOURCE", "A video file or a folder", "SINK", "by its suffix", "--model", "--tile", "in pixels"],
-    "export": ["RUN", "The folder of a retraining", "--format", "needs torch alone", "--out", "network.py"],
+    "genotype export": ["TARGET", "--format", "nas-bench-201", "--out"],
+    "genotype upgrade": ["TARGETS", "schema"],
+    "models": ["NAME", "pack"],
+    "models pack": ["RUN", "FOLDER", "--card", "Data, Recipe, Scores"],
+    "report": ["RUN", "OTHERS", "--out", "--search"],
+    "predict": ["SOURCE", "SINK", "--model", "--tile", "pixels"],
+    "export": ["RUN", "folder", "--format", "--out", "network.py"],
 }
 
 
@@ -80,8 +87,8 @@ def test_help_teaches_the_way(nas: Callable[..., Any]) -> None:
 
 def test_every_command_is_known() -> None:
     known = [name for name in app if not name.startswith("-")]
-    words = [[name, *([] if name != "genotype" else [sub])] for name in known for sub in app[name]]
-    assert {" ".join(w) for w in words if not w[-1].startswith("-")} == set(COMMANDS)
+    inner = {f"{name} {sub}" for name in known for sub in app[name] if not sub.startswith("-")}
+    assert {*known, *inner} - {"genotype"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -148,7 +155,7 @@ def test_modules_are_imported_wherever_they_are_named(
     name: str, form: list[str], nas: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where a user keeps the module
-    monkeypatch.setattr("nas.space._spaces", {})
+    monkeypatch.setattr(kind("search space"), "_registered", {})
     module = f"somebodys_{name}"
     (tmp_path / f"{module}.py").write_text(MODULE.format(name=name))
     result = nas(*(argument.replace("MODULE", module) for argument in form))
@@ -167,11 +174,7 @@ def test_modules_are_imported_wherever_they_are_named(
     ],
 )
 def test_modules_that_cannot_be_imported(
-    arguments: list[str],
-    message: str,
-    refused: Callable[..., str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], message: str, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "half.py").write_text("import missing_half\n")
@@ -197,7 +200,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     assert processes.finish(process) == 130
-    assert (tmp_path / "errors").read_text() == "nas: interrupted; repeat the command with --resume to go on\n"
+    assert (tmp_path / "errors").read_text() == "nas: interrupted; repeat the command with --resume to continue\n"
     assert processes.finish(processes.start(*arguments, "--resume")) == 0
     assert (tmp_path / "run" / "genotype.yaml").exists()
 

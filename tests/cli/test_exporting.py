@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,26 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-import toy
 
-from nas.canon import canon
-from nas.genotype import Genotype
-from nas.retrain import load_network
-from nas.run import read_records
+import toy
+from nas.compare.canonical_form import canon
+from nas.front.running import retrain
+from nas.genotype.file import Genotype
+from nas.run.folder import read_records
+from nas.run.retraining import load_network
+from written import imported
 
 Nas = Callable[..., Any]
 Refused = Callable[..., str]
 BRIEF = ("retrain.stages.backbone.steps=3", "retrain.stages.averaging.steps=2")
 
 
-@pytest.fixture
-def run(nas: Nas, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a retraining."""
-    Genotype(space="toy", options={"channels": 4}, choices=toy.DEAREST).save(tmp_path / "mine.yaml")
-    assert nas("retrain", tmp_path / "mine.yaml", *BRIEF, "--out", tmp_path / "net").code == 0
-    return tmp_path / "net"
+    folder = tmp_path_factory.mktemp("run") / "net"
+    retrain(Genotype(space="toy", choices=toy.DEAREST), toy.config(*BRIEF), out=folder)
+    return folder
 
 
 def test_source(nas: Nas, run: Path) -> None:
@@ -38,22 +39,10 @@ def test_source(nas: Nas, run: Path) -> None:
     docstring = ast.get_docstring(ast.parse((run / "network.py").read_text())) or ""
     (score,) = [record["score"] for record in read_records(run) if record["kind"] == "evaluate"]
     canonical = canon(Genotype.load(run / "genotype.yaml")).canonical
-    for part in (
-        canonical,
-        "search space 'toy'",
-        "    first: conv",
-        "    channels: 4",
-        f"    score: {score:.6g}",
-        "(1, 2, 5, 5)",
-    ):
-        assert part in docstring
-    spec = importlib.util.spec_from_file_location("network", run / "network.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    told = ("search space 'toy'", "    first: conv", "    channels: 4", f"    score: {score:.6g}", "(1, 2, 5, 5)")
+    assert [part for part in (canonical, *told) if part not in docstring] == []
     x = torch.randn(3, 2, 5, 5)
-    assert torch.equal(module.load()(x), load_network(run)(x))
+    assert torch.equal(imported(run / "network.py").load()(x), load_network(run)(x))
     with safetensors.safe_open(run / "network.safetensors", "pt") as file:
         assert Genotype.parse(file.metadata()["genotype"]) == Genotype.load(run / "genotype.yaml")
 
@@ -85,10 +74,10 @@ def test_weights(nas: Nas, run: Path) -> None:
 
 def test_mistakes(refused: Refused, run: Path, searched: Path, tmp_path: Path) -> None:
     assert "no retrained network" in refused("export", searched)
-    assert "ends in .pt2" in refused("export", run, "--format", "pt2", "--out", tmp_path / "net.py")
-    assert "ends in .onnx" in refused("export", run, "--format", "onnx", "--out", tmp_path / "net.pt2")
+    assert "must be .pt2, got '.py'" in refused("export", run, "--format", "pt2", "--out", tmp_path / "net.py")
+    assert "must be .onnx, got '.pt2'" in refused("export", run, "--format", "onnx", "--out", tmp_path / "net.pt2")
     message = refused("export", run, "--out", tmp_path / "net.onx")
     assert ".py (source), .pt2 (pt2), .onnx (onnx), .safetensors (safetensors); got '.onx'" in message
-    assert "Python could not import a module called 'my-net'" in refused("export", run, "--out", tmp_path / "my-net.py")
+    assert "got 'my-net'" in refused("export", run, "--out", tmp_path / "my-net.py")
     assert "onnx" in refused("export", run, "--format", "tflite")
     assert not list(tmp_path.glob("*.p*"))

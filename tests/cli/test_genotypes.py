@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toy
 
-from nas.canon import canon
-from nas.genotype import Genotype
+import toy
+from nas.compare.canonical_form import canon
+from nas.genotype.file import Genotype
 
 Nas = Callable[..., Any]
 Refused = Callable[..., str]
@@ -43,8 +43,8 @@ def test_lint(nas: Nas, searched: Path) -> None:
     assert result.code == 2
     lines = result.out.splitlines()
     assert lines[0] == "a.yaml: valid"
-    assert lines[1].startswith("bad.yaml: choices.first: found 'cnv' (did you mean 'conv'?), expected conv,")
-    assert lines[3].startswith("bad.yaml: choices.second: missing")
+    assert lines[1].startswith("bad.yaml: choices.first must be conv,")
+    assert lines[3].startswith("bad.yaml: choices.second must be linear,")
     assert result.err == "nas: 3 problems in 1 of 2 genotypes\n"
 
 
@@ -104,17 +104,17 @@ def test_upgrade(nas: Nas) -> None:
         (["lint", "nothing"], "unknown genotype 'nothing'"),
         (["diff", "a.yaml", "bad.yaml"], "bad.yaml: unknown candidate of 'first' 'cnv' (did you mean 'conv'?)"),
         (["diff", "a.yaml", "b.yaml", "--out", "d.jpg"], "unknown suffix of a picture '.jpg'"),
-        (["diff", "a.yaml", "tmics-light", "--out", "d.svg"], "of two spaces, 'toy' and 'tmics'"),
+        (["diff", "a.yaml", "tmics-light", "--out", "d.svg"], "got 'toy' and 'tmics'"),
         (["canon", "a.yml"], "a.yml: cannot be read: No such file"),
-        (["import", "tuple.py"], "give the format of tuple.py by --format: one of darts, mmrazor"),
-        (["import", "tuple.py", "-f", "tmcs"], "unknown genotype format 'tmcs' (did you mean 'tmics'?)"),
-        (["import", "tuple.py", "-f", "tmics", "--name", "h"], "tuple.py: defines no 'h'"),
+        (["import", "tuple.py"], "tuple.py: --format must be one of darts, mmrazor"),
+        (["import", "tuple.py", "-f", "tmcs"], "unknown importer 'tmcs' (did you mean 'tmics'?)"),
+        (["import", "tuple.py", "-f", "tmics", "--name", "h"], "tuple.py: the text must define 'h'"),
         (["import", "tuple.py", "-f", "tmics", "chanels=8"], "tuple.py: unknown option of space 'tmics' 'chanels'"),
-        (["import", "tuple.py", "-f", "tmics", "channels"], "'channels' is not an option: expected name=value"),
-        (["import", "a.yaml", "-f", "tmics"], "a.yaml: line 3: not Python"),
+        (["import", "tuple.py", "-f", "tmics", "channels"], "must be name=value, got 'channels'"),
+        (["import", "a.yaml", "-f", "tmics"], "a.yaml: line 3: text must be Python"),
         (["import", "no.py", "-f", "tmics"], "no.py: cannot be read"),
         (["export", "a.yaml", "-f", "darts"], "the genotype must be of space 'darts', got 'toy'"),
-        (["export", "a.yaml", "-f", "drats"], "unknown genotype format 'drats' (did you mean 'darts'?)"),
+        (["export", "a.yaml", "-f", "drats"], "unknown exporter 'drats' (did you mean 'darts'?)"),
         (["upgrade", "tuple.py"], "tuple.py: expected a mapping"),
     ],
 )

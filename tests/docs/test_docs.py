@@ -1,6 +1,6 @@
 """What the pages of docs/ say holds: their code and commands run, their files parse, their links lead somewhere.
 
-The blocks of a page are taken in order, in one folder. One that begins with `# NAME.py` or `# NAME.yaml` is a file,
+The blocks of a page are taken in order, in one folder. One that begins with `# NAME.py`, `.yaml` or `.md` is a file,
 saved there with those of all pages; any other Python block is run, and a text block behind it is what it prints. In
 console blocks every `$ nas` line is run, its configuration checked as it stands and then made small; lines under it are
 lines that it prints, in order, `...` others between them.
@@ -24,36 +24,39 @@ import msgspec
 import pytest
 
 import nas.cli
-import nas.cli.running
 import nas.cli.tuning
-import nas.config
-import nas.operations
-import nas.primitives
-import nas.task
-import nas.tune
-import tmics_space.flow.provider
-from nas.cli.targets import genotype_of
-from nas.config import Config
+import nas.front.benchmarking
+import nas.front.correlating
+import nas.front.running
+import nas.run.config
+import nas.run.task
+import nas.space.operations
+import nas.space.primitives
+import nas.tune.tuning
 from nas.files import convert, parse_yaml
-from nas.genotype import Genotype, Provenance
-from nas.hypergradient import RESPONSES
-from nas.importing import importers
-from nas.levels import Level
-from nas.regularize import REGULARIZERS
-from nas.space import find_space
+from nas.front.targets import genotype_of
+from nas.genotype.file import Genotype, Provenance, shipped
+from nas.multilevel.level import Level
+from nas.registry import kind, kinds
+from nas.run.config import Config, RetrainConfig, SearchConfig, ValidationConfig
+from nas.space.definition import find_space
 from nas.testing import SearchSpaceTests
-from nas.tune import KINDS
+from nas.tune.tuning import KINDS
+from quadratic import METHODS
 from search_spaces.classification.augment import Augmentation
 from search_spaces.classification.cifar import CIFAR10, CIFAR100
+from search_spaces.classification.fashion import FashionMNIST
 from search_spaces.classification.folders import Folders
 from search_spaces.classification.handwriting import Digits
 from search_spaces.classification.idx import IDX
 from search_spaces.classification.task import ClassificationConfig
-from tmics_space.averaging import MODES
-from tmics_space.data import PRESETS, CameraMotion, layouts, moving_texture, write_frames
+from tmics_space.averaging import AVERAGINGS
+from tmics_space.compact import COMPACT
+from tmics_space.data import LAYOUTS, RAIN_PRESETS, CameraMotion, moving_texture, write_frames
 from tmics_space.data.layouts import Layout
+from tmics_space.data.rainfall import RainMix
 from tmics_space.data.sources import Films, Pairs
-from tmics_space.flow import flow_providers
+from tmics_space.flow import FLOW_PROVIDERS
 from tmics_space.metrics.protocol import PROTOCOLS
 from tmics_space.operations import AUTHORS_NAMES, OPERATIONS
 from tmics_space.task import DerainConfig
@@ -69,7 +72,7 @@ class Block(NamedTuple):
 
     @property
     def file(self) -> str:
-        name = re.match(r"# (\S+\.(?:py|yaml))\n", self.text)
+        name = re.match(r"(?:---\n)?# (\S+\.(?:py|yaml|md))\n", self.text)
         return name[1] if name else ""
 
 
@@ -90,10 +93,14 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with the files of the pages and some films, and registries that forget what a page adds to them."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    for seed, name in enumerate(("one", "two", "three", "rainy")):
+    for seed, name in enumerate(("one", "two", "three")):
         with write_frames(tmp_path / "films" / name) as write:
             for frame in moving_texture(6, 20, 24, seed):
                 write(frame)
+    for name, above in (("clean", 0), ("derained", 2), ("peer", 4), ("rainy", 8)):
+        with write_frames(tmp_path / "films" / name) as write:
+            for frame in moving_texture(6, 20, 24, 3):
+                write((frame.int() + above).clamp(max=255).byte())
     with write_frames(tmp_path / "scans") as write:
         for frame in moving_texture(2, 8, 8):
             write(frame)
@@ -105,17 +112,17 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     find_space("tmics")
     for module, registry in (
-        (nas.operations, "_factories"),
-        (nas.operations, "_sets"),
-        (nas.space, "_spaces"),
-        (nas.task, "_tasks"),
-        (tmics_space.flow.provider, "_providers"),
+        *((each, "_registered") for each in kinds.values()),
+        *((each, "_origins") for each in kinds.values()),
+        (nas.run.task.TASKS, "_registered"),
     ):
         monkeypatch.setattr(module, registry, dict(getattr(module, registry)))
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    for module in (nas.config, nas.tune):
+    monkeypatch.setattr(nas.front.benchmarking, "compare", short(nas.front.benchmarking.compare))
+    monkeypatch.setattr(nas.front.correlating, "correlate_scores", sparse(nas.front.correlating.correlate_scores))
+    for module in (nas.run.config, nas.tune.tuning):
         monkeypatch.setattr(module, "load_config", small(module.load_config))
-    for module in (nas.cli.running, nas.cli.tuning):
+    for module in (nas.front.running, nas.cli.tuning):
         monkeypatch.setattr(module, "genotype_of", narrow(genotype_of))
 
 
@@ -135,10 +142,11 @@ def small(load: Callable[..., Config]) -> Callable[..., Config]:
         config = load(source, overrides)
         config.build_task()
         films = "{{kind: films, films: {{{}}}}}".format
-        changes = {"search.steps": "1", "search.epochs": "1"}
+        changes = {"search.steps": "1", "search.epochs": "1"} if config.search_section else {}
         changes |= {f"retrain.stages.{stage}.steps": "1" for stage in config.retrain.stages}
         if config.task["name"] == "derain":
             changes["task.train"] = films("one: films/one, two: films/two, three: films/three")
+            changes |= {"task.validation": "null"} if "validation" in config.task else {}
             changes |= {"task.test": films("rainy: films/rainy"), "task.crop": "16", "task.batch": "1"}
         if config.space == "tmics":
             changes |= {"options.channels": "4", "options.layers": "1"}
@@ -148,6 +156,25 @@ def small(load: Callable[..., Config]) -> Callable[..., Config]:
         return load(source, [*overrides, *(f"{key}={value}" for key, value in changes.items())])
 
     return loaded
+
+
+def short(compare: Callable[..., Any]) -> Callable[..., Any]:
+    """Compares searchers with few seeds."""
+
+    def compared(*arguments: Any, seeds: int, **options: Any) -> Any:
+        return compare(*arguments, seeds=min(seeds, 5), **options)
+
+    return compared
+
+
+def sparse(correlate: Callable[..., Any]) -> Callable[..., Any]:
+    """Correlates few scores of few networks: only one of those that are computed for a whole table."""
+
+    def correlated(table: Any, column: str, scores: dict[str, Any], batch: Any, **options: Any) -> Any:
+        kept = {name: scores[name] for name in scores if name not in ("flops", "grad_norm", "synflow")}
+        return correlate(table, column, kept, batch, **{**options, "sample": 2})
+
+    return correlated
 
 
 def narrow(load: Callable[[str], Genotype]) -> Callable[[str], Genotype]:
@@ -224,7 +251,7 @@ def check_yaml(text: str, where: str) -> None:
         find_space(genotype.space).derived(genotype)
     elif data.keys() == {"task"}:
         fields = {key: value for key, value in data["task"].items() if key != "name"}
-        task = nas.task.find_task(data["task"]["name"])
+        task = nas.run.task.TASKS.find(data["task"]["name"])
         task(convert(fields, task.Config, where))
 
 
@@ -246,6 +273,16 @@ def run_tests(module: str) -> None:
 def test_a_file_of_a_page_is_used(file: str) -> None:
     texts = [block.text for page in PAGES for block in blocks(page) if block.file != file]
     assert file.startswith("test_") or any(re.search(rf"\b{Path(file).stem}\b", text) for text in texts)
+
+
+def test_an_example_of_each_kind_is_short() -> None:
+    examples = [block for block in blocks("extending") if "nas.register(" in block.text or ".register(" in block.text]
+    names = [name for block in examples for name in re.findall(r'register\("([a-z ]+)", ', block.text)]
+    assert {*names, "operation set"} >= {name for name, each in kinds.items() if each.group.startswith("nas.")}
+    for block in examples:
+        for example in block.text.split("\n\n\n"):
+            lines = [line for line in example.splitlines() if line.strip()]
+            assert len(lines) < 15, f"docs/extending.md:{block.line}"
 
 
 def test_the_tutorial_has_sixty_lines_of_code_at_most() -> None:
@@ -275,34 +312,51 @@ def test_links_lead_somewhere(page: str) -> None:
 # --- completeness ---
 
 
+def ours(name: str) -> list[str]:
+    """The names of a kind that this project offers, without those that other tests registered."""
+    packages = ("nas.", "search_spaces.", "tmics_space.")
+    return [known for known, origin in kind(name).names().items() if origin.startswith(packages)]
+
+
 @pytest.mark.parametrize(
     ("page", "names"),
     [
         ("tmics", find_space("tmics").options()),
         ("tmics", OPERATIONS),
+        ("tmics", COMPACT),
         ("tmics", AUTHORS_NAMES.values()),
-        ("tmics", MODES),
-        ("tmics", flow_providers()),
+        ("tmics", ours(AVERAGINGS.name)),
+        ("tmics", ours(FLOW_PROVIDERS.name)),
         ("tmics", DerainConfig.__struct_fields__[2:]),
-        ("configuration", Config.__struct_fields__),
+        ("configuration", Config.__struct_encode_fields__),
+        ("configuration", SearchConfig.__struct_fields__),
+        ("configuration", RetrainConfig.__struct_fields__),
+        ("configuration", ValidationConfig.__struct_fields__),
+        ("configuration", [*ours("derivation"), *ours("relaxation"), *ours("optimizer")]),
         ("configuration", Level.__struct_fields__),
-        ("configuration", RESPONSES),
-        ("hypergradients", RESPONSES),
-        ("configuration", REGULARIZERS),
+        ("configuration", METHODS),
+        ("hypergradients", METHODS),
+        ("configuration", ours("regularizer")),
+        ("relaxations", ours("wrapper")),
         ("classification", [*find_space("darts").options(), *find_space("digits").options()]),
         ("classification", find_space("nas-bench-201").options()),
         ("classification", ClassificationConfig.__struct_fields__),
         ("classification", Augmentation.__struct_fields__),
-        ("classification", [kind.__struct_config__.tag for kind in (CIFAR10, CIFAR100, IDX, Folders, Digits)]),
-        ("data", layouts()),
+        (
+            "classification",
+            [kind.__struct_config__.tag for kind in (CIFAR10, CIFAR100, IDX, FashionMNIST, Folders, Digits)],
+        ),
+        ("data", ours(LAYOUTS.name)),
         ("data", Layout.__struct_fields__),
-        ("data", PRESETS),
+        ("data", ours(RAIN_PRESETS.name)),
         ("data", PROTOCOLS),
         ("data", Films.__struct_fields__),
         ("data", Pairs.__struct_fields__),
         ("data", CameraMotion.__struct_fields__),
+        ("data", RainMix.__struct_fields__),
         ("genotypes", Provenance.__struct_fields__),
-        ("genotypes", importers()),
+        ("genotypes", ours("importer")),
+        ("genotypes", shipped()),
         ("tuning", KINDS),
     ],
 )
@@ -311,9 +365,9 @@ def test_a_page_is_complete(page: str, names: Sequence[str]) -> None:
     assert set(names) - set(re.findall(r"[\w-]+", " ".join(marked))) == set()
 
 
-@pytest.mark.parametrize("name", layouts())
+@pytest.mark.parametrize("name", LAYOUTS.names())
 def test_the_paths_shown_are_those_of_the_layouts(name: str) -> None:
-    layout = layouts()[name]
+    layout = LAYOUTS.find(name)
     (row,) = re.findall(rf"^\| `{name}` \|[^|]+\| ([\w, ]+) \| `([^`]+)` · `(?:\.\.\./)?([^`]+)`", PAGES["data"], re.M)
     splits, rain, truth = row
     assert splits.split(", ") == list(layout.splits)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from nas.cell import Cell, Chain
-from nas.choose import Chooser
-from nas.derive import choose_randomly
-from nas.genotype import Choice
-from nas.operations import OperationSet
-from nas.space import Description, search_space
+from nas.derive.random import choose_randomly
+from nas.genotype.decision import Choice
+from nas.space.cell import Cell, Chain
+from nas.space.chooser import Chooser
+from nas.space.definition import Description, search_space
+from nas.space.operations import OperationSet
 
 RESTORING = "residual_3x3 residual_5x5 dense_3x3 dense_5x5 dilated_3x3 spatial_attention channel_attention"
 CLASSIFYING = "none max_pool_3x3 avg_pool_3x3 skip_connect sep_conv_3x3 sep_conv_5x5 dil_conv_3x3 dil_conv_5x5"
@@ -109,10 +109,10 @@ Drawn = tuple[Description, dict[str, Choice] | None]
 
 @pytest.fixture(scope="session")
 def many(restoration: Description, classification: Description, nesting: Description) -> list[Drawn]:
-    """Each space without choices, and with two hundred random ones in all."""
+    """Each space without choices, and with eighty random ones in all."""
 
     def drawn() -> Iterator[Drawn]:
-        for description, count in ((classification, 100), (restoration, 50), (nesting, 50)):
+        for description, count in ((classification, 40), (restoration, 20), (nesting, 20)):
             yield description, None
             generator = torch.Generator().manual_seed(count)
             for _ in range(count):

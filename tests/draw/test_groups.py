@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas.draw.groups import IN, OUT, levels, members, parts, path
-from nas.graph import Graph
+from nas.draw.groups import IN, OUT, connected_parts, edges_by_group, members_by_group, path
+from nas.graph.network_graph import Graph
 
 
 def nested() -> Graph:
@@ -17,7 +17,7 @@ def nested() -> Graph:
 
 
 def test_members() -> None:
-    assert members(nested()) == {"": ["a", "g", "d", "e"], "g": ["b", "h"], "h": ["c"]}
+    assert members_by_group(nested()) == {"": ["a", "g", "d", "e"], "g": ["b", "h"], "h": ["c"]}
 
 
 def test_path() -> None:
@@ -26,7 +26,7 @@ def test_path() -> None:
 
 
 def test_edges_have_a_piece_in_every_group_they_pass() -> None:
-    found = levels(nested())
+    found = edges_by_group(nested())
     assert {group: set(edges) for group, edges in found.items()} == {
         "": {("a", "g", "a\0b"), ("g", "d", "c\0d")},
         "g": {(f"{IN}a\0b", "b", "a\0b"), ("b", "h", "b\0c"), ("h", f"{OUT}c\0d", "c\0d")},
@@ -38,9 +38,9 @@ def test_only_edges_within_one_group_keep_their_attributes() -> None:
     drawn = nested()
     drawn.add_node("f", group="")
     drawn.add_edge("d", "f", label="kept")
-    attributes = {piece[:2]: found for piece, found in levels(drawn)[""].items()}
+    attributes = {piece[:2]: style for piece, style in edges_by_group(drawn)[""].items()}
     assert attributes == {("a", "g"): {}, ("g", "d"): {}, ("d", "f"): {"label": "kept"}}
 
 
 def test_parts_are_in_the_order_of_their_first_names() -> None:
-    assert parts("abcdef", [("e", "a"), ("d", "b"), ("f", "d")]) == [["a", "e"], ["b", "d", "f"], ["c"]]
+    assert connected_parts("abcdef", [("e", "a"), ("d", "b"), ("f", "d")]) == [["a", "e"], ["b", "d", "f"], ["c"]]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import isotonic_regression
-from ways import together
 
 from nas.draw.layout import ENTERING, LEAVING, Rect, Size, apart, layered
+from ways import together
 
 SIDES, PORTS = st.floats(10, 90), st.floats(-0.5, 0.5)
 SIZES = st.tuples(SIDES, SIDES, PORTS, PORTS).map(lambda s: Size(s[0], s[1], s[1] * s[2], s[1] * s[3]))

@@ -7,10 +7,11 @@ import re
 import pytest
 
 from nas.draw.marks import marked
-from nas.draw.mermaid import mermaid, quote
-from nas.genotype import Choice, Genotype
-from nas.graph import Graph, graph
-from nas.space import Description, find_space
+from nas.draw.mermaid import quote, to_mermaid
+from nas.genotype.decision import Choice
+from nas.genotype.file import Genotype
+from nas.graph.network_graph import Graph, build_graph
+from nas.space.definition import Description, find_space
 
 STRING = r'"(?:[^"#]|#\w+;)*"'
 NODE = re.compile(rf"(n\d+)(?:\[({STRING})\]|\(\[({STRING})\]\)|\(\(({STRING})\)\)|\{{\{{({STRING})\}}\}})")
@@ -43,7 +44,7 @@ def read(text: str) -> tuple[dict[str, str], list[tuple[str, str]], int]:
 
 
 def check(drawn: Graph) -> None:
-    nodes, edges, groups = read(mermaid(drawn))
+    nodes, edges, groups = read(to_mermaid(drawn))
     ids = [f"n{i}" for i in range(len(drawn))]
     assert sorted(nodes) == sorted(ids)
     names = dict(zip(drawn, ids, strict=True))
@@ -53,16 +54,16 @@ def check(drawn: Graph) -> None:
 
 def test_every_node_edge_and_group_is_there(many: list[tuple[Description, dict[str, Choice] | None]]) -> None:
     for description, choices in many[::10]:
-        check(graph(description, choices))
-        check(graph(description, choices, "open"))
+        check(build_graph(description, choices))
+        check(build_graph(description, choices, "open"))
 
 
 def test_labels_and_marks() -> None:
     genotypes = [Genotype.load(name) for name in ("tmics-heavy", "tmics-light")]
     space = find_space("tmics")
-    heavy, light = (graph(space.describe(**g.options), g) for g in genotypes)
+    heavy, light = (build_graph(space.describe(**g.options), g) for g in genotypes)
     check(marked(heavy, light))
-    text = mermaid(marked(heavy, light))
+    text = to_mermaid(marked(heavy, light))
     assert 'n1{{"alignment<br>ofm<br>was tgm"}}' in text
     assert '-.->|"removed"|' in text
     assert "stroke-dasharray" not in text.split("classDef")[0]

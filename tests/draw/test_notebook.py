@@ -5,9 +5,9 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import torch
-import toy
 
-from nas.genotype import Genotype, Provenance
+import toy
+from nas.genotype.file import Genotype, Provenance
 from nas.supernet import Supernet
 
 MINE = Genotype(space="toy", choices=toy.DEAREST, options={"channels": 4})

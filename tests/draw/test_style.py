@@ -8,8 +8,8 @@ import pytest
 
 from nas.draw import style
 from nas.draw.style import PALETTE, family, text_width, wrap
-from nas.graph import graph
-from nas.space import Description
+from nas.graph.network_graph import build_graph
+from nas.space.definition import Description
 
 
 def luminance(colour: str) -> float:
@@ -107,7 +107,7 @@ def test_families_share_a_colour_whatever_is_chosen(classification: Description)
     choices = {label: d.candidates[1] for label, d in classification.decisions.items() if d.kind == "operation"}
     choices |= {label: d.candidates[: d.keep] for label, d in classification.decisions.items() if d.kind == "inputs"}
     active = {label: c for label, c in choices.items() if classification.decisions[label].active(choices)}
-    colours = style.families(graph(classification))
-    assert colours == style.families(graph(classification, active))
+    colours = style.families(build_graph(classification))
+    assert colours == style.families(build_graph(classification, active))
     assert colours["sep_conv_3x3"] == colours["sep_conv_5x5"] != colours["dil_conv_3x3"]
     assert len(set(colours.values())) == 6

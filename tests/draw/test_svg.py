@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 import pytest
 from torch import nn
 
-from nas.choose import Chooser
-from nas.draw.picture import picture
-from nas.draw.svg import svg
-from nas.genotype import Choice
-from nas.graph import graph
-from nas.space import Description, search_space
+from nas.draw.picture import make_picture
+from nas.draw.svg import to_svg
+from nas.genotype.decision import Choice
+from nas.graph.network_graph import build_graph
+from nas.space.chooser import Chooser
+from nas.space.definition import Description, search_space
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -23,7 +23,7 @@ def test_every_picture_is_well_formed_and_inside_its_view_box(
     many: list[tuple[Description, dict[str, Choice] | None]],
 ) -> None:
     for description, choices in many[::10]:
-        root = ElementTree.fromstring(svg(picture(graph(description, choices))))
+        root = ElementTree.fromstring(to_svg(make_picture(build_graph(description, choices))))
         _, _, width, height = map(float, root.attrib["viewBox"].split())
         for rect in root.iter(f"{SVG}rect"):
             x, y, w, h = (float(rect.get(name, 0)) for name in ("x", "y", "width", "height"))
@@ -36,29 +36,17 @@ def test_every_picture_is_well_formed_and_inside_its_view_box(
 
 
 def test_all_that_the_graph_says_is_in_the_picture(restoration: Description) -> None:
-    drawn = graph(restoration)
-    root = ElementTree.fromstring(svg(picture(drawn)))
+    drawn = build_graph(restoration)
+    root = ElementTree.fromstring(to_svg(make_picture(drawn)))
     texts = [text.text for text in root.iter(f"{SVG}text")]
-    for name in (
-        "frames",
-        "alignment",
-        "ofm",
-        "tgm",
-        "streaks",
-        "dna",
-        "cna",
-        "cells ×4",
-        "averaging",
-        "output",
-        "row",
-    ):
-        assert name in texts
+    names = ("frames", "alignment", "ofm", "tgm", "streaks", "dna", "cna", "cells ×4", "averaging", "output", "row")
+    assert set(names) <= set(texts)
     assert texts.count("residual_3x3") == 4
     assert len(list(root.iter(f"{SVG}polygon"))) == drawn.number_of_edges()  # one arrow head each
 
 
 def test_decisions_are_explained_to_who_points_at_them(restoration: Description) -> None:
-    root = ElementTree.fromstring(svg(picture(graph(restoration))))
+    root = ElementTree.fromstring(to_svg(make_picture(build_graph(restoration))))
     assert "alignment: one of ofm, tgm" in [title.text for title in root.iter(f"{SVG}title")]
 
 
@@ -69,5 +57,5 @@ def test_odd_names(name: str) -> None:
         chosen = choose("decision", {"a": nn.Identity})
         return nn.Sequential(OrderedDict([(name, nn.Identity()), ("other", chosen)]))
 
-    root = ElementTree.fromstring(svg(picture(graph(odd.describe()))))
+    root = ElementTree.fromstring(to_svg(make_picture(build_graph(odd.describe()))))
     assert name in [text.text for text in root.iter(f"{SVG}text")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
 from pathlib import Path
@@ -10,37 +9,35 @@ from types import ModuleType
 
 import pytest
 
-from nas.draw import render
 from nas.draw.marks import marked
-from nas.draw.picture import picture
+from nas.draw.picture import make_picture
+from nas.draw.rendering import render
 from nas.draw.style import INK, PALETTE
-from nas.draw.svg import svg
+from nas.draw.svg import to_svg
 from nas.draw.theme import BACKGROUND, DARK, DARK_PALETTE
 from nas.errors import ConfigError
-from nas.genotype import Choice
-from nas.graph import graph
-from nas.space import Description
+from nas.genotype.decision import Choice
+from nas.graph.network_graph import build_graph
+from nas.space.definition import Description
+from written import imported
+
+COLOUR = r"#[0-9a-f]{6}"
 
 
 @pytest.fixture(scope="module")
 def vision() -> ModuleType:
     """The formulas of contrast and colour blindness, beside this file."""
-    spec = importlib.util.spec_from_file_location("test_style", Path(__file__).with_name("test_style.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(Path(__file__).with_name("test_style.py"))
 
 
 def test_no_light_colour_is_left(many: list[tuple[Description, dict[str, Choice] | None]]) -> None:
-    drawn = [graph(description, choices) for description, choices in many[::12]]
+    drawn = [build_graph(description, choices) for description, choices in many[::12]]
     for one in (*drawn, marked(drawn[1], drawn[2])):
-        light, dark = (set(re.findall(r"#[0-9a-f]{6}", svg(picture(one), theme))) for theme in ("light", "dark"))
+        light, dark = (set(re.findall(COLOUR, to_svg(make_picture(one), theme))) for theme in ("light", "dark"))
         assert light <= {*DARK}
         assert dark <= {*DARK.values(), BACKGROUND["dark"]}
         assert not dark & light - {"#8c8c8c"}
-    plain, dark_text = (re.sub(r"#[0-9a-f]{6}", "", svg(picture(drawn[0]), theme)) for theme in ("light", "dark"))
+    plain, dark_text = (re.sub(COLOUR, "", to_svg(make_picture(drawn[0]), theme)) for theme in ("light", "dark"))
     assert plain == dark_text
 
 
@@ -63,5 +60,5 @@ def test_families_are_told_apart_by_colour_blind_readers(blindness: str, vision:
 
 def test_only_svg_is_dark(restoration: Description) -> None:
     assert BACKGROUND["dark"] in render(restoration, theme="dark")
-    with pytest.raises(ConfigError, match="dark pictures are SVG, found dot"):
+    with pytest.raises(ConfigError, match="svg, got dot"):
         render(restoration, None, "dot", theme="dark")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +9,9 @@ from types import ModuleType
 import pytest
 from torch import nn
 
-from nas import checkpoint
-from nas.export.source import source
+from nas.export.source.module import write_source
+from nas.run import checkpoint
+from written import imported
 
 Write = Callable[..., ModuleType]
 
@@ -22,15 +21,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Write a network as source, and import what was written."""
 
     def written(network: nn.Module) -> ModuleType:
-        text, tensors = source(network, "A network.")
-        (tmp_path / "written.py").write_text(text, encoding="utf-8")
-        checkpoint.save_weights(tmp_path / "written.safetensors", tensors)
-        spec = importlib.util.spec_from_file_location("written", tmp_path / "written.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(sys.modules, "written", module)
-        spec.loader.exec_module(module)
-        return module
+        text, tensors = write_source(network, "A network.")
+        (tmp_path / "exported.py").write_text(text, encoding="utf-8")
+        checkpoint.save_weights(tmp_path / "exported.safetensors", tensors)
+        return imported(tmp_path / "exported.py", monkeypatch)
 
     return written

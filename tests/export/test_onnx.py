@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import ExportError
-from nas.export import export, onnx, program
-from nas.genotype import Genotype
+from nas.export import onnx, program
+from nas.export.exporting import export
+from nas.genotype.file import Genotype
 
 runtime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
 pytest.importorskip("onnxscript", reason="the extra `export` is not installed")

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import DivergedError, ExportError
-from nas.export import SUFFIXES, export, program
-from nas.export.compare import greatest_difference
-from nas.genotype import Genotype
+from nas.export import program
+from nas.export.equality import greatest_difference
+from nas.export.exporting import SUFFIXES, export
+from nas.genotype.file import Genotype
 
 
 class Pair(NamedTuple):
@@ -150,10 +151,7 @@ SIZES: list[tuple[Callable[[], nn.Module], list[tuple[int, ...]], str, list[list
 
 @pytest.mark.parametrize(("make", "example", "sizes", "others"), SIZES)
 def test_sizes_that_a_network_takes(
-    make: Callable[[], nn.Module],
-    example: list[tuple[int, ...]],
-    sizes: str,
-    others: list[list[tuple[int, ...]]],
+    make: Callable[[], nn.Module], example: list[tuple[int, ...]], sizes: str, others: list[list[tuple[int, ...]]]
 ) -> None:
     network = make().eval()
     inputs = [torch.zeros(shape) for shape in example]
@@ -217,8 +215,7 @@ class Second(nn.Module):
         return x + self.values[0], x + self.values[1]
 
 
-@pytest.mark.parametrize("lost", [torch.nan, torch.inf])
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize(("lost", "place"), [(torch.nan, 0), (torch.inf, 1)])
 def test_no_output_that_is_not_finite_passes(lost: float, place: int, tmp_path: Path) -> None:
     values = [0.0, 0.0]
     values[place] = lost

@@ -1,8 +1,7 @@
-"""Every shipped genotype, and one of each other space, in every format: equal to the network it was written from."""
+"""Shipped genotypes, and one of each other space, in every format: equal to the network it was written from."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nas.derive import choose_randomly
-from nas.export import SUFFIXES, Format, export
-from nas.export.compare import greatest_difference
-from nas.genotype import Genotype, shipped
-from nas.space import find_space
+from nas.derive.random import choose_randomly
+from nas.export.equality import greatest_difference
+from nas.export.exporting import SUFFIXES, Format, export
+from nas.genotype.file import Genotype, shipped
+from nas.space.definition import find_space
+from written import imported
 
 TMICS = {"channels": 4, "dna_cells": 1, "cna_cells": 1, "flow": {"name": "pyramid", "width": 4, "levels": 2}}
 SMALL: dict[str, dict[str, Any]] = {
@@ -28,8 +28,10 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 INPUTS = {"darts": (1, 3, 24, 22), "digits": (1, 1, 8, 8), "nas-bench-201": (1, 3, 12, 10), "tmics": (1, 5, 3, 32, 32)}
 TOLERANCE = {"source": 0.0, "pt2": 1e-5, "onnx": 1e-4}
-NAMES = [*shipped(), "digits", "nas-bench-201"]
-TRACED = (("darts-v2", "onnx"), ("tmics-heavy", "pt2"))  # in every run; the others are marked slow
+NAMES = ["darts-v1", "darts-v2", "tmics-heavy", "tmics-light", "digits", "nas-bench-201"]
+QUICK = {"safetensors": NAMES, "source": ["darts-v2", "nas-bench-201", "tmics-heavy"], "onnx": ["darts-v2"],
+         "pt2": ["tmics-heavy"]}  # fmt: skip
+"""By format, what every run exports; the others are marked slow."""
 
 
 def genotype_of(name: str) -> Genotype:
@@ -60,12 +62,7 @@ def network_of(genotype: Genotype) -> nn.Module:
 def read(path: Path, format: Format) -> Callable[[Tensor], Any]:
     """What computes the outputs from a file alone."""
     if format == "source":
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        loaded: nn.Module = module.load()
+        loaded: nn.Module = imported(path).load()
         return loaded
     if format == "pt2":
         return torch.export.load(path).module()
@@ -103,9 +100,7 @@ def check(genotype: Genotype, format: Format, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "format"),
     [
-        pytest.param(
-            name, format, marks=[pytest.mark.slow] if format in ("pt2", "onnx") and (name, format) not in TRACED else []
-        )
+        pytest.param(name, format, marks=() if name in QUICK[format] else pytest.mark.slow)
         for name in NAMES
         for format in SUFFIXES
     ],

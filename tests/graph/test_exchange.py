@@ -7,17 +7,21 @@ import json
 import networkx as nx
 import pytest
 
-from nas.genotype import Genotype, shipped
-from nas.graph import Graph, graph
+from nas.genotype.file import Genotype
 from nas.graph.exchange import graphml, node_link
-from nas.space import find_space
+from nas.graph.network_graph import Graph, build_graph
+from nas.space.definition import find_space
 
 
-@pytest.fixture(params=[(name, cells) for name in shipped() for cells in ("beside", "open")])
+@pytest.fixture(
+    scope="module", params=[(name, cells) for name in ("darts-v2", "tmics-heavy") for cells in ("beside", "open")]
+)
 def drawn(request: pytest.FixtureRequest) -> Graph:
     name, cells = request.param
     genotype = Genotype.load(name)
-    return graph(find_space(genotype.space).describe(**genotype.options), genotype, cells)
+    if "cells" in genotype.options:
+        genotype.options["cells"] = 4
+    return build_graph(find_space(genotype.space).describe(**genotype.options), genotype, cells)
 
 
 def test_graphml_is_read_back(drawn: Graph) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from quadratic import Quadratic
 from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.hypergradient import Loss, Parameters, response
+from nas.hypergradient.response import Loss, Parameters
+from quadratic import Quadratic, response
 
 
 def no_step(current: Parameters, gradients: Parameters) -> Parameters:
@@ -54,8 +54,8 @@ def flat(own: Parameters, others: Parameters) -> Tensor:
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (power(4), "not quadratic in its parameters: a Newton step of .* leaves .* to go; take 'implicit'"),
-        (Loss([concave]), "does not curve upwards in every direction, .* set a ridge above 0, or"),
+        (power(4), "not quadratic in its parameters: a Newton step of .* leaves .* 'implicit'"),
+        (Loss([concave]), "does not curve upwards .* ridge above 0"),
         (Loss([flat]), "does not curve upwards in every direction"),
     ],
 )
@@ -81,5 +81,5 @@ def test_a_loss_that_is_not_finite_is_left_to_the_engine_to_skip() -> None:
 
 
 def test_refuses_levels_whose_hessian_would_be_large() -> None:
-    with pytest.raises(ConfigError, match="'closed' solves a dense system of at most 3 parameters, found 4"):
+    with pytest.raises(ConfigError, match=r"'closed': .* 3 parameters, got 4"):
         response("closed", limit=3)(Loss([lambda own, _: own["w"].sum()]), {"w": torch.ones(2, 2)}, {}, no_step)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from quadratic import Quadratic, descent
 from torch import Tensor
 
-from nas.hypergradient import Loss, response
+from nas.errors import ConfigError
+from nas.hypergradient.response import Loss
+from quadratic import Quadratic, descent, response
 
 
 @pytest.mark.parametrize("damping", [0.0, 1e-2, 0.5, 1.0, 7.0])
@@ -54,11 +55,15 @@ def test_an_upper_loss_that_does_not_see_the_level_asks_for_nothing() -> None:
     assert torch.equal(torch.autograd.grad(upper, toy.a)[0], toy.d)
 
 
-@pytest.mark.parametrize(("damping", "expected"), [(0.0, 0.0), (1.0, 0.0), (3.0, 1.0)])
-def test_stops_where_the_damped_hessian_does_not_curve_upwards(damping: float, expected: float) -> None:
+@pytest.mark.parametrize(("damping", "expected"), [(0.0, None), (1.0, None), (3.0, 1.0)])
+def test_refuses_a_damping_that_does_not_cover_the_least_eigenvalue(damping: float, expected: float | None) -> None:
     # f = -w^2 - a w, so that the damped Hessian is damping - 2, and f_wa = -1.
     a = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     loss = Loss([lambda own, others: -own["w"].square() - others["a"] * own["w"]])
     w = {"w": torch.tensor(0.7, dtype=torch.float64)}
     answer = response("conjugate_gradient", damping=damping)(loss, w, {"a": a}, descent(0.1))
-    assert torch.autograd.grad(answer["w"], a)[0].item() == pytest.approx(expected)
+    if expected is None:
+        with pytest.raises(ConfigError, match=rf"'conjugate_gradient'.*above 2.*least eigenvalue.*-2, got {damping:g}"):
+            torch.autograd.grad(answer["w"], a)
+    else:
+        assert torch.autograd.grad(answer["w"], a)[0].item() == pytest.approx(expected)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.files import convert, parse_yaml
-from nas.levels import Level
-from nas.multilevel import Multilevel
+from nas.multilevel.level import Level
+from nas.multilevel.multilevel import Multilevel
 
 
 class Module(nn.Module):

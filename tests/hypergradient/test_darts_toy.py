@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.levels import Level
-from nas.multilevel import Multilevel
+from nas.multilevel.level import Level
+from nas.multilevel.multilevel import Multilevel
 
 
 class Toy(nn.Module):
@@ -48,7 +48,7 @@ def searched(method: dict[str, Any], rate: float) -> tuple[float, float]:
     }
     typed = {name: msgspec.convert({"loss": name, "split": "s", **level}, Level) for name, level in levels.items()}
     toy = Toy()
-    engine = Multilevel(toy, typed, {"lower": lower, "upper": upper}, lambda split, index: None, 1500)
+    engine = Multilevel(toy, typed, {"lower": lower, "upper": upper}, lambda split, index: None, 800)
     for k in range(engine.steps):
         engine.step(k)
     return toy.a.item(), toy.w.item()

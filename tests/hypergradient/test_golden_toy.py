@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.levels import Level
-from nas.multilevel import Multilevel
+from nas.multilevel.level import Level
+from nas.multilevel.multilevel import Multilevel
 
 
 def vector(*values: float) -> Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from quadratic import Quadratic
 from torch import Tensor
 
 from nas.errors import ConfigError
-from nas.hypergradient import Loss, Parameters, response
+from nas.hypergradient.response import Loss, Parameters
+from quadratic import Quadratic, response
 
 
 def no_step(current: Parameters, gradients: Parameters) -> Parameters:
@@ -65,7 +65,7 @@ def test_a_flat_loss_needs_damping(slope: float) -> None:
     a = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
     w = {"w": torch.ones(2, dtype=torch.float64)}
     loss = Loss([lambda own, others: others["a"] * own["w"].sum() * slope])
-    with pytest.raises(ConfigError, match="Hessian is singular; set a damping above 0"):
+    with pytest.raises(ConfigError, match=r"'implicit'.*damping must be above 0.*least eigenvalue.* 0, got 0"):
         response("implicit", damping=0.0)(loss, w, {"a": a}, no_step)
     answer = response("implicit", damping=0.5)(loss, w, {"a": a}, no_step)
     (found,) = torch.autograd.grad(answer["w"].sum(), a)
@@ -73,5 +73,5 @@ def test_a_flat_loss_needs_damping(slope: float) -> None:
 
 
 def test_refuses_levels_whose_hessian_would_be_large() -> None:
-    with pytest.raises(ConfigError, match="at most 3 parameters, found 4"):
+    with pytest.raises(ConfigError, match="3 parameters, got 4"):
         response("implicit", limit=3)(Loss([lambda own, _: own["w"].sum()]), {"w": torch.ones(2, 2)}, {}, no_step)

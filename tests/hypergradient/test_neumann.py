@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from quadratic import Quadratic, descent
 
-from nas.hypergradient import response
+from quadratic import Quadratic, descent, response
 
 STEP = 0.3  # times the largest eigenvalue, 5: 1.5
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from networks import BUILDS, Case
 from torch import Tensor
+
+from networks import BUILDS, Case
 
 torchopt = pytest.importorskip("torchopt", reason="torchopt is not installed: no independent oracle")
 pytestmark = pytest.mark.filterwarnings("ignore:We.ve integrated functorch:FutureWarning")  # its own calls
@@ -16,22 +17,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:We.ve integrated functorch:Futur
 
 def theirs(case: Case, solve: Callable[..., Any]) -> Tensor:
     """The hypergradient where the gradient of the lower loss is taken for zero, as at an optimum."""
-    shapes = {name: value.shape for name, value in case.own.items()}
-
-    def named(w: Tensor) -> dict[str, Tensor]:
-        pieces = w.split([shape.numel() for shape in shapes.values()])
-        return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
     def stationary(w: Tensor, arch: Tensor) -> Tensor:
-        gradient: Tensor = torch.func.grad(lambda w, arch: case.loss(named(w), {"arch": arch}))(w, arch)
+        gradient: Tensor = torch.func.grad(lambda w, arch: case.loss(case.named(w), {"arch": arch}))(w, arch)
         return gradient
 
     @torchopt.diff.implicit.custom_root(stationary, argnums=1, solve=solve)
     def solved(w: Tensor, arch: Tensor) -> Tensor:
         return w
 
-    w = torch.cat([value.flatten() for value in case.own.values()])
-    return torch.autograd.grad(case.upper(named(solved(w, case.arch))), case.arch)[0]
+    return torch.autograd.grad(case.upper(case.named(solved(case.flat, case.arch))), case.arch)[0]
 
 
 # The Hessian has eigenvalues down to -1.2; a smaller damping would leave it indefinite.

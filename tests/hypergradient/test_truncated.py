@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from quadratic import Quadratic, descent
 from torch import nn
 from torch.optim import Adam
 
-from nas.hypergradient import Loss, Parameters, response
-from nas.hypergradient.step import virtual_step
+from nas.hypergradient.response import Loss, Parameters
+from nas.hypergradient.virtual_step import differentiable_step
+from quadratic import Quadratic, descent, response
 
 RATE = 0.1
 
@@ -49,7 +49,7 @@ def test_starts_the_last_steps_from_the_optimizer_s_state_after_the_first_ones()
         return w, Adam([w], lr=0.1)
 
     w, optimizer = fresh()
-    step = virtual_step(optimizer, {"w": w})
+    step = differentiable_step(optimizer, {"w": w})
     answer = response("truncated", steps=3, last=1)(Loss([lower]), {"w": w.detach()}, {"a": a}, step)
     found = torch.autograd.grad(answer["w"].square().sum(), a)[0]
 
@@ -58,6 +58,6 @@ def test_starts_the_last_steps_from_the_optimizer_s_state_after_the_first_ones()
         optimizer.zero_grad()
         torch.autograd.backward(lower({"w": w}, {"a": a.detach()}))
         optimizer.step()
-    step = virtual_step(optimizer, {"w": w})
+    step = differentiable_step(optimizer, {"w": w})
     answer = response("unrolled")(Loss([lower]), {"w": w.detach()}, {"a": a}, step)
     torch.testing.assert_close(found, torch.autograd.grad(answer["w"].square().sum(), a)[0])

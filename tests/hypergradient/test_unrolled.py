@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
-from nas.hypergradient import Loss, Parameters, response
-from nas.hypergradient.step import virtual_step
+from nas.hypergradient.response import Loss, Parameters
+from nas.hypergradient.virtual_step import differentiable_step
+from quadratic import response
 
 H = torch.tensor([[2.0, 0.3, 0.0], [0.3, 1.0, -0.2], [0.0, -0.2, 0.5]], dtype=torch.float64)
 B = torch.tensor([[1.0, -0.5], [0.4, 0.8], [-0.3, 0.6]], dtype=torch.float64)
@@ -25,7 +26,7 @@ def hypergradient(w: Tensor, steps: int, rate: float) -> Tensor:
         return own["w"] @ H @ own["w"] / 2 - own["w"] @ B @ others["a"]
 
     parameter = nn.Parameter(w.clone())
-    step = virtual_step(SGD([parameter], lr=rate), {"w": parameter})
+    step = differentiable_step(SGD([parameter], lr=rate), {"w": parameter})
     answer = response("unrolled", steps=steps)(Loss([lower]), {"w": w}, {"a": a}, step)["w"]
     upper = (answer - C).square().sum() / 2 + D @ a
     return torch.autograd.grad(upper, a)[0]
@@ -62,7 +63,7 @@ def test_stays_finite_where_gradients_are_zero() -> None:
         return (own["dead"].relu() * others["a"]).square().sum()
 
     answer = response("unrolled", steps=4)(
-        Loss([loss]), {"dead": w["dead"].detach()}, {"a": a}, virtual_step(Adam(w.values(), lr=0.1), w, clip=0.5)
+        Loss([loss]), {"dead": w["dead"].detach()}, {"a": a}, differentiable_step(Adam(w.values(), lr=0.1), w, clip=0.5)
     )
     (found,) = torch.autograd.grad(answer["dead"].sum(), a)
     assert found.isfinite()

@@ -16,11 +16,11 @@ from torch.nn.utils import parametrize, prune
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from nas.cell import Cell
-from nas.choose import Chooser
-from nas.mixed import MixedOperation, Node
-from nas.primitives import DARTS, FactorizedReduce
-from nas.space import SearchSpace
+from nas.space.cell import Cell
+from nas.space.chooser import Chooser
+from nas.space.definition import SearchSpace
+from nas.space.mixed import MixedOperation, Node
+from nas.space.primitives import DARTS, FactorizedReduce
 from nas.supernet import Supernet
 
 C = 4

@@ -11,77 +11,70 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.cell import Cell
-from nas.choose import Chooser
-from nas.errors import ConfigError, UnknownNameError
 from nas.files import convert
-from nas.levels import Level
-from nas.multilevel import Multilevel
-from nas.relaxation import relaxation
+from nas.multilevel.level import Level
+from nas.multilevel.multilevel import Multilevel
+from nas.registry import kind
 from nas.relaxation.gumbel import Gumbel
-from nas.relaxation.sampling import Sampling, gumbel_noise, sample
-from nas.space import SearchSpace
+from nas.relaxation.sampling import Draw, Sampling, draws
+from nas.space.cell import Cell
+from nas.space.chooser import Chooser
+from nas.space.definition import SearchSpace
 from nas.supernet import Supernet
 
 LOGITS = torch.tensor([0.3, -1.0, 2.0], dtype=torch.double)
 
 
-def test_the_formula() -> None:
-    noise = torch.tensor([0.5, 4.0, -1.0], dtype=torch.double)
-    for progress, temperature in ((0.0, 8.0), (0.5, 5.0), (1.0, 2.0)):
-        powers = [math.exp((a + g) / temperature) for a, g in zip(LOGITS.tolist(), noise.tolist(), strict=True)]
-        expected = [power / sum(powers) for power in powers]
-        found = Gumbel(8.0, 2.0).relaxed(LOGITS, noise, progress)
-        assert found.tolist() == pytest.approx(expected, rel=1e-12)
+def drawn(relaxation: Any, step: int = 0, progress: float = 0.0, logits: Tensor = LOGITS, random: bool = True) -> Any:
+    """The weights of one decision `a` of the candidates x, y, z, and its noise."""
+    ((_, given, draw),) = draws({"a": logits}, {"a": "xyz"}, seed=3, step=step, progress=progress, random=random)
+    return relaxation.draw(given, draw), draw.gumbel()
 
 
 def test_a_sample_has_weight_one_and_the_gradient_of_the_softmax() -> None:
     logits = LOGITS.clone().requires_grad_()
-    found = sample(Gumbel(8.0, 2.0), {"a": logits}, {"a": [0.5, 4.0, -1.0]}, 0.5)["a"]
-    assert found.choice == 1
-    assert found.weights.tolist() == [0.0, 1.0, 0.0]
-    p = ((LOGITS + torch.tensor([0.5, 4.0, -1.0])) / 5.0).softmax(0)
-    (gradient,) = torch.autograd.grad(found.weights[1], logits)
-    expected = [(p[1] * (float(i == 1) - p[i]) / 5.0).item() for i in range(3)]
-    assert gradient.tolist() == pytest.approx(expected, rel=1e-12)
+    for progress, temperature in ((0.0, 8.0), (0.5, 5.0), (1.0, 2.0)):
+        found, noise = drawn(Gumbel(8.0, 2.0), 1, progress, logits)
+        scores = [a + g for a, g in zip(LOGITS.tolist(), noise, strict=True)]
+        choice = scores.index(max(scores))
+        assert found.choice == choice
+        assert found.weights.tolist() == [float(i == choice) for i in range(3)]
+        powers = [math.exp(score / temperature) for score in scores]
+        p = [power / sum(powers) for power in powers]
+        (gradient,) = torch.autograd.grad(found.weights[choice], logits)
+        expected = [p[choice] * (float(i == choice) - p[i]) / temperature for i in range(3)]
+        assert gradient.tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_samples_follow_the_softmax() -> None:
-    counts = Counter(
-        sample(Gumbel(), {"a": LOGITS}, {"a": gumbel_noise(3, "a", "xyz", step)}, 0.0)["a"].choice
-        for step in range(4000)
-    )
+    counts = Counter(drawn(Gumbel(), step)[0].choice for step in range(4000))
     for i, p in enumerate(LOGITS.softmax(0).tolist()):
         assert counts[i] / 4000 == pytest.approx(p, abs=4 * (p * (1 - p) / 4000) ** 0.5)
 
 
 def test_noise_is_a_function_of_seed_label_candidate_and_step() -> None:
-    base = gumbel_noise(0, "a", ["x", "y"], 0)
-    assert gumbel_noise(0, "a", ["y", "x"], 0) == base[::-1]
-    others = [gumbel_noise(1, "a", "xy", 0), gumbel_noise(0, "b", "xy", 0), gumbel_noise(0, "a", "xy", 1)]
-    assert len({number for numbers in (base, *others) for number in numbers}) == 8
-    many = [number for step in range(2000) for number in gumbel_noise(0, "a", "xy", step)]
+    def gumbel(seed: int, label: str, candidates: str, step: int, purpose: str = "") -> list[float]:
+        return Draw(seed, label, candidates, step, 0.0, random=True).gumbel(purpose)
+
+    base = gumbel(0, "a", "xy", 0)
+    assert gumbel(0, "a", "yx", 0) == base[::-1]
+    others = [gumbel(1, "a", "xy", 0), gumbel(0, "b", "xy", 0), gumbel(0, "a", "xy", 1), gumbel(0, "a", "xy", 0, "p")]
+    assert len({number for numbers in (base, *others) for number in numbers}) == 10
+    many = [number for step in range(2000) for number in gumbel(0, "a", "xy", step)]
     assert sum(many) / len(many) == pytest.approx(0.5772, abs=0.08)  # Euler's constant, within four deviations
 
 
 def test_without_noise_the_strongest_is_taken() -> None:
-    assert sample(Gumbel(), {"a": LOGITS, "b": -LOGITS}, None, 0.0)["a"].choice == 2
-    assert sample(Gumbel(), {"a": LOGITS, "b": -LOGITS}, None, 0.0)["b"].choice == 1
-    assert sample(Gumbel(), {}, None, 0.0) == {}
+    for logits, expected in ((LOGITS, 2), (-LOGITS, 1), (0 * LOGITS, 0)):
+        found, noise = drawn(Gumbel(), logits=logits, random=False)
+        assert (found.choice, noise) == (expected, [0.0] * 3)
 
 
-def test_arguments() -> None:
-    made = relaxation("gumbel", temperature=5, final_temperature=0.5)
+def test_it_samples_and_softmax_does_not() -> None:
+    made = kind("relaxation").create({"name": "gumbel", "temperature": 5, "final_temperature": 0.5}, "relaxation")
+    assert (made.temperature, made.final_temperature) == (5, 0.5)
     assert isinstance(made, Sampling)
-    assert not isinstance(relaxation("softmax"), Sampling)
-    with pytest.raises(ConfigError, match="'final_temperature' of gumbel is above 0, found 0"):
-        relaxation("gumbel", final_temperature=0)
-    with pytest.raises(UnknownNameError, match=r"argument of relaxation 'gumbel' 'temprature' .*'temperature'"):
-        relaxation("gumbel", temprature=1)
-    with pytest.raises(ConfigError, match="'temperature' of relaxation 'gumbel' is a number, found 'hot'"):
-        relaxation("gumbel", temperature="hot")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="relaxation: missing the field 'name'"):
-        Supernet(SearchSpace("s", space), relaxation={"temperature": 3})
+    assert not isinstance(kind("relaxation").create("softmax", "relaxation"), Sampling)
 
 
 class Counted(nn.Module):
@@ -131,12 +124,10 @@ def test_a_step_draws_the_same_again_and_another_step_others() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_the_last_step_has_the_final_temperature(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    supernet = Supernet(
-        SearchSpace("s", space), relaxation={"name": "gumbel", "temperature": 8, "final_temperature": 2}
-    )
+    supernet = Supernet(SearchSpace("s", space), relaxation="gumbel")
     heard: set[float] = set()
-    relaxed = Gumbel.relaxed
-    monkeypatch.setattr(Gumbel, "relaxed", lambda self, a, g, share: (heard.add(share), relaxed(self, a, g, share))[1])
+    draw = Gumbel.draw
+    monkeypatch.setattr(Gumbel, "draw", lambda self, a, how: (heard.add(how.progress), draw(self, a, how))[1])
     for step in range(steps):
         supernet.on_progress(step, steps)
         heard.clear()
@@ -162,7 +153,7 @@ def test_a_loop_that_tells_no_step_is_warned_once() -> None:
     x = torch.ones(1, 2)
     supernet = Supernet(SearchSpace("s", space), relaxation="gumbel")
     supernet(x)  # one pass is no loop
-    with pytest.warns(UserWarning, match=r"same candidates until .* supernet.on_progress\(step, steps\)"):
+    with pytest.warns(UserWarning, match=r"repeats the draws .* supernet\.on_progress\(step, steps\)"):
         supernet(x)
     for _ in range(3):  # where a further warning would be an error
         supernet(x)

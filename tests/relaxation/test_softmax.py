@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from nas.errors import ConfigError, UnknownNameError
-from nas.relaxation import RELAXATIONS, relaxation
+from nas.registry import kind
 from nas.relaxation.softmax import Softmax
 
 logits = st.lists(st.floats(-50, 50), min_size=1, max_size=6)
@@ -49,21 +48,8 @@ def test_gradients() -> None:
 
 def test_every_relaxation_is_a_module_that_is_deterministic_in_eval_mode() -> None:
     values = torch.tensor([0.3, -1.0, 2.0])
-    for name in RELAXATIONS:
-        module = relaxation(name).eval()
+    for name in kind("relaxation").names():
+        module = kind("relaxation").create(name, "relaxation").eval()
         assert isinstance(module, nn.Module)
         assert torch.equal(module(values), module(values))
         assert module(values).shape == values.shape
-
-
-def test_relaxations_are_found_by_name() -> None:
-    assert isinstance(relaxation("softmax"), Softmax)
-    assert relaxation("softmax", temperature=2.0).temperature == 2.0
-    with pytest.raises(UnknownNameError, match=r"unknown relaxation 'sotfmax' \(did you mean 'softmax'\?\)"):
-        relaxation("sotfmax")
-
-
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
-def test_a_temperature_is_positive(temperature: float) -> None:
-    with pytest.raises(ConfigError, match=r"'temperature' of softmax is above 0, found"):
-        Softmax(temperature)

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.config import load_config
-from nas.derive import choose_strongest
-from nas.genotype import Genotype, Provenance
-from nas.observe import INDICATORS, VALIDATION
-from nas.run import ORIGIN, Run
-from nas.space import find_space
-from nas.task import Preview
+from nas.derive.margins import margins_of
+from nas.derive.strongest import choose_strongest
+from nas.genotype.file import Genotype, Provenance
+from nas.run.collapse import COLLAPSE
+from nas.run.config import load_config
+from nas.run.folder import ORIGIN, Run
+from nas.run.observer import OBSERVER
+from nas.run.scoring import Exhibit, Item, Picture, Scoring
+from nas.run.task import Preview
+from nas.run.validation import VALIDATION
+from nas.space.definition import find_space
 
 CANDIDATES = {"alignment": ["ofm", "tgm"], "dna/0": ["res3", "dense5", "none"], "cell/2<-0": [4, 8]}
 
@@ -79,15 +83,17 @@ def make_search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                 weights = {label: (value * step / 40).softmax(0) for label, value in drift.items()}
                 run.record("mixing", step, weights={label: value.tolist() for label, value in weights.items()})
                 if step:
-                    choices, margins = choose_strongest(description.decisions, weights)
+                    choices = choose_strongest(description.decisions, weights)
+                    leads = margins_of(description.decisions, weights, choices)
                     provenance = Provenance(
-                        package="tmics-nas 0", seed=seed, config="c0ffee", margins=margins, undecided=(min(margins),)
+                        package="tmics-nas 0", seed=seed, config="c0ffee", margins=leads, undecided=(min(leads),)
                     )
                     genotype = Genotype(
                         space=config.space, choices=choices, options=description.options, provenance=provenance
                     )
                     run.save_genotype(genotype, step)
-                    run.record(VALIDATION, step, psnr=30 - abs(step - 40) / 10)
+                    score = {"psnr": 30 - abs(step - 40) / 10, "best_epoch": min(step, 40)}
+                    run.record(OBSERVER, step, observer=VALIDATION, **score)
                     sign = {"skips/cell": step / 80, "gradient": 1 / step, "eigenvalue": step / 10}
                     spread = {
                         "entropy": 1 - step / 100,
@@ -95,7 +101,7 @@ def make_search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
                         "least_margin": step / 600,
                         "undecided": 0.5,
                     }
-                    run.record(INDICATORS, step, **spread, **sign)
+                    run.record(OBSERVER, step, observer=COLLAPSE, **spread, **sign)
             if finished:
                 run.save_genotype(genotype)
         return folder
@@ -115,6 +121,8 @@ def retrained(searched: Path) -> Path:
     with Run.create(searched.parent / "network", (searched / "config.yaml").read_text(), 0) as run:
         for step in range(1, 31):
             run.record("train", step, level="backbone" if step <= 20 else "joint", loss=1 / step, gradient=1.0)
+            if step % 10 == 0:
+                run.record(OBSERVER, step, observer=VALIDATION, psnr=35 - abs(step - 20), best_epoch=min(step, 20))
         run.record("evaluate", None, psnr=36.25, ssim=0.975, statement="PSNR on Y")
         run.record(ORIGIN, None, search="../search")
         run.save_genotype(Genotype.load(searched / "genotype.yaml"))
@@ -129,3 +137,27 @@ def preview() -> Preview:
         for i in range(4):
             frames[layer, i, layer, 10:30, 12 * i : 12 * i + 20] = 255
     return Preview("a <square>", dict(zip(("rainy", "derained", "truth"), frames, strict=True)))
+
+
+@pytest.fixture(scope="session")
+def scoring() -> Scoring:
+    """Two methods on two clips with hostile names, of three frames each; the last frame is the worst."""
+    methods, clips = ("<b>rainy", "ours"), ("a <script>alert(1)</script>", "=cmd")
+    frames = [(clip, frame, method) for frame in (3, 2, 1) for clip in clips for method in methods]
+    scores = {method: {"psnr": 20.0 + 10 * place, "share": 0.25} for place, method in enumerate(methods)}
+    grey = torch.full((3, 40, 60), 128, dtype=torch.uint8)
+    shown = [Picture(name, grey) for name in (*methods, "truth")]
+    return Scoring(
+        totals={method: {**each, "ssim": math.nan} for method, each in scores.items()},
+        judged="ours",
+        parts=dict.fromkeys(clips, scores),
+        items=[Item(c, f, m, {"psnr": scores[m]["psnr"] + (f == 3) * 1.0}) for c, f, m in frames],
+        metrics={"psnr": "in dB", "ssim": "structure", "share": "of <i>", "absent": "of nobody"},
+        statement="protocol <1>\nsecond line",
+        skipped=["clip <x>: frame 4"],
+        part="clip",
+        item="frame",
+        worst=[Exhibit(f"{clips[0]}, frame 3", [shown, [Picture(f"error of {m}", grey) for m in methods]])],
+        exhibits={"Temporal <profiles>": [Exhibit("column", [shown])]},
+        legend="Orange & blue",
+    )

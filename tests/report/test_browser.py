@@ -14,10 +14,12 @@ from PIL import Image
 
 from nas.draw.style import INK
 from nas.draw.theme import DARK
-from nas.genotype import Genotype
-from nas.report.compare import write_comparison
+from nas.genotype.file import Genotype
+from nas.report.comparison import write_comparison
 from nas.report.page import write_report
-from nas.task import Preview
+from nas.report.scoring_page import write_scoring
+from nas.run.scoring import Scoring
+from nas.run.task import Preview
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402  # where there is Selenium at all
@@ -99,7 +101,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(
-    retrained: Path, preview: Preview, make_search: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    retrained: Path,
+    preview: Preview,
+    scoring: Scoring,
+    make_search: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     runs = [make_search("a"), make_search("b", seed=1), make_search("c", "task.crop=48")]
@@ -114,6 +120,7 @@ def pages(
     comparison = write_comparison(runs, folder / "comparison.html")
     darts = write_report(make_search("darts", "options.cells=3", config_name="darts"), folder / "darts.html")
     written = {"run": report.path, "comparison": comparison.path, "darts": darts.path}
+    written["scoring"] = write_scoring(scoring, folder / "scoring").path
     return {**written, "notebook": notebook, "genotype": genotype}
 
 
@@ -150,7 +157,7 @@ def shown(browser: Any, selector: str) -> list[str]:
     return [each.text for each in browser.find_elements("css selector", selector) if each.is_displayed()]
 
 
-@pytest.mark.parametrize("page", ["run", "comparison", "darts"])
+@pytest.mark.parametrize("page", ["run", "comparison", "darts", "scoring"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_its_width_and_can_be_read(opened: Open, page: str, width: int, scheme: str) -> None:
@@ -197,7 +204,7 @@ def test_what_scrolls_has_a_shadow_only_if_there_is_more(opened: Open) -> None:
     assert edge() == (255, 255, 255)
 
 
-@pytest.mark.parametrize("page", ["run", "comparison"])
+@pytest.mark.parametrize("page", ["run", "comparison", "scoring"])
 def test_it_runs_without_complaint_and_loads_nothing(opened: Open, page: str) -> None:
     browser = opened(page)
     assert browser.get_log("browser") == []
@@ -299,6 +306,22 @@ def test_a_plot_tells_its_values(opened: Open) -> None:
     step, _, value = told.removeprefix("step ").partition(": ")
     assert abs(int(step) - 30) <= 1
     assert float(value) == pytest.approx(1 / int(step), rel=0.02)
+
+
+def test_pictures_of_one_method_stand_below_one_another(opened: Open) -> None:
+    browser = opened("scoring", 390)
+    figures = browser.find_elements("css selector", "#worst .exhibit figure")[:5]
+    texts = [figure.text for figure in figures]
+    assert texts == ["<b>rainy", "ours", "truth", "error of <b>rainy", "error of ours"]
+    places = [figure.rect for figure in figures]
+    assert [places[i]["x"] for i in (3, 4)] == [places[i]["x"] for i in (0, 1)]
+    assert places[3]["y"] > places[0]["y"]
+    loaded = "return [...document.images].map((image) => [image.naturalWidth, image.naturalHeight])"
+    assert browser.execute_script(loaded) == [[60, 40]] * 5 + [[60, 40]] * 3
+    area = find(browser, "#course .area")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", area)
+    ActionChains(browser).move_to_element(area).perform()
+    assert find(browser, "#course .told").text == "frame 2: <b>rainy 20, ours 30"
 
 
 def test_cells_open_by_keyboard(opened: Open) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.cost import costs, measure, size
-from nas.genotype import Genotype
+from nas.cost.network_cost import measure, size
+from nas.cost.space_cost import costs
+from nas.genotype.file import Genotype
 from nas.report.costs import cost_of
 from nas.report.recorded import read_run
-from nas.space import find_space
+from nas.space.definition import find_space
 
 
 def test_costs_of_the_genotype_and_over_the_epochs(searched: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.report.history import Series
-from nas.report.plot import POINTS, Plot, Spread, plot
+from nas.report.plot import POINTS, Plot, Spread, make_plot
 
 NAN = math.nan
 
@@ -19,7 +19,7 @@ def points(path: str) -> list[tuple[float, float]]:
 
 
 def line(*values: float, **options: object) -> Plot:
-    return plot("loss", {"a": Series(list(range(len(values))), list(values))}, **options)  # type: ignore[arg-type]
+    return make_plot("loss", {"a": Series(list(range(len(values))), list(values))}, **options)  # type: ignore[arg-type]
 
 
 def test_a_line_goes_from_the_left_to_the_right_and_upwards() -> None:
@@ -48,7 +48,7 @@ def test_a_logarithmic_axis_where_the_data_ask_for_it() -> None:
 
 
 def test_bands_and_the_line_of_reference() -> None:
-    drawn = plot(
+    drawn = make_plot(
         "loss",
         {"a": Series([0, 10], [1.0, 2.0]), "b": Series([0, 10], [0.0, 4.0])},
         bands={"b": Spread([0, 10], [0.0, 3.0], [1.0, 4.0])},
@@ -64,7 +64,7 @@ def test_bands_and_the_line_of_reference() -> None:
 
 def test_a_faint_line_has_the_colour_of_its_own() -> None:
     series = Series([1, 2], [1.0, 2.0])
-    drawn = plot("loss", {"a": series, "b": series}, faint={"b": series})
+    drawn = make_plot("loss", {"a": series, "b": series}, faint={"b": series})
     assert [(each.name, each.slot, each.faint) for each in drawn.lines] == [
         ("b", 1, True),
         ("a", 0, False),
@@ -73,7 +73,7 @@ def test_a_faint_line_has_the_colour_of_its_own() -> None:
 
 
 def test_an_order_keeps_colours_where_a_line_is_missing() -> None:
-    assert plot("loss", {"b": Series([1], [1.0])}, order=["a", "b"]).lines[0].slot == 1
+    assert make_plot("loss", {"b": Series([1], [1.0])}, order=["a", "b"]).lines[0].slot == 1
 
 
 def test_long_series_are_thinned_to_what_can_be_seen() -> None:

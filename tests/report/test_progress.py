@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import time
+from types import ModuleType
 
 import pytest
 from rich.console import Console
 
-from nas.report.progress import SHOWN, Leader, Progress
+from nas.report.progress import SHOWN, Leader, Progress, watched
 
 LEADERS = {
     "alignment": Leader("ofm", 0.75, 0.5),
@@ -128,3 +130,49 @@ def test_what_is_counted_is_named(terminal: bool) -> None:
         for frame in range(1, 5):
             progress.update(frame, {})
     assert " frames/s" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+# --- notebooks ---
+
+
+class Handle:
+    """The output of a cell, as IPython has it."""
+
+    def __init__(self, shown: object) -> None:
+        self.drawn = [shown._repr_html_()]  # type: ignore[attr-defined]
+
+    def update(self, shown: object) -> None:
+        self.drawn.append(shown._repr_html_())  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def handles(monkeypatch: pytest.MonkeyPatch) -> list[Handle]:
+    """The outputs that are made, in a notebook without ipywidgets."""
+    made: list[Handle] = []
+    display = ModuleType("IPython.display")
+    display.display = lambda shown, display_id: made.append(Handle(shown)) or made[-1]  # type: ignore[attr-defined, func-returns-value]
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    return made
+
+
+def test_a_notebook_redraws_one_output(handles: list[Handle], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, out = Clock(monkeypatch), io.StringIO()
+    with Progress("search", 100, console=Console(file=out, force_jupyter=True)) as progress:
+        for step in range(1, 101):
+            clock.now += 0.1
+            progress.update(step, {"lower": 1 / step}, LEADERS)
+    (handle,) = handles
+    assert 30 <= len(handle.drawn) <= 52, "every few steps, not at each"
+    assert "100/100" in handle.drawn[-1]
+    assert "channel_attention" in handle.drawn[-1]
+    assert out.getvalue() == ""
+
+
+def test_progress_is_shown_where_it_can_be_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal, jupyter in ((True, False), (False, True), (False, False)):
+        console = Console(force_terminal=terminal, force_jupyter=jupyter)
+        monkeypatch.setattr("nas.report.progress.Console", lambda made=console: made)
+        assert watched(None) is (terminal or jupyter)
+        assert watched(True)
+        assert not watched(False)

@@ -40,5 +40,5 @@ def test_a_run_that_goes_on_has_the_genotype_of_its_latest_epoch(folder: Path) -
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InvalidFileError, match="not the folder of a run"):
+    with pytest.raises(InvalidFileError, match="folder of a run"):
         read_run(tmp_path)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from nas.genotype import Genotype
+from nas.genotype.file import Genotype
 from nas.report import timeline as module
 from nas.report.recorded import read_run
-from nas.report.timeline import ABSENT, timeline
+from nas.report.timeline import ABSENT, make_timeline
 
 
 def test_epochs_weights_and_what_they_would_have_derived(searched: Path) -> None:
     run = read_run(searched)
-    course = timeline(run)
+    course = make_timeline(run)
     assert course is not None
     assert course.steps == [0, 10, 20, 30, 40, 50, 60]
     assert {cell: [each.label for each in group] for cell, group in course.groups.items()} == {
@@ -31,7 +31,7 @@ def test_epochs_weights_and_what_they_would_have_derived(searched: Path) -> None
 
 
 def test_equal_cells_share_their_picture(searched: Path) -> None:
-    course = timeline(read_run(searched))
+    course = make_timeline(read_run(searched))
     assert course is not None
     assert course.shown[0] == {}
     assert course.shown[1:] == [{"cell": 0}] * 6, "the order of the weights is the same from the first epoch on"
@@ -46,11 +46,11 @@ def test_where_room_is_short_the_last_epoch_has_its_picture(
     run = read_run(searched)
     other = {**run.genotypes[10].choices, "cell/1": "dense_3x3", "cell/2": "dense_5x5"}
     run.genotypes[10] = Genotype(space="tmics", choices=other, options=run.genotypes[10].options)
-    whole = timeline(run)
+    whole = make_timeline(run)
     assert whole is not None
     assert len(whole.pictures) == 2
     monkeypatch.setattr(module, "BYTES", len(whole.pictures[0]) + 10)
-    course = timeline(run)
+    course = make_timeline(run)
     assert course is not None
     assert len(course.pictures) == 1
     assert course.shown[1] == {}
@@ -61,7 +61,7 @@ def test_a_decision_that_the_genotype_lacks(searched: Path) -> None:
     run = read_run(searched)
     choices = {label: choice for label, choice in run.genotypes[60].choices.items() if label != "alignment"}
     run.genotypes[60] = Genotype(space="tmics", choices=choices)
-    course = timeline(run)
+    course = make_timeline(run)
     assert course is not None
     alignment = course.groups[""][0]
     assert alignment.chosen[-1] == ABSENT
@@ -70,13 +70,13 @@ def test_a_decision_that_the_genotype_lacks(searched: Path) -> None:
 
 def test_many_epochs_are_thinned(make_search: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EPOCHS", 3)
-    course = timeline(read_run(make_search("thin")))
+    course = make_timeline(read_run(make_search("thin")))
     assert course is not None
     assert course.steps == [0, 30, 60]
 
 
 def test_a_space_that_is_not_known_has_no_pictures(folder: Path) -> None:
-    course = timeline(read_run(folder))
+    course = make_timeline(read_run(folder))
     assert course is not None
     assert course.pictures == []
     assert course.note
@@ -84,4 +84,4 @@ def test_a_space_that_is_not_known_has_no_pictures(folder: Path) -> None:
 
 
 def test_a_retraining_has_none(retrained: Path) -> None:
-    assert timeline(read_run(retrained)) is None
+    assert make_timeline(read_run(retrained)) is None

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from nas.config import Config, load_config
-from nas.genotype import Genotype
-from nas.primitives import DropPath
-from nas.retrain import evaluate, retrain
-from nas.run import Run, read_records
-from nas.search import search
+from nas.genotype.file import Genotype
+from nas.run.config import Config, load_config
+from nas.run.folder import Run, read_records
+from nas.run.retraining import evaluate, retrain
+from nas.run.searching import search
+from nas.space.primitives import DropPath
 
 IMAGES = {"darts": 50_000, "nas-bench-201": 50_000}
 EPOCHS = {"darts": (50, 600), "nas-bench-201": (50, 200)}

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from nas.testing import SearchSpaceTests
-from search_spaces.digits import digits
+from search_spaces.digits import digits_space
 
 
 class TestDigits(SearchSpaceTests):
-    space = digits
+    space = digits_space
     options: ClassVar[Mapping[str, Any]] = {"channels": 2, "nodes": 2}
     trials = 3
 

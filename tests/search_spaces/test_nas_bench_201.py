@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nas.cell import Cell
-from nas.cost import measure
+from nas.cost.network_cost import measure
 from nas.errors import ConfigError, UnknownNameError
-from nas.genotype import Genotype
-from nas.primitives import NAS_BENCH_201
+from nas.genotype.file import Genotype
+from nas.space.cell import Cell
+from nas.space.primitives import NAS_BENCH_201
 from nas.supernet import Supernet
 from nas.testing import SearchSpaceTests
-from search_spaces.nas_bench_201 import NOTATION, arch_of, genotype_of, nas_bench_201
+from search_spaces.nas_bench_201 import NOTATION, SMALL, arch_of, genotype_of, nas_bench_201_space, small_space
 
 ARCH = "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
 
@@ -33,12 +33,21 @@ def uniform(name: str) -> str:
 
 
 class TestNASBench201(SearchSpaceTests):
-    space = nas_bench_201
+    space = nas_bench_201_space
     options: ClassVar[Mapping[str, Any]] = {"channels": 2, "cells": 1}
     trials = 2
 
     def example_input(self) -> Tensor:
         return torch.randn(2, 3, 8, 9)
+
+
+class TestSmall(SearchSpaceTests):
+    space = small_space
+    options: ClassVar[Mapping[str, Any]] = {"channels": 2}
+    trials = 2
+
+    def example_input(self) -> Tensor:
+        return torch.randn(2, 1, 8, 9)
 
 
 def edge(name: str, channels: int) -> int:
@@ -74,7 +83,7 @@ def test_notation_and_size_of_any_cell(names: list[str]) -> None:
 
 
 def test_a_cell_computes_what_its_notation_says() -> None:
-    network: Any = nas_bench_201.derived(genotype_of(ARCH, channels=2, cells=1)).eval()
+    network: Any = nas_bench_201_space.derived(genotype_of(ARCH, channels=2, cells=1)).eval()
     cell = network.stage_1[0]
     x = torch.randn(2, 2, 6, 6)
     weights = {name: value for name, value in cell.state_dict().items() if value.dim() == 4}
@@ -85,7 +94,7 @@ def test_a_cell_computes_what_its_notation_says() -> None:
 
 
 def test_networks_halve_height_and_width_twice() -> None:
-    network: Any = nas_bench_201.derived(genotype_of(ARCH, channels=2, cells=1))
+    network: Any = nas_bench_201_space.derived(genotype_of(ARCH, channels=2, cells=1))
     shapes: list[tuple[int, ...]] = []
     for layer in network.modules():
         if isinstance(layer, Cell):
@@ -95,7 +104,7 @@ def test_networks_halve_height_and_width_twice() -> None:
 
 
 def test_the_supernet_has_six_decisions_of_five_candidates() -> None:
-    supernet = Supernet(nas_bench_201, channels=2)
+    supernet = Supernet(nas_bench_201_space, channels=2)
     assert {label: len(logits) for label, logits in supernet.arch.items()} == dict.fromkeys(
         ("cell/1<-0", "cell/2<-0", "cell/2<-1", "cell/3<-0", "cell/3<-1", "cell/3<-2"), 5
     )
@@ -104,11 +113,11 @@ def test_the_supernet_has_six_decisions_of_five_candidates() -> None:
 @pytest.mark.parametrize(
     ("arch", "message"),
     [
-        ("", "'' is no cell of NAS-Bench-201"),
-        ("|none~0|", "expected |OPERATION~0|+|OPERATION~0|OPERATION~1|+|"),
-        (ARCH[:-1], "is no cell"),
-        (ARCH + "|", "is no cell"),
-        (ARCH.replace("~2", "~1"), "is no cell"),
+        ("", "got ''"),
+        ("|none~0|", "must be |OPERATION~0|+|OPERATION~0|OPERATION~1|+|"),
+        (ARCH[:-1], f"got '{ARCH[:-1]}'"),
+        (ARCH + "|", f"got '{ARCH}|'"),
+        (ARCH.replace("~2", "~1"), "a cell of NAS-Bench-201 must be"),
         (ARCH.replace("nor_conv_1x1", "nor_conv_1x2"), "did you mean 'nor_conv_1x1'?"),
     ],
 )
@@ -128,3 +137,24 @@ def test_every_cell_of_the_benchmark_is_a_genotype() -> None:
     with gzip.open(Path(os.environ["NAS_DATA"], "nas", "nb201_table.csv.gz"), "rt") as file:
         archs = [row["arch"] for row in csv.DictReader(file)]
     assert len({arch_of(genotype_of(arch)) for arch in archs}) == 5**6
+
+
+def test_the_small_space_has_four_decisions_of_three_candidates() -> None:
+    supernet = Supernet(small_space, channels=2)
+    assert {label: len(logits) for label, logits in supernet.arch.items()} == dict.fromkeys(
+        ("cell/1<-0", "cell/2<-0", "cell/2<-1", "last"), 3
+    )
+
+
+@given(names=st.lists(st.sampled_from(list(SMALL)), min_size=4, max_size=4))
+def test_a_small_network_is_one_of_the_benchmark_with_two_edges_of_zeros(names: list[str]) -> None:
+    first, second, third, last = names
+    options = {"channels": 2, "cells": 1, "in_channels": 1, "affine": True}
+    choices = {"cell/1": (0,), "cell/1<-0": first, "cell/2": (0, 1), "cell/2<-0": second, "cell/2<-1": third}
+    genotype = Genotype(space="nas-bench-201-small", choices={**choices, "last": last}, options=options)
+    small = small_space.derived(genotype).eval()
+    arch = NOTATION.format(first, second, third, "none", "none", last)
+    large = nas_bench_201_space.derived(genotype_of(arch, **options)).eval()
+    large.load_state_dict(dict(zip(large.state_dict(), small.state_dict().values(), strict=True)))
+    images = torch.randn(2, 1, 6, 7)
+    assert torch.equal(small(images), large(images))

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nas.derive import choose_randomly
-from nas.genotype import Choice, Genotype
-from nas.levels import SGD, Adam, Level
-from nas.multilevel import Multilevel
-from nas.regularize import Term
+from nas.derive.random import choose_randomly
+from nas.genotype.decision import Choice
+from nas.genotype.file import Genotype
+from nas.multilevel.level import Level
+from nas.multilevel.multilevel import Multilevel
 from nas.supernet import Supernet
 from tmics_space.data import moving_texture, rain
 from tmics_space.data.clips import Batch
@@ -165,13 +165,13 @@ LOWER, MIDDLE, UPPER = (("network.*", "!network.averaging.*"), ("network.averagi
 
 def levels(hypergradient: dict[str, Any] | None = None, *, rate: float = 5.0, **upper: Any) -> dict[str, Level]:
     return {
-        "lower": Level(parameters=LOWER, loss="lower", split="train", optimizer=SGD(lr=0.05), clip=5.0),
-        "middle": Level(parameters=MIDDLE, loss="fused", split="middle", optimizer=SGD(lr=rate)),
+        "lower": Level(parameters=LOWER, loss="lower", split="train", optimizer={"name": "sgd", "lr": 0.05}, clip=5.0),
+        "middle": Level(parameters=MIDDLE, loss="fused", split="middle", optimizer={"name": "sgd", "lr": rate}),
         "upper": Level(
             parameters=UPPER,
             loss="all",
             split="val",
-            optimizer=Adam(lr=1e-2, betas=(0.5, 0.999)),
+            optimizer={"name": "adam", "lr": 1e-2, "betas": (0.5, 0.999)},
             hypergradient=hypergradient or {},
             **upper,
         ),
@@ -186,7 +186,7 @@ THROUGH_BOTH = {"lower": {"name": "unrolled"}, "middle": {"name": "unrolled"}}
 def test_point_07_each_level_changes_only_its_own(hypergradient: dict[str, Any]) -> None:
     flow = {"name": "pyramid", "width": 4, "levels": 2}
     supernet = tiny(flow=flow, frequency=["none", "gf2"])
-    terms = (Term(name="entropy", weight=0.01, ramp=True),)
+    terms = ({"name": "entropy", "weight": 0.01, "ramp": True},)
     engine = Multilevel(supernet, levels(hypergradient, rate=0.1, regularizers=terms), task().losses, batch, 10)
     changed: list[tuple[str, set[str]]] = []
     before = snapshot(supernet)
@@ -257,7 +257,7 @@ class Answers:
             norm = torch.cat([g.flatten() for g in gradients]).norm()
             scale = min(1.0, level.clip / (norm.item() + 1e-6)) if level.clip else 1.0
             steps = zip(own.items(), gradients, strict=True)
-            values |= {n: (v - level.optimizer.lr * scale * g).detach() for (n, v), g in steps}
+            values |= {n: (v - level.optimizer["lr"] * scale * g).detach() for (n, v), g in steps}
         return self.loss(self.levels["upper"], values).item()
 
     def loss(self, level: Level, values: Values) -> Tensor:
@@ -379,7 +379,7 @@ def test_a_middle_level_that_sees_detached_branches_would_not_answer() -> None:
             return losses["fused"](network, batch)
 
     supernet, losses = tiny(), dict(task().losses)
-    implicit = {"middle": {"name": "implicit"}}
+    implicit = {"middle": {"name": "implicit", "damping": 0.2}}
     first = arch_hypergradient(supernet, losses, {})
     total = arch_hypergradient(supernet, losses, implicit)
     mutated = arch_hypergradient(supernet, losses | {"fused": detached}, implicit)

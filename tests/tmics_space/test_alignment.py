@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError, UnknownNameError
 from tmics_space.alignment import Aligned, OpticalFlow, TemporalGrouping
+from tmics_space.consistency import Trust
 from tmics_space.flow import ZeroFlow, make_flow, photometric_loss, warp
 
 
@@ -65,6 +66,25 @@ def test_point_08_zero_flow_is_a_stack_of_the_frames_in_temporal_order() -> None
     frames = torch.rand(2, 5, 3, 9, 11)
     for flow in (ZeroFlow(), make_flow("pyramid", width=4)):
         assert torch.equal(stack_seen_by(OpticalFlow(4, flow), frames), frames.flatten(1, 2))
+
+
+def test_at_half_size_the_warped_frames_become_channels() -> None:
+    """Frames are warped at full size, by an odd motion here."""
+    frames = torch.rand(2, 3, 3, 12, 10)
+    seen = stack_seen_by(OpticalFlow(4, TableFlow((1, 0), (0, -3)), 3, scale=2), frames)
+    flows = torch.tensor(((1.0, 0.0), (0.0, -3.0))).view(2, 1, 2, 1, 1).expand(-1, 2, -1, 12, 10)
+    whole = torch.cat((warp(frames[:, 0], flows[0]), frames[:, 1], warp(frames[:, 2], flows[1])), 1)
+    assert seen.shape == (2, 36, 6, 5)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        assert torch.equal(seen[:, 2 * row + column :: 4], whole[:, :, row::2, column::2])
+
+
+def test_parameters_at_half_size() -> None:
+    c = 8
+    blocks = (c * c + 20 * c + 1) + (c * c + 45 * c + 1)
+    assert count(OpticalFlow(c, ZeroFlow(), scale=2)) == 9 * 60 * c + c + blocks
+    assert count(OpticalFlow(c, ZeroFlow(), scale=2, consistency=Trust(2))) == 9 * 64 * c + c + blocks
+    assert count(TemporalGrouping(c, scale=2)) == 2 * (9 * 36 * c + c + blocks) + 9 * 2 * c * c + c + blocks
 
 
 def test_point_08_integer_motion_is_undone_exactly_in_the_interior() -> None:
@@ -164,13 +184,13 @@ def test_normalized_alignments_have_one_scale() -> None:
 @pytest.mark.parametrize("shape", [(1, 3, 3, 8, 8), (5, 3, 8, 8), (1, 5, 1, 8, 8), (1, 7, 3, 8, 8)])
 def test_other_frames_are_refused(shape: tuple[int, ...]) -> None:
     for module in (OpticalFlow(4, ZeroFlow()), TemporalGrouping(4)):
-        with pytest.raises(ConfigError, match=r"expected frames \(batch, 5, 3, height, width\), found \("):
+        with pytest.raises(ConfigError, match=r"frames must .*\(batch, 5, 3, height, width\), got \("):
             module(torch.rand(shape))
 
 
 def test_bad_arguments_are_named() -> None:
     for frames in (1, 4, -5):
-        with pytest.raises(ConfigError, match=f"odd number of frames, at least 3, found {frames}"):
+        with pytest.raises(ConfigError, match=f"'frames' must be odd and at least 3, got {frames}"):
             TemporalGrouping(4, frames)
     with pytest.raises(UnknownNameError, match="did you mean 'group'"):
         OpticalFlow(4, ZeroFlow(), normalize="grop")

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas.errors import UnknownNameError
-from tmics_space.averaging import MODES, Averaging
+from tmics_space.averaging import AVERAGINGS, Averaging
 
 SHAPES = {
     "scalar": (2, 1, 1, 1),
@@ -34,11 +34,11 @@ def moved(mode: str) -> Averaging:
 
 
 def test_point_01_parameters() -> None:
-    counts = {mode: sum(p.numel() for p in Averaging(mode).parameters()) for mode in MODES}
+    counts = {mode: sum(p.numel() for p in Averaging(mode).parameters()) for mode in AVERAGINGS.names()}
     assert counts == {"scalar": 338, "channel": 338, "pixel": 338, "legacy": 460, "free": 1, "fixed": 0}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", AVERAGINGS.names())
 def test_every_mode_starts_at_exactly_one_half(mode: str) -> None:
     dominant, companion = images()
     output, weight = Averaging(mode)(dominant, companion)
@@ -47,7 +47,7 @@ def test_every_mode_starts_at_exactly_one_half(mode: str) -> None:
     assert torch.equal(output, 0.5 * dominant + 0.5 * companion)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "free"])
+@pytest.mark.parametrize("mode", [mode for mode in AVERAGINGS.names() if mode != "free"])
 def test_the_output_lies_between_the_branches(mode: str) -> None:
     dominant, companion = images(torch.float64)
     output, weight = moved(mode)(dominant, companion)
@@ -91,7 +91,7 @@ def test_free_is_its_parameter() -> None:
     assert (averaging(*images())[1] == -1.5).all()
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "fixed"])
+@pytest.mark.parametrize("mode", [mode for mode in AVERAGINGS.names() if mode != "fixed"])
 def test_every_parameter_learns(mode: str) -> None:
     averaging = moved(mode)
     dominant, companion = images(torch.float64)
@@ -99,7 +99,7 @@ def test_every_parameter_learns(mode: str) -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in averaging.parameters())
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", AVERAGINGS.names())
 def test_batch_items_are_independent_and_branches_receive_gradients(mode: str) -> None:
     averaging = moved(mode)
     dominant, companion = images(torch.float64)
@@ -112,11 +112,11 @@ def test_batch_items_are_independent_and_branches_receive_gradients(mode: str) -
 
 
 def test_an_unknown_mode_names_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown averaging mode 'pixels' \(did you mean 'pixel'"):
+    with pytest.raises(UnknownNameError, match=r"unknown averaging 'pixels' \(did you mean 'pixel'"):
         Averaging("pixels")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", AVERAGINGS.names())
 def test_its_operations_can_be_counted_without_gradients(mode: str) -> None:
     with torch.no_grad(), FlopCounterMode(display=False):  # which cannot take a view of a parameter
         Averaging(mode)(*images())

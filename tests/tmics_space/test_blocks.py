@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.errors import ConfigError, UnknownNameError
-from tmics_space.activation import SLOPE, PReLU
+from nas.kernels.activation import SLOPE, PReLU
+from nas.kernels.depthwise import DepthwiseConv2d
 from tmics_space.blocks import (
     Attention,
     ChannelGate,
@@ -34,8 +35,22 @@ def test_point_01_parameters_of_the_light_residual_blocks(channels: int, kernel:
     assert count(depthwise_enhancement(c)) == c * c + (25 + 9 + 9 + 2) * c + 1
 
 
+def test_depthwise_convolutions_are_fast_ones() -> None:
+    assert isinstance(conv(4, 4, 3, dilation=2, groups=4), DepthwiseConv2d)
+    assert type(conv(4, 4, 3)) is nn.Conv2d
+
+
 def test_point_01_parameters_of_the_head() -> None:
     assert count(head(96)) == 42_820
+    assert count(head(32, 2)) == 9 * 32 * 16 + 16 + 1 + 9 * 16 * 12 + 12
+
+
+def test_a_head_makes_squares_of_the_image_from_pixels() -> None:
+    x = torch.randn(1, 6, 4, 5)
+    layers = head(6, 2)
+    channels = layers[:-1](x)
+    assert layers(x).shape == (1, 3, 8, 10)
+    assert torch.equal(layers(x)[:, 1, 1::2, ::2], channels[:, 4 + 2])
 
 
 @pytest.mark.parametrize(
@@ -126,9 +141,9 @@ def test_the_spatial_gate_sees_the_largest_and_the_mean_channel() -> None:
 
 @pytest.mark.parametrize("kernel", [0, 2, -3])
 def test_a_kernel_without_a_centre_is_refused(kernel: int) -> None:
-    with pytest.raises(ConfigError, match=f"odd positive number of pixels wide, found {kernel}"):
+    with pytest.raises(ConfigError, match=f"kernel must be an odd positive .*got {kernel}"):
         conv(3, 3, kernel)
-    with pytest.raises(ConfigError, match=f"found {kernel}"):
+    with pytest.raises(ConfigError, match=f"got {kernel}"):
         ChannelGate(kernel)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,14 +12,95 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
-from nas.export import export
-from nas.genotype import Genotype
-from nas.space import find_space
+import nas
+from nas.export.exporting import SUFFIXES, Format, export
+from nas.genotype.file import Genotype
+from nas.run.folder import GENOTYPE
+from nas.run.models import model_folder
+from nas.space.definition import find_space
 from tmics_space.data import moving_texture, write_frames
 from tmics_space.predict import derain_file
+from written import imported
 
 PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+
+
+HALF_SIZE = Genotype(
+    space="tmics",
+    options={
+        "channels": 4,
+        "dna_cells": 1,
+        "cna_cells": 1,
+        "layers": 2,
+        "scale": 2,
+        "flow": {"name": "pyramid", "width": 4, "levels": 2, "finest": 4},
+        "consistency": ["photometric"],
+        "operations": "tmics-compact",
+    },
+    choices={
+        "alignment": "ofm",
+        "consistency": "photometric",
+        "frequency": "none",
+        "cell/1": "gated_3x3",
+        "cell/2": "inverted_7x7",
+    },
+)
+
+
+def read(path: Path, format: Format) -> Callable[[Tensor], list[Tensor]]:
+    """What computes the outputs from a file alone."""
+    if format == "source":
+        network = imported(path).load()
+        return lambda x: list(network(x))
+    if format == "pt2":
+        program = torch.export.load(path).module()
+        return lambda x: list(program(x).values())
+    session = pytest.importorskip("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    return lambda x: [torch.from_numpy(output) for output in session.run(None, {given.name: x.numpy()})]
+
+
+def half_size() -> tuple[nn.Module, Genotype]:
+    """A small network of the space's other parts, with random weights."""
+    torch.manual_seed(0)
+    network = find_space("tmics").derived(HALF_SIZE).eval()
+    for parameter in network.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return network, HALF_SIZE
+
+
+def shipped() -> tuple[nn.Module, Genotype]:
+    """The network that ships."""
+    return nas.load("tmics-compact"), Genotype.load(model_folder("tmics-compact") / GENOTYPE)
+
+
+@pytest.mark.parametrize("made", [half_size, shipped])
+@pytest.mark.parametrize(
+    ("format", "tolerance"),
+    [
+        ("source", 0.0),
+        pytest.param("pt2", 1e-5, marks=pytest.mark.slow),
+        pytest.param("onnx", 1e-5, marks=pytest.mark.slow),
+    ],
+)
+def test_a_network_at_half_size_is_exported_for_odd_sizes_too(
+    format: Format, tolerance: float, made: Callable[[], tuple[nn.Module, Genotype]], tmp_path: Path
+) -> None:
+    if format == "onnx":
+        pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    network, genotype = made()
+    path = tmp_path / f"network{SUFFIXES[format]}"
+    export(network, genotype, (torch.zeros(1, 5, 3, 20, 24),), path, format)
+    exported = read(path, format)
+    torch.manual_seed(1)
+    for size in ((20, 24), (27, 33), (16, 17)):
+        frames = torch.rand(1, 5, 3, *size)
+        with torch.no_grad():
+            for found, expected in zip(exported(frames), network(frames), strict=True):
+                torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+            assert (network(frames).output - frames[:, 2]).abs().max() > 0.01
 
 
 def test_ten_lines_derain_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -63,6 +64,17 @@ def test_fidelity_is_three_quarters_l1_and_eleven_tenths_of_what_ssim_lacks() ->
     assert fidelity(a, b, l1=2, structure=0, epsilon=0.1).item() == pytest.approx(2 * smooth, abs=1e-12)
 
 
+def test_the_logarithm_weighs_each_image_by_the_relative_change_of_its_error() -> None:
+    target = torch.rand(2, 3, 12, 12, dtype=torch.float64)
+    output = (target + torch.tensor([0.01, 0.2], dtype=torch.float64).view(2, 1, 1, 1)).requires_grad_()
+    loss = fidelity(output, target, l1=0, structure=0, logarithm=2)
+    assert loss.item() == pytest.approx(math.log(2) + math.log(401))
+    (gradient,) = torch.autograd.grad(loss, output)
+    pixels = 3 * 12 * 12
+    for image, error in zip(gradient, (0.01, 0.2), strict=True):
+        assert image.flatten().tolist() == pytest.approx([2 * error / (error**2 + 1e-4) / pixels] * pixels)
+
+
 def test_fidelity_vanishes_at_the_target_and_falls_towards_it() -> None:
     a, b = images(2)
     losses = [fidelity(torch.lerp(a, b, t), b).item() for t in (0, 0.25, 0.5, 0.75, 1)]
@@ -86,7 +98,7 @@ def test_descending_fidelity_restores_the_target() -> None:
 
 def test_crops_under_the_window_are_an_error() -> None:
     a, b = images(2, size=(11, 10))
-    with pytest.raises(ConfigError, match="at least 11x11 pixels, found 11x10"):
+    with pytest.raises(ConfigError, match="at least 11x11 pixels, got 11x10"):
         fidelity(a, b)
     assert fidelity(*images(2, size=(11, 11))).ndim == 0
 
@@ -124,7 +136,7 @@ def test_companion_losses() -> None:
     only_l1 = partial(fidelity, structure=0.0)
     found = companion_loss("rain_prior", a, b, rainy=rainy, mu=0, dominant=only_l1)
     assert found.item() == pytest.approx(0.75 * (a - b).abs().mean().item())
-    with pytest.raises(ConfigError, match="'rain_prior' needs the rainy frame"):
+    with pytest.raises(ConfigError, match="'rain_prior' must get the rainy frame"):
         companion_loss("rain_prior", a, b)
     with pytest.raises(UnknownNameError, match=r"companion loss 'charbonier' \(did you mean 'charbonnier'"):
         companion_loss("charbonier", a, b)

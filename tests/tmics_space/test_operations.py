@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.errors import ConfigError
-from nas.operations import OperationSet, operations
+from nas.space.operations import OperationSet, registered_operations
 from tmics_space.operations import AUTHORS_NAMES, OPERATIONS, dense, dilated, residual, spatial_attention
 
 COUNTS = {
@@ -50,7 +50,7 @@ def test_every_operation_has_an_authors_name() -> None:
 @pytest.mark.parametrize("name", ["residual", "dense", "dilated", "spatial_attention", "channel_attention"])
 def test_every_factory_keeps_the_size_at_any_kernel(name: str, kernel: int) -> None:
     x = torch.rand(2, 4, 9, 6)
-    make = operations()[name]
+    make = registered_operations()[name]
     assert make(4, kernel=kernel)(x).shape == x.shape
     if "attention" not in name:
         assert make(4, kernel=kernel, dilation=1)(x).shape == x.shape
@@ -141,7 +141,7 @@ def test_dense_follows_its_formula() -> None:
 
 
 def test_bad_arguments_are_named() -> None:
-    with pytest.raises(ConfigError, match="found 4"):
+    with pytest.raises(ConfigError, match="got 4"):
         residual(4, kernel=4)
-    with pytest.raises(ConfigError, match="found 2"):
+    with pytest.raises(ConfigError, match="got 2"):
         spatial_attention(4, kernel=2)

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from nas.errors import ConfigError, NASError
-from nas.genotype import Genotype
-from nas.importing import import_genotype
+from nas.genotype.file import Genotype
+from nas.importing.formats import import_genotype
 from tmics_space.published import read, write
 
 HEAVY = """
@@ -41,7 +41,7 @@ def test_one_of_several_and_other_options() -> None:
     text = HEAVY + LIGHT
     assert read(text, name="video_light", channels=16).options["channels"] == 16
     assert read(text, name="video").choices["alignment"] == "tgm"
-    with pytest.raises(ConfigError, match="defines several: video, video_light"):
+    with pytest.raises(ConfigError, match=r"got video, video_light[.]"):
         read(text)
 
 
@@ -56,8 +56,8 @@ def test_what_is_written_reads_the_same() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frequency": "gf3"}, "with alignment 'tgm' the authors' frequency cell is 'gf2', got 'gf3'"),
-        ({"alignment": "ofm"}, "with alignment 'ofm' the authors' frequency cell is 'none', got 'gf2'"),
+        ({"frequency": "gf3"}, "alignment 'tgm' .* must be 'gf2', got 'gf3'"),
+        ({"alignment": "ofm"}, "alignment 'ofm' .* must be 'none', got 'gf2'"),
         ({"cell/2": "residual_7x7"}, "'residual_7x7' .did you mean 'residual_5x5'"),
         ({"dna/1": "residual_3x3"}, "tied=true"),
     ],
@@ -71,16 +71,12 @@ def test_what_the_authors_cannot_build_is_not_written(change: dict[str, str], me
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("aligned modules", "alined modules", r"line 7: found 'alined modules', expected .*mean 'aligned modules'"),
-        (
-            "ECAattention_3",
-            "ECAattention_5",
-            r"line 8: found 'ECAattention_5', expected one of .*mean 'ECAattention_3'",
-        ),
-        ("filter of 2", "filter of 4", "line 10: found 'filter of 4', expected one of filter of 2"),
-        ("('SPAattention_3', 1)", "'SPAattention_3'", "line 8: 'normal_2' is 'SPAattention_3', expected 2 items"),
-        ("[('aligned modules', 0)]", "[]", "'normal_1' has 0 entries, expected 1"),
-        ("normal_3=", "normal_4=", r"line 7: 'normal_4' is no field \(did you mean 'normal_3'\?\)"),
+        ("aligned modules", "alined modules", r"line 7: .*got 'alined modules' .*'aligned modules'"),
+        ("ECAattention_3", "ECAattention_5", "line 8: .*got 'ECAattention_5' .*'ECAattention_3'"),
+        ("filter of 2", "filter of 4", "line 10: .*filter of 2, got 'filter of 4'"),
+        ("('SPAattention_3', 1)", "'SPAattention_3'", "line 8: 'normal_2' .*2 items, got 'SPAattention_3'"),
+        ("[('aligned modules', 0)]", "[]", "'normal_1' must .*, got 0"),
+        ("normal_3=", "normal_4=", r"line 7: .*got 'normal_4' .*'normal_3'"),
     ],
 )
 def test_errors_name_the_token(old: str, new: str, message: str) -> None:

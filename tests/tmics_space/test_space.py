@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from nas.errors import ConfigError, InvalidFileError, SpaceError, UnknownNameError
 from nas.files import parse_yaml
-from nas.genotype import Genotype, json_schema
-from nas.operations import OperationSet, operation
-from nas.space import find_space
+from nas.genotype.file import Genotype, json_schema
+from nas.space.definition import find_space
+from nas.space.operations import OperationSet, operation
 from nas.supernet import Supernet
 from nas.testing import SearchSpaceTests
-from tmics_space.flow import ZeroFlow, flow_provider, make_flow
+from tmics_space.flow import FLOW_PROVIDERS, ZeroFlow, make_flow
 from tmics_space.network import Deraining
 from tmics_space.operations import OPERATIONS
 from tmics_space.space import tmics
@@ -48,6 +48,21 @@ class Conformance(SearchSpaceTests):
 class TestTmics(Conformance):
     options = SMALL | {"dna_cells": 2, "layers": 2, "frequency": ["none", "gf2", "gf3"], "operations": "tmics"}
     trials = 3
+
+
+class TestHalfSize(Conformance):
+    """Frames of odd width, and every choice that is open only on request."""
+
+    options = SMALL | {
+        "scale": 2,
+        "consistency": ["none", "photometric"],
+        "frequency": ["none", "gf2"],
+        "flow": {"name": "pyramid", "width": 4, "levels": 1, "finest": 4},
+        "operations": {"gated": {"factory": "gated"}, "inverted": {"factory": "inverted_residual", "kernel": 3}},
+    }
+
+    def example_input(self) -> Tensor:
+        return torch.rand(2, 5, 3, 16, 17, generator=torch.Generator().manual_seed(0))
 
 
 class TestUntied(Conformance):
@@ -216,6 +231,85 @@ def test_ablations_leave_out_their_parts() -> None:
     assert labels(frequency=["none", "gf3"])["frequency"] == ("none", "gf3")
 
 
+HALF = SMALL | {
+    "scale": 2,
+    "flow": {"name": "pyramid", "width": 4, "levels": 1, "finest": 4},
+    "consistency": ["photometric"],
+    "averaging": "pixel",
+    "operations": {"gated": {"factory": "gated"}},
+}
+
+
+def at_half_size(**options: Any) -> nn.Module:
+    """A network of one choice each in eval mode, with weights away from the zeros that some start with."""
+    supernet = Supernet(tmics, **HALF | {"alignment": ["ofm"]} | options)
+    network = supernet.derived(supernet.derive()).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+@pytest.mark.parametrize("options", [{}, {"alignment": ["tgm"]}, {"dna_input": "concat"}], ids=str)
+def test_at_half_size_an_odd_frame_is_a_frame_with_its_border_repeated(options: dict[str, Any]) -> None:
+    network = at_half_size(**options)
+    for height, width in ((1, 1), (2, 3), (13, 16), (16, 13), (17, 15)):
+        frames = torch.rand(1, 5, 3, height, width)
+        rows, columns = (torch.arange(size + size % 2).clamp(max=size - 1) for size in (height, width))
+        with torch.no_grad():
+            odd, even = network(frames), network(frames[..., rows, :][..., columns])
+            described: Any = network.describe(frames)  # type: ignore[operator]  # of `Deraining`
+            again = network(frames, described) if described else odd
+        for found, whole, shared in zip(odd[:4], even[:4], again[:4], strict=True):
+            assert found.shape == (1, 3, height, width)
+            assert torch.equal(found, whole[..., :height, :width])
+            assert torch.equal(found, shared)
+        assert odd.weight.std() > 0
+
+
+def test_at_half_size_every_parameter_learns() -> None:
+    network = at_half_size(streaks="search", dna_input="concat").train()
+    frames = torch.rand(2, 5, 3, 15, 17)
+    restored = network(frames)
+    (restored.output.square().sum() + restored.photometric).backward()
+    assert not [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+
+
+def test_decisions_on_request() -> None:
+    found = tmics.describe(**HALF | {"consistency": ["none", "photometric"], "streaks": "search"}).decisions
+    assert {label: decision.candidates for label, decision in found.items()} == {
+        "alignment": ("ofm", "tgm"),
+        "consistency": ("none", "photometric"),
+        "frequency": ("none",),
+        "streaks": ("none", "rain"),
+        "cell/1": ("gated",),
+    }
+    assert "streaks" not in labels(streaks="search", dna_cells=0)
+
+
+@pytest.mark.parametrize("rain", ["none", "rain"])
+def test_the_rain_layer_may_be_decided(rain: str) -> None:
+    supernet = Supernet(tmics, **SMALL | {"streaks": "search"})
+    found = supernet.derive()
+    choices = {**found.choices, "streaks": rain}
+    network: Any = supernet.derived(Genotype(space="tmics", options=found.options, choices=choices))
+    features = torch.rand(1, 4, 6, 5)
+    layer = network.streaks(features)
+    assert layer.shape == (1, 3, 6, 5)
+    assert bool(layer.any()) == (rain == "rain")
+    assert ("streaks", "stem") in network.wiring
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_filters_have_their_radii_in_pixels_of_the_frame(scale: int) -> None:
+    frequency: Any = network(scale=scale, frequency=["gf2", "gf3"]).frequency
+    assert (frequency.gf2.radii, frequency.gf3.radii) == (
+        tuple(r // scale for r in (4, 6)),
+        tuple(r // scale for r in (2, 4, 6)),
+    )
+
+
 @pytest.mark.parametrize("normalize", ["group", "batch"])
 def test_normalized_candidates_have_one_scale(normalize: str) -> None:
     supernet = Supernet(tmics, channels=8, dna_cells=1, cna_cells=0, layers=1, flow="zero", normalize=normalize)
@@ -233,7 +327,7 @@ def test_the_flow_takes_arguments() -> None:
 
 
 def test_the_flow_may_be_a_users_module() -> None:
-    flow_provider("test_tmics_space_still")(ZeroFlow)
+    FLOW_PROVIDERS.register("test_tmics_space_still")(ZeroFlow)
     supernet = Supernet(tmics, **SMALL | {"flow": "test_tmics_space_still"})
     assert isinstance(supernet.network.get_submodule("alignment.ofm.flow"), ZeroFlow)
     assert tmics.options(**supernet.derive().options)["flow"] == "test_tmics_space_still"
@@ -271,24 +365,28 @@ def test_a_registered_set_is_named() -> None:
     ("options", "error", "message"),
     [
         ({"flow": "pyramide"}, UnknownNameError, "flow provider 'pyramide' .*did you mean 'pyramid'"),
-        ({"flow": {"width": 4}}, ConfigError, "'flow' needs the 'name' of a flow provider, found {'width': 4}"),
-        ({"flow": {"name": "pyramid", "widht": 4}}, ConfigError, "'pyramid' takes .*widht"),
+        ({"flow": {"width": 4}}, ConfigError, r"options\.flow must .*'name', got {'width': 4}"),
+        ({"flow": {"name": "pyramid", "widht": 4}}, ConfigError, r"options\.flow\.widht .*'width'"),
         ({"flow": 3}, ConfigError, "option 'flow' of space 'tmics'"),
         ({"operations": "tmisc"}, UnknownNameError, "operation set 'tmisc' .*did you mean 'tmics'"),
         ({"operations": {"a": {"factory": "residul"}}}, InvalidFileError, "did you mean 'residual'"),
         ({"operations": {"a": {"factory": "residual", "kernal": 3}}}, InvalidFileError, "did you mean 'kernel'"),
-        ({"operations": {"a": {"factory": "residual", "kernel": 4}}}, ConfigError, "odd positive number .*found 4"),
+        ({"operations": {"a": {"factory": "residual", "kernel": 4}}}, ConfigError, "odd positive number .*got 4"),
         ({"operations": "missing.yaml"}, InvalidFileError, "missing.yaml: cannot be read"),
-        ({"operations": {}}, InvalidFileError, "'operations' is empty"),
+        ({"operations": {}}, InvalidFileError, "'operations' must .*, got none"),
         ({"alignment": ["ofn"]}, ConfigError, "option 'alignment'.*'ofn'"),
-        ({"alignment": []}, SpaceError, "'alignment' has no candidates"),
+        ({"alignment": []}, SpaceError, "'alignment' must .*, got none"),
+        ({"consistency": ["flow"]}, ConfigError, "option 'consistency'.*'flow'"),
+        ({"streaks": "serch"}, ConfigError, "option 'streaks'.*'serch'"),
+        ({"scale": 3}, ConfigError, "option 'scale'.*3"),
+        ({"flow": {"name": "pyramid", "finest": 3}}, ConfigError, "'finest' .* power of 2.*got 3"),
         ({"frequency": ["gf4"]}, ConfigError, "option 'frequency'.*'gf4'"),
-        ({"averaging": "chanel"}, ConfigError, "option 'averaging'.*'chanel'"),
+        ({"averaging": "chanel"}, UnknownNameError, "averaging 'chanel' .*'channel'"),
         ({"channels": 0}, ConfigError, "option 'channels'"),
         ({"layers": 0}, ConfigError, "option 'layers'"),
         ({"dna_cells": -1}, ConfigError, "option 'dna_cells'"),
-        ({"dna_cells": 0, "cna_cells": 0}, ConfigError, "at least one network is needed"),
-        ({"frames": 4}, ConfigError, "odd number of frames.*found 4"),
+        ({"dna_cells": 0, "cna_cells": 0}, ConfigError, "'dna_cells' .* 'cna_cells' must .*, got 0 for both"),
+        ({"frames": 4}, ConfigError, "'frames' must be odd .*got 4"),
         ({"chanels": 8}, ConfigError, "did you mean 'channels'"),
     ],
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,20 +13,12 @@ from nas.supernet import Supernet
 from tmics_space.frequency import decompose
 from tmics_space.network import Restored
 from tmics_space.space import tmics
+from written import imported
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-plain = load("tmics_plain")
+plain = imported(TOOLS / "tmics_plain.py")
 
 
 def supernet(**options: Any) -> Supernet:

@@ -8,15 +8,15 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import crafted_parts
 import torch
 import torch.nn.functional as F
-from crafted_parts import SCALE, describe
-from crafted_parts import scaled as enlarged
 from torch import Tensor, nn
 
+import crafted_parts
+from crafted_parts import SCALE, describe
+from crafted_parts import scaled as enlarged
 from nas import Cell, Chain, Chooser, Genotype, operation, search_space
-from nas.derive import choose_randomly
+from nas.derive.random import choose_randomly
 from nas.errors import ConfigError
 
 SLOPE = 0.1

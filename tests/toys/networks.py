@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from nas.hypergradient import Loss, Parameters, response
-from nas.hypergradient.step import virtual_step
+from nas.hypergradient.response import Loss, Parameters
+from nas.hypergradient.virtual_step import differentiable_step
+from quadratic import response
 
 Data = dict[str, tuple[Tensor, Tensor]]
 Build = Callable[..., Optimizer]
@@ -82,12 +83,22 @@ class Case:
     def loss(self) -> Loss:
         return Loss([lambda own, others: lower(self.net, {**own, **others}, self.data)])
 
+    @property
+    def flat(self) -> Tensor:
+        """The parameters of the lower level in one vector."""
+        return torch.cat([value.flatten() for value in self.own.values()])
+
+    def named(self, w: Tensor) -> Parameters:
+        """The parts of such a vector, by name."""
+        pieces = w.split([value.numel() for value in self.own.values()])
+        return {name: piece.view_as(self.own[name]) for name, piece in zip(self.own, pieces, strict=True)}
+
     def upper(self, answer: Parameters) -> Tensor:
         return upper(self.net, {**answer, "arch": self.arch}, self.data)
 
     def hypergradient(self, name: str, **arguments: Any) -> Tensor:
         """The gradient of the upper loss through a response."""
-        step = virtual_step(self.optimizer, self.owned, self.clip)
+        step = differentiable_step(self.optimizer, self.owned, self.clip)
         answer = response(name, **arguments)(self.loss, self.own, {"arch": self.arch}, step)
         return torch.autograd.grad(self.upper(answer), self.arch)[0]
 

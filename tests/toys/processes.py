@@ -12,18 +12,13 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_PRELOADED = [
-    "nas.search",
-    "nas.report.live",
-    "nas.report.page",
-    "torch._dynamo",
-]
+_PRELOADED = ["nas.run.searching", "nas.report.live", "nas.report.page", "torch._dynamo"]
 _CONTEXT.set_forkserver_preload(_PRELOADED)  # the last is what optimizers import when first used
 
 
-def start(*arguments: str, errors: Path = Path(os.devnull)) -> ForkServerProcess:
-    """Start `nas` with arguments; what it writes to standard error goes to the file `errors`."""
-    process = _CONTEXT.Process(target=_nas, args=(arguments, errors))
+def start(*arguments: str, errors: Path = Path(os.devnull), output: Path = Path(os.devnull)) -> ForkServerProcess:
+    """Start `nas` with arguments, in this folder and with this search path; it prints to the files given."""
+    process = _CONTEXT.Process(target=_nas, args=(arguments, errors, output))
     process.start()
     return process
 
@@ -58,11 +53,11 @@ def run_with_kills(arguments: list[str], out: Path, size: int, shares: list[floa
     return finish(start(*arguments, "--out", str(out), "--resume"))
 
 
-def _nas(arguments: tuple[str, ...], errors: Path) -> None:
+def _nas(arguments: tuple[str, ...], errors: Path, output: Path) -> None:
     from nas.cli import main
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit that it is ignored
     sys.argv = ["nas", *arguments]
-    sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
+    sys.stdout = output.open("w")  # until the process ends
     sys.stderr = errors.open("w", buffering=1)
     main()

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
 
-from nas.hypergradient import Loss, Parameters, Response, Step
+import torch
+from torch import Tensor, nn
+
+from nas.hypergradient.methods import create_response
+from nas.hypergradient.response import Loss, Parameters, Response, Step
+from nas.registry import kind
+
+METHODS = list(kind("hypergradient").names())
+
+
+def covering(name: str, **arguments: Any) -> dict[str, Any]:
+    """The entry of a hypergradient method in a configuration, with a damping that covers the Hessian of any toy."""
+    damping = {"damping": 100.0} if name in ("implicit", "conjugate_gradient") else {}
+    return {"name": name, **damping, **arguments}
+
+
+def response(name: str, **arguments: Any) -> Response:
+    """The hypergradient method `name`."""
+    return create_response({"name": name, **arguments}, "hypergradient")
 
 
 class Quadratic:
@@ -72,6 +89,42 @@ class Quadratic:
         left = (1 - step_size * self.eigenvalues) ** count / self.eigenvalues
         error: Tensor = -self.b.T @ self.rotation @ (left * (self.rotation.T @ (w - self.c)))
         return error
+
+
+class Scalars(nn.Module):
+    """Two levels of one number each: `w` with the loss (w - a)^2 / 2, and `a` with the loss (w + 1)^2 / 2 + 0 a.
+
+    A response by the loss of the second level would be 0: `a` is not in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+        self.a = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    @staticmethod
+    def lower(net: Any, batch: Any) -> Tensor:
+        loss: Tensor = (net.w - net.a).square() / 2
+        return loss
+
+    @staticmethod
+    def upper(net: Any, batch: Any) -> Tensor:
+        loss: Tensor = (net.w + 1).square() / 2 + 0 * net.a
+        return loss
+
+
+CLOSED_FORMS: list[tuple[dict[str, Any], float]] = [
+    ({"name": "first_order"}, 0.0),
+    ({"name": "implicit", "damping": 0}, 3.0),
+    ({"name": "unrolled"}, 0.1 * (1.85 + 1)),  # w' = 2 - 0.1 (2 - 0.5)
+    ({"name": "unrolled", "steps": 2}, (1 - 0.9**2) * (1.715 + 1)),
+    ({"name": "truncated", "steps": 2}, 0.1 * (1.715 + 1)),
+    ({"name": "finite_difference"}, 0.1 * (1.85 + 1)),
+    ({"name": "gauss_newton"}, 3.0),
+    ({"name": "neumann", "terms": 2, "step_size": 0.1}, (1 - 0.9**2) * 3),
+    ({"name": "conjugate_gradient", "damping": 0.5}, 2.0),
+]
+"""The hypergradient of `a` by methods that respond to `w` with SGD steps of rate 0.1."""
 
 
 def descent(rate: float) -> Step:

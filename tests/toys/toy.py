@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from nas.choose import Chooser
-from nas.config import Config, load_config
 from nas.errors import UnknownNameError
-from nas.genotype import Choice
-from nas.space import search_space
-from nas.task import TEST, Preview, task
+from nas.genotype.decision import Choice
+from nas.registry import register
+from nas.run.config import Config, load_config
+from nas.run.task import TEST, Preview, Task
+from nas.space.chooser import Chooser
+from nas.space.definition import search_space
 
 CONFIG = Path(__file__).parent / "configs" / "toy.yaml"
 CHEAPEST: dict[str, Choice] = {"first": "scale", "second": "tanh"}
@@ -90,16 +92,18 @@ class ToyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds that a batch takes, but for the first one, which is read before a run begins."""
 
 
-@task("toy")
-class ToyTask:
+@register("task", "toy")
+class ToyTask(Task):
     """Sharpen random pictures."""
 
-    Config: ClassVar[type] = ToyConfig
-    score: ClassVar[str] = "score"
+    Config = ToyConfig
+    config: ToyConfig
+    score = "score"
+    metrics = MappingProxyType({"score": "max"})
 
     def __init__(self, config: ToyConfig, *, seed: int = 0) -> None:
-        self.config, self.seed = config, seed
-        self.losses: Mapping[str, Callable[[nn.Module, Any], Tensor]] = {"lower": _lower, "fused": _fused}
+        super().__init__(config, seed=seed)
+        self.losses = {"lower": _lower, "fused": _fused}
 
     def batch(self, split: str, index: int) -> tuple[Tensor, Tensor]:
         if split not in SPLITS:

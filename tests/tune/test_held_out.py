@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import toy
 from PIL import Image
 from torch import Tensor
 
-from nas.config import Config, load_config
+import toy
 from nas.errors import ConfigError
-from nas.task import Task, of_split
-from nas.tune import Splits, Views, tune
+from nas.run.config import Config, load_config
+from nas.run.observer import Observer, Start
+from nas.tune.tuning import Splits, tune
 from search_spaces.classification.folders import Folders
 from search_spaces.classification.handwriting import Digits
 from search_spaces.classification.images import Images
@@ -48,7 +47,7 @@ def watched(tensor: Tensor, told: Callable[[Any], None]) -> Tensor:
     return found
 
 
-class Reads:
+class Reads(Observer):
     """The items that are read while a trial retrains: for gradients, and to be scored."""
 
     def __init__(self) -> None:
@@ -62,10 +61,8 @@ class Reads:
     def test(self, items: object) -> None:
         self.tested += 1
 
-    @contextmanager
-    def view(self, config: Config) -> Iterator[Callable[..., None]]:
-        self.retraining = True
-        yield lambda *_: None
+    def on_start(self, start: Start) -> None:
+        self.retraining = start.kind == "retrain"
 
 
 @pytest.fixture
@@ -155,7 +152,7 @@ def test_a_trial_trains_on_one_split_is_scored_on_another_and_never_sees_the_tes
     assert train.isdisjoint(val)
     out = tmp_path / "out"
     changes = [RATE.format(stage)]
-    result = tune(path, changes, trials=1, storage=f"journal:{tmp_path}/log", out=out, views=Views(retrain=reads.view))
+    result = tune(path, changes, trials=1, storage=f"journal:{tmp_path}/log", out=out, observers=[reads])
     assert result.trials[0].state == "complete"
     assert reads.tested == 0
     assert reads.trained.keys() <= train
@@ -168,8 +165,8 @@ def test_a_trial_trains_on_one_split_is_scored_on_another_and_never_sees_the_tes
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (Splits(train="all"), "split 'all', on which trials train, must not overlap split 'val'.*got 1 in both"),
-        (Splits(score="train"), "split 'train', on which trials train, must not overlap split 'train'"),
+        (Splits(train="all"), "split 'all', on which networks train, must not overlap split 'val'.*got 1 in both"),
+        (Splits(score="train"), "split 'train', on which networks train, must not overlap split 'train'"),
         (Splits(train="val", score="all"), "got 1 in both. Choose other splits by --train and --score"),
     ],
 )
@@ -190,14 +187,3 @@ def test_a_study_keeps_the_split_that_scores_it(tmp_path: Path) -> None:
     assert run("middle") == run("middle")
     with pytest.raises(ConfigError, match="split that scores trials was 'middle', got 'val'"):
         run("val")
-
-
-def test_a_task_that_scores_the_test_alone_cannot_be_tuned() -> None:
-    class Old:
-        def evaluate(self, network: object) -> dict[str, float]:
-            return {"score": 1.0}
-
-    old: Task = Old()  # type: ignore[assignment]
-    assert of_split(old.evaluate, "test")(torch.nn.Identity()) == {"score": 1.0}
-    with pytest.raises(ConfigError, match=r"Old\.evaluate must take the argument 'split' to score split 'val'"):
-        of_split(old.evaluate, "val")

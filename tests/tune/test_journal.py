@@ -11,13 +11,13 @@ from pathlib import Path
 
 import optuna
 import pytest
-import toy
 from optuna.storages import JournalStorage
 
+import toy
 from nas.errors import InvalidFileError, NASError
-from nas.genotype import Genotype
-from nas.tune import Tuning, tune
-from nas.tune.journal import Journal
+from nas.genotype.file import Genotype
+from nas.searchers.journal import Journal
+from nas.tune.tuning import Tuning, tune
 
 LR = "retrain.stages.backbone.level.optimizer.lr"
 SMALL = ["search.steps=2", "retrain.stages.backbone.steps=2", "retrain.stages.averaging.steps=1", "retrain.epochs=1"]

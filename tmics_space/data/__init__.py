@@ -3,18 +3,19 @@
 from tmics_space.data.bundled import BUNDLED, bundled_clip
 from tmics_space.data.clips import Batch, Clip, load_clips, load_pairs, sample
 from tmics_space.data.frames import FrameStream, iterate_frames, read_frames
-from tmics_space.data.layouts import Layout, find_layout, layouts
+from tmics_space.data.layouts import LAYOUTS, Layout, find_layout
 from tmics_space.data.motion import CameraMotion, move_camera
 from tmics_space.data.paired import PairedClip, PairedDataset, paired_dataset
-from tmics_space.data.rainfall import PRESETS, RainPreset, rain, rain_frames
+from tmics_space.data.rainfall import RAIN_PRESETS, RainPreset, rain, rain_frames
 from tmics_space.data.shots import find_cuts, split_at_cuts, split_clips
 from tmics_space.data.texture import moving_texture
-from tmics_space.data.windows import temporal_median, window, window_indices, windows
+from tmics_space.data.windowing import temporal_median, window, window_indices, windows
 from tmics_space.data.writer import write_frames
 
 __all__ = [
     "BUNDLED",
-    "PRESETS",
+    "LAYOUTS",
+    "RAIN_PRESETS",
     "Batch",
     "CameraMotion",
     "Clip",
@@ -27,7 +28,6 @@ __all__ = [
     "find_cuts",
     "find_layout",
     "iterate_frames",
-    "layouts",
     "load_clips",
     "load_pairs",
     "move_camera",

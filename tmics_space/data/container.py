@@ -1,4 +1,4 @@
-"""How large a video file says that it is: what tells one that is whole from one that was cut."""
+"""The size that a video file states; a truncated file is smaller."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def stated_size(path: Path) -> int | None:
-    """The bytes that a file has by the sizes of its outermost parts: of MP4 and QuickTime (ISO 14496-12, 4.2), Matroska
-    and WebM (RFC 8794), and AVI (RIFF). None for others, and for one that leaves it open, such as a live recording."""
+    """Read the size of a video file from the sizes of its outermost parts.
+
+    Supported are MP4 and QuickTime (ISO 14496-12, 4.2), Matroska and WebM (RFC 8794), and AVI (RIFF).
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The size in bytes; None for other formats, and for files that do not state it, such as live recordings.
+    """
     with path.open("rb") as file:
         head = file.read(8)
         file.seek(0)
@@ -26,21 +34,21 @@ def stated_size(path: Path) -> int | None:
 
 
 def _matroska(file: BinaryIO) -> int | None:
-    """A header, and a segment that holds all the rest."""
+    """Read a header and a segment, which holds the rest of the file."""
     while (name := file.read(4)) in (_EBML, _SEGMENT):
         first = file.read(1)
         if not first or not first[0]:
             return None
-        length = 9 - first[0].bit_length()  # bytes of the size; as many bits less one are zero before it
+        length = 9 - first[0].bit_length()  # bytes of the size; `length - 1` zero bits precede it
         size = int.from_bytes(first + file.read(length - 1), "big") - (1 << 7 * length)
         if name == _SEGMENT:
-            return None if size == (1 << 7 * length) - 1 else file.tell() + size  # all ones: not known
+            return None if size == (1 << 7 * length) - 1 else file.tell() + size  # all ones: unknown
         file.seek(size, os.SEEK_CUR)
     return None
 
 
 def _riff(file: BinaryIO) -> int | None:
-    """One or more chunks, one behind the other; their sizes are 0 until the writer ends."""
+    """Read one or more consecutive chunks; their sizes are 0 until the writer ends."""
     end = 0
     while len(head := file.read(8)) == 8 and head[:4] == b"RIFF":
         (size,) = struct.unpack("<I", head[4:])
@@ -52,7 +60,7 @@ def _riff(file: BinaryIO) -> int | None:
 
 
 def _boxes(file: BinaryIO) -> int | None:
-    """Boxes, one behind the other; what looks like none may stand behind them."""
+    """Read consecutive boxes; other data may follow them."""
     end = 0
     while len(head := file.read(8)) == 8 and head[4:].isascii():
         size = int.from_bytes(head[:4], "big")

@@ -1,4 +1,4 @@
-"""Reading clips: folders of numbered images, video files and single photographs, whole or frame by frame."""
+"""Readers of clips: folders of numbered images, video files and single photographs, whole or frame by frame."""
 
 from __future__ import annotations
 
@@ -13,39 +13,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import nas.imagefiles
-from nas.errors import ConfigError, InvalidFileError
+import nas.run.images
+from nas.errors import ConfigError, InvalidFileError, MissingFileError
 from nas.files import listed
-from nas.imagefiles import read_upright, upright_size
+from nas.run.images import read_upright, upright_size
 from tmics_space.data.shots import find_gaps
 from tmics_space.data.video import Film, Span, decode_video, probe_video
 
-IMAGE_SUFFIXES = tuple(suffix for suffix in nas.imagefiles.IMAGE_SUFFIXES if suffix != ".gif")
-"""of single images; a GIF file is a film"""
+IMAGE_SUFFIXES = tuple(suffix for suffix in nas.run.images.IMAGE_SUFFIXES if suffix != ".gif")
+"""The suffixes of single images; a GIF file is a film."""
 
 FRAME_RATE = 25.0
-"""of clips that state none, in frames per second"""
+"""The frame rate of clips that state none, in frames per second."""
 
 
 @dataclass(frozen=True)
 class FrameStream:
-    """A clip on disk. Iterating reads it from its first frame, (3, height, width) uint8 each, in constant memory.
+    """A clip on disk. Iteration reads its frames from the first one, `(3, height, width)` uint8, in constant memory.
 
-    `frame_count` is how many files the folder or packets the video has, `stems` the file names without suffix of a
-    folder's frames (empty for a video), `frame_rate` in frames per second. `cuts` are the places of the frames in
-    front of which numbers are missing: no window may reach across. `film` is set for a video. Reading raises
-    `InvalidFileError` for a frame that cannot be read or has another size than the first.
+    Raises:
+        InvalidFileError: during iteration, a frame cannot be read or has another size than the first.
     """
 
     source: Path
     frame_count: int
+    """The number of files in the folder, or of packets in the video."""
     height: int
     width: int
     frame_rate: float
+    """In frames per second."""
     stems: tuple[str, ...]
+    """The file names of a folder's frames, without suffix; empty for a video."""
     open: Callable[[], Iterable[tuple[Tensor, Span | None]]]
     cuts: tuple[int, ...] = ()
+    """The positions of frames that follow a gap in the numbers. No window may reach across a gap."""
     film: Film | None = None
+    """Set for a video."""
 
     def __len__(self) -> int:
         return self.frame_count
@@ -54,15 +57,25 @@ class FrameStream:
         return (frame for frame, _ in self.timed())
 
     def timed(self) -> Iterator[tuple[Tensor, Span | None]]:
-        """The frames, and when a video shows them."""
+        """Iterate over the frames and the times at which a video shows them."""
         for index, (frame, span) in enumerate(self.open()):
             where = f"{self.source}: frame {self.stems[index] if self.stems else index}"
             yield _sized(frame, (self.height, self.width), where), span
 
 
 def iterate_frames(source: str | Path) -> FrameStream:
-    """Open a folder of numbered images, a video file or one image. Raises `InvalidFileError`; for videos, `ConfigError`
-    if PyAV is missing."""
+    """Open a folder of numbered images, a video file or one image.
+
+    Args:
+        source: its path.
+
+    Returns:
+        A stream of frames.
+
+    Raises:
+        InvalidFileError: the source cannot be read.
+        MissingPackageError: the source is a video and PyAV is not installed.
+    """
     path = Path(source)
     if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
         film = probe_video(path)
@@ -82,12 +95,23 @@ def iterate_frames(source: str | Path) -> FrameStream:
 
 
 def read_frames(source: str | Path, start: int = 0, stop: int | None = None, step: int = 1) -> Tensor:
-    """Frames `start:stop:step` of a folder, a video file or one image: (frames, 3, height, width) uint8.
+    """Read the frames `start:stop:step` of a folder, a video file or one image.
 
-    Raises `InvalidFileError` as `iterate_frames` does, `ConfigError` where the range holds no frame of the clip.
+    Args:
+        source: its path.
+        start: first frame, from 0.
+        stop: end of the range, exclusive.
+        step: distance of the frames.
+
+    Returns:
+        Frames, `(frames, 3, height, width)` uint8.
+
+    Raises:
+        InvalidFileError: the source cannot be read.
+        ConfigError: the range is not valid, or contains no frame of the clip.
     """
     if start < 0 or step < 1 or (stop is not None and stop <= start):
-        raise ConfigError(f"frames {start}:{stop}:{step}: expected 0 <= start < stop and a step of 1 or more")
+        raise ConfigError(f"a range of frames must have 0 <= start < stop and step >= 1, got {start}:{stop}:{step}")
     path = Path(source)
     if path.is_dir():
         chosen = list(numbered_files(path).values())[start:stop:step]
@@ -95,23 +119,29 @@ def read_frames(source: str | Path, start: int = 0, stop: int | None = None, ste
     else:
         frames = list(itertools.islice(iterate_frames(path), start, stop, step))
     if not frames:
-        raise ConfigError(f"{path}: no frame in {start}:{stop}: the clip is shorter")
+        raise ConfigError(f"{path}: the range must contain a frame of the clip, got {start}:{stop}")
     return torch.stack(frames)
 
 
 def read_image(path: str | Path) -> Tensor:
-    """One 8-bit image, upright, as RGB, (3, height, width) uint8. Raises `InvalidFileError`."""
+    """Read an 8-bit image, upright, as RGB: `(3, height, width)` uint8.
+
+    Raises:
+        InvalidFileError: the file cannot be read.
+    """
     return torch.from_numpy(np.array(read_upright(path))).permute(2, 0, 1).contiguous()
 
 
 def numbered_files(folder: str | Path) -> dict[int, Path]:
-    """The images of a folder by the last integer in their names, ascending; other and hidden files are ignored.
+    """List the images of a folder by the last integer in their names, ascending; skip other and hidden files.
 
-    Raises `InvalidFileError` for a missing or empty folder, and for names without a number or with equal ones.
+    Raises:
+        MissingFileError: the folder does not exist.
+        InvalidFileError: the folder has no images, or a name has no number or the number of another one.
     """
     path = Path(folder)
     if not path.is_dir():
-        raise InvalidFileError(f"{path}: no such folder or file; expected a folder of numbered images or a video")
+        raise MissingFileError(f"{path}: no such folder or file; expected a folder of numbered images or a video")
     numbered: dict[int, Path] = {}
     for file in listed(path):
         if file.suffix.lower() not in IMAGE_SUFFIXES:
@@ -138,5 +168,5 @@ def _alike(files: Iterable[Path]) -> Iterator[Tensor]:
 def _sized(frame: Tensor, size: tuple[int, int], where: str) -> Tensor:
     height, width = frame.shape[1:]
     if (height, width) != size:
-        raise InvalidFileError(f"{where}: {width}x{height}; expected {size[1]}x{size[0]} as the clip's first frame")
+        raise InvalidFileError(f"{where}: must be {size[1]}x{size[0]} like the first frame, got {width}x{height}")
     return frame

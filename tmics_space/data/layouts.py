@@ -11,6 +11,7 @@ import msgspec
 
 from nas.errors import UnknownNameError
 from nas.files import convert, parse_yaml, read_text
+from nas.registry import Kind
 from tmics_space.data.frames import IMAGE_SUFFIXES
 
 _SHIPPED = Path(__file__).with_name("layouts.yaml")
@@ -74,14 +75,8 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (found,) if isinstance(found, Split) else found
 
 
-@functools.cache
-def layouts() -> dict[str, Layout]:
-    """The shipped layouts by name."""
-    return _read(_SHIPPED, dict[str, Layout])
-
-
 def find_layout(layout: str | Path | Layout) -> Layout:
-    """A shipped layout by name, one described in a YAML file of the user, or the layout itself.
+    """A layout by its name in `LAYOUTS`, one described in a YAML file of the user, or the layout itself.
 
     Raises `UnknownNameError`, or `InvalidFileError` for a file that is not of this form.
     """
@@ -89,9 +84,8 @@ def find_layout(layout: str | Path | Layout) -> Layout:
         return layout
     if Path(layout).suffix in (".yaml", ".yml"):
         return _read(Path(layout), Layout)
-    if layout not in layouts():
-        raise UnknownNameError("data layout", layout, layouts(), "or give a YAML file that describes yours")
-    return layouts()[str(layout)]
+    found: Layout = LAYOUTS.find(str(layout))
+    return found
 
 
 T = TypeVar("T")
@@ -99,3 +93,10 @@ T = TypeVar("T")
 
 def _read(path: Path, kind: type[T]) -> T:
     return convert(parse_yaml(read_text(path), str(path)), kind, str(path))
+
+
+LAYOUTS = Kind("layout", "tmics.layouts", expected="a Layout", accepts=lambda value: isinstance(value, Layout))
+"""Layouts of paired data sets, for `layout` in the task's data: the shipped ones, and those that packages offer."""
+
+for _name, _layout in _read(_SHIPPED, dict[str, Layout]).items():
+    LAYOUTS.add(_name, _layout, f"{__name__}:{_name}")

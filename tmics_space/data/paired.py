@@ -1,4 +1,4 @@
-"""Paired data sets: rainy clips and their ground truth, matched by clip and frame number."""
+"""Paired data sets: rainy clips and their ground truth, matched by clip name and frame number."""
 
 from __future__ import annotations
 
@@ -11,39 +11,52 @@ from torch import Tensor
 from nas.errors import InvalidFileError
 from nas.files import listed
 from tmics_space.data.frames import iterate_frames, read_frames, read_image
-from tmics_space.data.layouts import Layout, Split, find_layout, layouts
+from tmics_space.data.layouts import LAYOUTS, Layout, Split, find_layout
 from tmics_space.data.stored import Frames, Read, StoredFrames
 from tmics_space.data.video import READ_SUFFIXES
 
 Side: TypeAlias = dict[int, Path] | Path
 """The frames of a clip by number, or its video file."""
 Folder: TypeAlias = tuple[Path, dict[str, str]]
-"""a folder, and the placeholders read off its path"""
+"""A folder and the placeholders from its path."""
 
 
 class PairedClip(NamedTuple):
-    """A rainy clip and its ground truth: equally many frames, matched by `numbers`, ascending.
-
-    `film` is the name of the ground truth, which several rainy clips may share. `rain` and `truth` are a file for each
-    frame, or with `video` one video file.
-    """
+    """A rainy clip and its ground truth, with equally many frames."""
 
     name: str
     film: str
+    """The name of the ground truth; several rainy clips can share it."""
     numbers: tuple[int, ...]
+    """The frame numbers, ascending."""
     rain: tuple[Path, ...]
+    """A file for each frame, or one video file."""
     truth: tuple[Path, ...]
+    """A file for each frame, or one video file."""
     crop: int = 1
+    """Frames are cropped at the right and the bottom to a multiple of it, in px."""
     video: bool = False
+    """Whether both sides are video files."""
 
     def load(self, start: int = 0, stop: int | None = None, read: Read = read_image) -> tuple[Frames, Frames]:
-        """The rainy and the clean frames from position `start` to `stop`, images to be read from their files by `read`,
-        cut at the right and the bottom to a multiple of `crop`. Raises `InvalidFileError` if a file's size differs."""
+        """Load the rainy and the clean frames.
+
+        Args:
+            start: first position, from 0.
+            stop: end of the range, exclusive.
+            read: reads an image file.
+
+        Returns:
+            Rainy and clean frames, `(frames, 3, height, width)` uint8 each; images are read at the first use.
+
+        Raises:
+            InvalidFileError: a file cannot be read or has another size.
+        """
         if self.video:
             wet, dry = (self._read(path, start, stop) for path in (*self.rain, *self.truth))
             if wet.shape != dry.shape:
                 found, expected = (f"{clip.shape[3]}x{clip.shape[2]}" for clip in (dry, wet))
-                raise InvalidFileError(f"{self.truth[0]}: {found}; expected {expected} as {self.rain[0]}")
+                raise InvalidFileError(f"{self.truth[0]}: must be {expected} like {self.rain[0]}, got {found}")
             return wet, dry
         rainy, clean = (StoredFrames(files[start:stop], self.crop, read) for files in (self.rain, self.truth))
         clean.require_like(rainy)
@@ -56,17 +69,26 @@ class PairedClip(NamedTuple):
 
 
 class PairedDataset(NamedTuple):
-    """The clips of a split in the natural order of their names, and what was skipped, a line each."""
+    """The clips of a split in the natural order of their names, and one line for each skipped frame or clip."""
 
     clips: tuple[PairedClip, ...]
     skipped: tuple[str, ...]
 
 
 def paired_dataset(root: str | Path, layout: str | Path | Layout, split: str) -> PairedDataset:
-    """Find the pairs of a split of the data set under `root`. Frames and clips without a partner are skipped and told.
+    """Find the pairs of a split of a data set; skip and list frames and clips without a partner.
 
-    `layout` is a shipped description by name, a YAML file, or a `Layout`. Raises `UnknownNameError` for an unknown
-    layout or split, `InvalidFileError` for a missing folder, two files of one number, or no pair at all.
+    Args:
+        root: folder of the data set.
+        layout: a shipped description by name, a YAML file, or a `Layout`.
+        split: name of the split in the layout.
+
+    Returns:
+        The pairs and what was skipped.
+
+    Raises:
+        UnknownNameError: no layout or split has this name.
+        InvalidFileError: a folder is missing, two files have one number, or there is no pair.
     """
     described, root = find_layout(layout), Path(root)
     reasons: dict[str, None] = {}
@@ -75,11 +97,11 @@ def paired_dataset(root: str | Path, layout: str | Path | Layout, split: str) ->
             return _matched(root, paths, described)
         except _NothingFoundError as error:
             reasons[str(error)] = None
-    raise InvalidFileError(f"{'; '.join(reasons)}; layouts are {', '.join(layouts())}, or a YAML file of yours")
+    raise InvalidFileError(f"{'; '.join(reasons)}. Layouts are {', '.join(LAYOUTS.names())}, or your own YAML file")
 
 
 class _NothingFoundError(Exception):
-    """Nothing lies where a layout says it may."""
+    """No file matches a layout."""
 
 
 def _matched(root: Path, paths: Split, layout: Layout) -> PairedDataset:
@@ -113,12 +135,12 @@ def _matched(root: Path, paths: Split, layout: Layout) -> PairedDataset:
     if not clips:
         named = [f"'{path.relative_to(root)}' does not match" for path in (*strange[:1], *strange_too[:1])]
         found = "; ".join(skipped[:1] + named) or "no clip"
-        raise _NothingFoundError(f"{root}: no pair of '{paths.rain}' and '{paths.truth}' ({found})")
+        raise _NothingFoundError(f"{root}: must have a pair of '{paths.rain}' and '{paths.truth}', got none ({found})")
     return PairedDataset(tuple(clips), tuple(skipped))
 
 
 def _find(root: Path, path: str, layout: Layout) -> tuple[dict[tuple[str, str], Side], list[Path]]:
-    """By (clip, version) what `path` matches below `root`, folders without frames too, and files that do not match."""
+    """Map (clip, version) to the matches of `path` below `root`, also without frames; list files that do not match."""
     *parts, leaf = path.split("/")
     folders: list[Folder] = [(root, {})]
     for part in parts:
@@ -160,7 +182,7 @@ def _descend(folders: list[Folder], part: str, layout: Layout) -> list[Folder]:
     if not below:
         where = folders[0][0]
         here = ", ".join(path.name for path in listed(where)[:8]) if where.is_dir() else "no such folder"
-        raise _NothingFoundError(f"{where}: expected a folder '{part}' in it, found {here or 'nothing'}")
+        raise _NothingFoundError(f"{where}: must contain a folder '{part}', got {here or 'nothing'}")
     return below
 
 
@@ -172,9 +194,9 @@ def _number(text: str, file: Path) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise InvalidFileError(f"{file}: frame '{text}' is not an integer; check the layout's 'frame'") from error
+        raise InvalidFileError(f"{file}: frame must be an integer, got '{text}'. Check the layout's 'frame'") from error
 
 
 def _natural(name: str) -> list[int | str]:
-    """A key that sorts 'a2' before 'a10': text and numbers take turns, so that like is compared with like."""
+    """Make a key that sorts 'a2' before 'a10': texts and numbers alternate."""
     return [int(text) if text.isdecimal() else text for text in re.split(r"(\d+)", name)]

@@ -1,9 +1,9 @@
-"""Which frames belong together: cuts within a film, and splits of clips that keep a film's shots on one side."""
+"""Cuts between the shots of a film, and splits that keep all shots of a film together."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -12,15 +12,21 @@ from torch import Tensor
 
 from nas.errors import ConfigError
 
-_CUT = 30.0  # mean difference of a cut, of 255; fast pans stay below 20
-_STANDS_OUT = 2.0  # times the median of the differences around it
+_CUT = 30.0  # least mean difference at a cut, of 255; fast pans stay below 20
+_STANDS_OUT = 2.0  # least ratio to the median of the differences around it
 
 
-def find_cuts(clip: Tensor) -> list[int]:
-    """The frames at which another shot begins, ascending, of a clip (frames, 3, height, width) uint8.
+def find_cuts(clip: Iterable[Tensor]) -> list[int]:
+    """Find the frames at which a new shot begins.
 
-    A cut is a mean absolute difference of neighbouring frames, in grey at 32x32, above 30 of 255 and above twice the
-    median of those of the six frames around it.
+    The difference of neighbouring frames is the mean absolute difference in grey at 32x32 pixels. At a cut it is above
+    30 of 255 and above twice the median of the six differences around it.
+
+    Args:
+        clip: frames `(3, height, width)` uint8.
+
+    Returns:
+        Positions of the frames, ascending.
     """
     grey = [F.adaptive_avg_pool2d(frame.float().mean(0, keepdim=True), 32) for frame in clip]
     change = np.array([float((after - before).abs().mean()) for before, after in itertools.pairwise(grey)])
@@ -33,24 +39,33 @@ def find_cuts(clip: Tensor) -> list[int]:
 
 
 def find_gaps(numbers: Sequence[int]) -> tuple[int, ...]:
-    """The places in ascending frame numbers in front of which some are missing.
+    """Find gaps in ascending frame numbers: steps of at least twice the smallest step.
 
-    They follow one another at the smallest step there is: every fifth frame has no gap, and a gap has room for one
-    frame more, so that time stamps may tremble.
+    So every fifth frame of a film has no gap, and time stamps may vary a little.
+
+    Args:
+        numbers: of the frames, ascending.
+
+    Returns:
+        The positions after the gaps.
     """
     steps = [after - before for before, after in itertools.pairwise(numbers)]
     gap = 2 * min(steps, default=0)
     return tuple(place for place, step in enumerate(steps, 1) if step >= gap)
 
 
+def shot_bounds(clip: Iterable[Tensor], frames: int, known: Collection[int] = ()) -> list[tuple[int, int]]:
+    """Return the first frame of each shot, and the one after its last: between cuts and at the `known` frames."""
+    return list(itertools.pairwise(sorted({0, *find_cuts(clip), *known, frames})))
+
+
 def split_at_cuts(clip: Tensor, known: Collection[int] = ()) -> list[Tensor]:
-    """The shots of a clip (frames, ...), as views of it; others are `known` to begin at these frames."""
-    bounds = sorted({0, *find_cuts(clip), *known, len(clip)})
-    return [clip[start:stop] for start, stop in itertools.pairwise(bounds)]
+    """Divide a clip `(frames, ...)` into shots, which are views of it, at its cuts and at the `known` frames."""
+    return [clip[start:stop] for start, stop in shot_bounds(clip, len(clip), known)]
 
 
 class Named(Protocol):
-    """What can be split: something of a name, shot for a film."""
+    """An object that `split_clips` can divide: it has a name and the name of its film."""
 
     @property
     def name(self) -> str: ...
@@ -64,20 +79,29 @@ C = TypeVar("C", bound=Named)
 def split_clips(
     clips: Sequence[C], fractions: Sequence[float] = (0.5, 0.2, 0.3), seed: int = 0, *, by_film: bool = True
 ) -> tuple[list[C], ...]:
-    """Divide clips at random, whole films at a time unless `by_film` is false, into one list for each fraction.
+    """Divide clips at random into one list for each fraction. Each list gets at least one film.
 
-    Each list gets at least one film; the order of `clips` does not matter. Raises `ConfigError` where there are fewer
-    films than fractions, or a fraction is not positive.
+    Args:
+        clips: in any order.
+        fractions: positive numbers.
+        seed: of the division.
+        by_film: keep all clips of a film in one list.
+
+    Returns:
+        The lists.
+
+    Raises:
+        ConfigError: there are fewer films than fractions, or a fraction is not positive.
     """
     if not fractions or min(fractions) <= 0:
-        raise ConfigError(f"fractions of the clips are {tuple(fractions)}; expected positive numbers")
+        raise ConfigError(f"fractions of the clips must be positive numbers, got {tuple(fractions)}")
     groups: dict[str, list[C]] = {}
     for clip in sorted(clips, key=lambda clip: clip.name):
         groups.setdefault(clip.film if by_film else clip.name, []).append(clip)
     if len(groups) < len(fractions):
         unit, names = "films" if by_film else "clips", ", ".join(groups) or "none"
         more = "add clips, or split by shot" if by_film and len(clips) >= len(fractions) else "add clips"
-        raise ConfigError(f"{len(fractions)} splits need as many {unit}, found {len(groups)} ({names}): {more}")
+        raise ConfigError(f"{len(fractions)} splits must have as many {unit}, got {len(groups)} ({names}); {more}")
     keys = [list(groups)[k] for k in np.random.default_rng(seed).permutation(len(groups))]
     parts: tuple[list[C], ...] = tuple([] for _ in fractions)
     for part, count in zip(parts, _shares(len(keys), fractions), strict=True):
@@ -87,7 +111,7 @@ def split_clips(
 
 
 def _shares(total: int, fractions: Sequence[float]) -> list[int]:
-    """Whole numbers of at least 1 that add up to `total`, each nearest to its fraction by what it lacks."""
+    """Divide `total` into whole numbers of at least 1; each unit goes to the share that is furthest below its due."""
     counts = [1] * len(fractions)
     for _ in range(total - len(counts)):
         lacks = [fraction / sum(fractions) * total - count for fraction, count in zip(fractions, counts, strict=True)]

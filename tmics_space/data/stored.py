@@ -1,4 +1,4 @@
-"""Clips that stay on disk: their frames are read when they are asked for, and kept while there is room."""
+"""Clips that stay on disk: frames are read at their first use and cached."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ import torch
 from torch import Tensor
 
 from nas.errors import InvalidFileError
-from nas.imagefiles import upright_size
+from nas.run.images import upright_size
 from tmics_space.data.frames import read_image
+from tmics_space.data.packed import PackedFrames
 
 CACHE = 2**30
-"""Bytes of frames that a data set keeps in memory."""
+"""The size of a data set's cache of frames, in bytes."""
 
 Read = Callable[[Path], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class StoredFrames:
-    """Images of one size, in the order given, that are read as they are indexed: `frames[2:5]` and `frames[[0, 1, 0]]`
-    are tensors (frames, 3, height, width) uint8.
+    """Images of one size; indexing reads them: `frames[2:5]` is a tensor `(frames, 3, height, width)` uint8.
 
-    `crop` cuts height and width, at the bottom and the right, to multiples of it. Making one reads the head of every
-    file, so that `InvalidFileError` comes now for one that is missing, no image, or of another size than the first;
-    a file that is damaged further on is found when its turn comes.
+    Construction reads the header of every file and checks the sizes.
+
+    Args:
+        files: in order.
+        crop: crop height and width, at the bottom and the right, to multiples of it.
+        read: reads a file.
+
+    Raises:
+        InvalidFileError: a file is missing, not an image, or of another size than the first; or, at its use, damaged.
     """
 
     files: tuple[Path, ...]
@@ -39,18 +45,22 @@ class StoredFrames:
         self._require(self.files[1:], self.files[0])
 
     def require_like(self, other: StoredFrames) -> None:
-        """Raise `InvalidFileError` where the frames of `other` have another size."""
+        """Check that the frames of `other` have the same size.
+
+        Raises:
+            InvalidFileError: the sizes differ.
+        """
         self._require(self.files[:1], other.files[0])
 
     def _require(self, files: Sequence[Path], like: Path) -> None:
         height, width = upright_size(like)
         for file in files:
             if (found := upright_size(file)) != (height, width):
-                raise InvalidFileError(f"{file}: {found[1]}x{found[0]}; expected {width}x{height} as {like}")
+                raise InvalidFileError(f"{file}: must be {width}x{height} like {like}, got {found[1]}x{found[0]}")
 
     @functools.cached_property
     def shape(self) -> torch.Size:
-        """(frames, 3, height, width)"""
+        """`(frames, 3, height, width)`"""
         return torch.Size((len(self.files), 3, *(side - side % self.crop for side in upright_size(self.files[0]))))
 
     def __len__(self) -> int:
@@ -68,11 +78,19 @@ class StoredFrames:
         return self.read(file)[:, :height, :width]
 
 
-Frames: TypeAlias = Tensor | StoredFrames
-"""(frames, 3, height, width) uint8; of either kind `frames[:]` is a tensor."""
+Frames: TypeAlias = Tensor | StoredFrames | PackedFrames
+"""`(frames, 3, height, width)` uint8; `frames[:]` is a tensor for all kinds."""
+
+
+def region(frames: Frames, indices: Sequence[int], top: int, left: int, height: int, width: int) -> Tensor:
+    """Copy a region of some frames, `(len(indices), 3, height, width)`, and no whole frame that is in memory."""
+    if isinstance(frames, PackedFrames):
+        return frames.region(indices, top, left, height, width)
+    part = (..., slice(top, top + height), slice(left, left + width))
+    return frames[part][list(indices)] if isinstance(frames, Tensor) else frames[indices][part]
 
 
 def cached(like: Path) -> Read:
-    """`read_image` that keeps the images it has returned last, as many as `CACHE` holds of the size of `like`."""
+    """Make a version of `read_image` with a cache of `CACHE` bytes, counted in images of the size of `like`."""
     height, width = upright_size(like)
     return functools.lru_cache(max(CACHE // (3 * height * width), 1))(read_image)

@@ -1,4 +1,4 @@
-"""A moving picture by formula, with the brightness and the detail of a real one: clips where no data is at hand."""
+"""Synthetic clips with the brightness and detail of real ones, for use without data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_DETAIL = {64: 0.2, 16: 0.1, 4: 0.05}  # size of the detail in px, and how much of the brightness it is
+_DETAIL = {64: 0.2, 16: 0.1, 4: 0.05}  # size of the detail in px: its share of the brightness
 
 
 def moving_texture(frames: int, height: int, width: int, seed: int = 0, velocity: tuple[int, int] = (2, 1)) -> Tensor:
-    """Smooth coloured noise, (frames, 3, height, width) uint8, that moves by `velocity` (x, y) px a frame.
+    """Make a clip of smooth coloured noise that moves at constant velocity.
 
     The motion is exact: `clip[t, :, y, x] == clip[t + 1, :, y + velocity_y, x + velocity_x]`.
+
+    Args:
+        frames: number of frames.
+        height: of the frames.
+        width: of the frames.
+        seed: of the noise.
+        velocity: (x, y) in px per frame.
+
+    Returns:
+        The clip, `(frames, 3, height, width)` uint8.
     """
     generator = torch.Generator().manual_seed(seed)
     side = [height + abs(velocity[1]) * (frames - 1), width + abs(velocity[0]) * (frames - 1)]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.errors import ConfigError, InvalidFileError
+from nas.errors import ConfigError, InvalidFileError, MissingPackageError
 from tmics_space.data.container import stated_size
 
 if TYPE_CHECKING:
@@ -23,63 +23,72 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".m4v", ".avi")
-"""of the video files that can be written; any that FFmpeg knows can be read"""
+"""The suffixes of video files that can be written; every format of FFmpeg can be read."""
 
 READ_SUFFIXES = (*VIDEO_SUFFIXES, ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".gif")
-"""of what is taken for a video file in a folder"""
+"""The suffixes of files that count as video files in a folder."""
 
-_ACCURATE = 4 | 0x2000 | 0x40000 | 0x80000
-"""FFmpeg's bicubic, full chroma, accurate rounding, bit-exact: its shortcuts darken a picture by more than 1 of 255"""
+ACCURATE = 4 | 0x2000 | 0x40000 | 0x80000
+"""FFmpeg's bicubic, full chroma, accurate rounding, bit-exact: faster modes darken a picture by more than 1 of 255."""
 
 _STATE_THEIR_LENGTH = ("mov", "matroska", "avi")
-"""FFmpeg's names of the containers that say how long they are; of others it guesses."""
+"""FFmpeg's names of the containers that state their duration; FFmpeg estimates that of others."""
 
 _FINEST = {"libx264": Fraction(1, 10**8), "ffv1": Fraction(1, 10**8), "mpeg4": Fraction(1, 60_000)}
-"""The finest unit of a clock that an encoder takes."""
+"""The finest time base that an encoder accepts, in seconds."""
 
 _SHORTEST = Fraction(1, 240)
-"""For how many seconds an AVI file shows a frame at least."""
+"""The shortest duration of a frame in an AVI file, in seconds."""
 
-_BT601 = 6  # FFmpeg's SMPTE170M: the matrix its scaler writes, so players must be told of it
+_BT601 = 6  # FFmpeg's SMPTE170M, the matrix of its scaler, which the file must state for players
 
 
 class Span(NamedTuple):
-    """When a frame is shown: from when, in seconds on the clock of its film, and how long (0 if that is not known)."""
+    """The time at which a frame is shown, on the clock of its film."""
 
     start: Fraction
+    """In seconds."""
     length: Fraction
+    """The duration in seconds, 0 if unknown."""
 
 
 class Film(NamedTuple):
-    """A video file and what it holds, upright."""
+    """A video file and its properties, upright."""
 
     path: Path
     frame_count: int
     height: int
     width: int
     frame_rate: float
-    """in frames per second, the mean if it is not `steady`"""
+    """In frames per second; the mean if not `steady`."""
     steady: bool
-    """whether no frame is shown earlier or later than at a constant rate by half a frame or more"""
+    """Whether each frame is shown within half a frame of its time at a constant rate."""
     step: Fraction
-    """the shortest time from one frame to the next, in seconds"""
+    """The shortest time between two frames, in seconds."""
     time_base: Fraction
-    """the unit of its clock, in seconds"""
+    """The unit of its clock, in seconds."""
     aspect: Fraction
-    """how wide a pixel is for its height"""
+    """The width of a pixel divided by its height."""
     late: Fraction
-    """when the third frame from the end begins, in seconds: what is decoded must come as far"""
+    """The start of the third frame from the end, in seconds; a decoder that stops earlier reports a damaged file."""
     begin: Fraction
-    """when its clock begins if that is after 0, in seconds: a broadcast goes on with that of the hour"""
+    """The start of its clock in seconds, at least 0; the clock of a recorded broadcast can start later."""
     clocked: bool
-    """whether its frames carry the times at which they are shown; those of AVI files have an order alone"""
+    """Whether its packets carry the times of frames; those of AVI files only have an order."""
 
 
 def probe_video(path: Path) -> Film:
-    """What a video file holds, by its packets and its first frame.
+    """Read the properties of a video file from its packets and its first frame.
 
-    Raises `InvalidFileError` for a file without readable video, and for one that is cut; `ConfigError` if PyAV is
-    missing.
+    Args:
+        path: of the file.
+
+    Returns:
+        The properties.
+
+    Raises:
+        InvalidFileError: the file has no readable video, or is truncated.
+        MissingPackageError: PyAV is not installed.
     """
     with _open(path) as container:
         stream = container.streams.video[0]
@@ -110,9 +119,16 @@ def probe_video(path: Path) -> Film:
 
 
 def decode_video(film: Film) -> Iterator[tuple[Tensor, Span | None]]:
-    """The frames of a video, upright, (3, height, width) uint8 each, and when each is shown, if the file says so.
+    """Decode the frames of a video, upright.
 
-    Raises `InvalidFileError` that names the frame from which on the file cannot be decoded.
+    Args:
+        film: to decode.
+
+    Yields:
+        A frame `(3, height, width)` uint8, and the time at which it is shown, None if the file does not state it.
+
+    Raises:
+        InvalidFileError: a frame cannot be decoded; the message has its number.
     """
     count, shown = 0, film.late
     order = None if film.clocked else iter(_starts(film.path))
@@ -136,24 +152,33 @@ def decode_video(film: Film) -> Iterator[tuple[Tensor, Span | None]]:
 def encode_video(
     path: Path, frame_rate: float, like: Film | None = None
 ) -> Iterator[Callable[[Tensor, str, Span | None], None]]:
-    """A function that appends a frame (3, height, width) uint8 to a new video file, which is complete at the end.
+    """Write a video file; it is complete at the end of the context.
 
-    `.mkv` is lossless (FFV1, RGB); the others are H.264, or MPEG-4 if FFmpeg was built without it. With `like`, frames
-    are shown when their spans say, and the sound of that film is copied as it is; without, one after another at the
-    frame rate. Raises `ConfigError` for a container that cannot hold such times or such sound.
+    `.mkv` is lossless (FFV1, RGB). Other formats use H.264, or MPEG-4 if FFmpeg has no H.264.
+
+    Args:
+        path: of the new file.
+        frame_rate: in frames per second, without `like`.
+        like: a film whose sound is copied; frames then have the times of their spans.
+
+    Yields:
+        A function that appends a frame `(3, height, width)` uint8.
+
+    Raises:
+        ConfigError: the container cannot hold these times or this sound.
     """
-    av = _av()
+    av = require_av()
     lossless, avi = path.suffix.lower() == ".mkv", path.suffix.lower() == ".avi"
     codec = "ffv1" if lossless else "libx264" if "libx264" in av.codecs_available else "mpeg4"
     options = {"libx264": {"crf": "16"}, "mpeg4": {"qscale": "2", "flags": "+qscale"}, "ffv1": {}}[codec]
     clock = None if like is None else max(like.time_base, _FINEST[codec])
     begin = Fraction(0) if like is None else like.begin
     rate = Fraction(frame_rate).limit_denominator(10_000)
-    if avi and like is not None:  # it shows frames at multiples of one time
+    if avi and like is not None:  # AVI shows frames at multiples of one duration
         clock = None if like.steady else max(like.step, _SHORTEST)
         rate = 1 / clock if clock is not None else rate
     if avi or (like is not None and not like.steady):
-        options |= {"bf": "0"}  # no frame waits for a later one: AVI has no other order, and last times would be off
+        options |= {"bf": "0"}  # no reordering: AVI does not support it, and the last times would be wrong
     with av.open(str(path), mode="w") as container, ExitStack() as stack:
         stream: VideoStream = container.add_stream(codec, rate, options)
         sound = None
@@ -178,11 +203,11 @@ def encode_video(
                     sound.begin()
             pixels = np.ascontiguousarray(frame.permute(1, 2, 0).numpy())
             picture = av.VideoFrame.from_ndarray(pixels, "rgb24")
-            picture = picture.reformat(format=stream.pix_fmt, interpolation=_ACCURATE)
+            picture = picture.reformat(format=stream.pix_fmt, interpolation=ACCURATE)
             start, length = span or (begin + count / rate, 1 / rate)
             if clock is not None:
                 time = round(start / clock) - round(begin / clock)
-                last = max(time, last + 1) if count else time  # no two at one time
+                last = max(time, last + 1) if count else time  # times must be distinct
                 picture.time_base, picture.pts, picture.duration = clock, last, round(length / clock)
             count += 1
             container.mux(stream.encode(picture))
@@ -197,7 +222,7 @@ def encode_video(
 
 
 class _Sound:
-    """The sound of a film on its way into another one, packet by packet, earlier by `begin` seconds."""
+    """Copies the sound of one film into another, packet by packet, earlier by `begin` seconds."""
 
     def __init__(self, source: InputContainer, sink: OutputContainer, begin: Fraction) -> None:
         self._source, self._sink, self._begin = source, sink, begin
@@ -210,7 +235,7 @@ class _Sound:
         self._waiting: Packet[Any] | None = None
 
     def begin(self) -> None:
-        """Write the head of the new film; raises `ConfigError` if that has no place for the sound."""
+        """Write the header of the new film; raises `ConfigError` if its format cannot hold the sound."""
         try:
             self._sink.start_encoding()
         except ValueError as error:
@@ -219,10 +244,10 @@ class _Sound:
             raise self._refused() from error
 
     def copy(self, until: Fraction | None = None) -> None:
-        """Copy the packets that begin before a time of their film in seconds, or all that are left."""
+        """Copy the packets that begin before `until`, in seconds of their film, or all remaining ones."""
         while (packet := self._waiting or _next(self._packets, f"{self._source.name}: its sound")) is not None:
             self._waiting = packet
-            if packet.dts is not None and packet.time_base is not None:  # else it marks the end
+            if packet.dts is not None and packet.time_base is not None:  # else it is the end marker
                 if until is not None and packet.dts * packet.time_base >= until:
                     return
                 shift = round(self._begin / packet.time_base)
@@ -235,11 +260,11 @@ class _Sound:
     def _refused(self) -> ConfigError:
         names = ", ".join(stream.codec_context.name for stream in self._source.streams.audio)
         suffix = Path(self._sink.name).suffix
-        return ConfigError(f"{suffix} cannot hold the sound of {self._source.name} ({names}): write to a .mkv file")
+        return ConfigError(f"{suffix} cannot hold the sound of {self._source.name} ({names}). Write to a .mkv file")
 
 
 def _starts(path: Path) -> list[Fraction]:
-    """When each frame begins, in seconds, ascending; raises `InvalidFileError` if the file ends too early."""
+    """Return the start of each frame in seconds, ascending; raises `InvalidFileError` if the file ends too early."""
     starts: list[Fraction] = []
     end = Fraction(0)
     with _open(path) as container:
@@ -258,31 +283,31 @@ def _starts(path: Path) -> list[Fraction]:
     where = f"{path}: frame {len(starts)}: the film stops here"
     if cut := _cut(path):
         copy = f"ffmpeg -i {path.name} -c copy rest{path.suffix}"
-        raise InvalidFileError(f"{where}{cut}; get all of it, or take what is there by `{copy}`")
+        raise InvalidFileError(f"{where}{cut}. Get the whole file, or keep the readable part with `{copy}`")
     longest = max((after - before for before, after in itertools.pairwise(starts)), default=Fraction(0))
-    if whole is not None and end + longest < Fraction(9, 10) * whole / 10**6:  # the last frame may be shown long
+    if whole is not None and end + longest < Fraction(9, 10) * whole / 10**6:  # the last frame can last long
         raise InvalidFileError(f"{where}, after {float(end):.2f} of {whole / 10**6:.2f} s: the file is damaged")
     return starts
 
 
 def _clocked(container: InputContainer) -> bool:
-    """Whether packets carry the time at which their frame is shown; those of AVI files have an order alone."""
+    """Return whether packets carry the times of frames; those of AVI files only have an order."""
     return container.format.name != "avi"
 
 
 def _cut(path: Path) -> str:
-    """Words for a file that is shorter than it says itself."""
+    """Describe a truncated file; empty if the file is at least as large as it states."""
     found, stated = path.stat().st_size, stated_size(path)
     whole = stated is None or stated <= found
-    return "" if whole else f": the file is cut, it has {found:,} of at least {stated:,} bytes"
+    return "" if whole else f": the file must have at least {stated:,} bytes, got {found:,}"
 
 
 T = TypeVar("T")
 
 
 def _next(items: Iterator[T], where: str) -> T | None:
-    """The next frame or packet, None at the end; raises `InvalidFileError` that begins with `where`."""
-    av = _av()
+    """Return the next frame or packet, None at the end; raises `InvalidFileError` with `where` in front."""
+    av = require_av()
     try:
         return next(items, None)
     except av.FFmpegError as error:
@@ -291,25 +316,25 @@ def _next(items: Iterator[T], where: str) -> T | None:
 
 @contextmanager
 def _open(path: Path) -> Iterator[InputContainer]:
-    av = _av()
+    av = require_av()
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise InvalidFileError(f"{path}: holds no video; expected a video file or a folder of images")
+                raise InvalidFileError(f"{path}: must be a video file or a folder of images, got a file without video")
             yield container
     except av.FFmpegError as error:
         raise InvalidFileError(f"{path}: not a readable video ({error.strerror}){_cut(path)}") from error
 
 
-def _av() -> ModuleType:
+def require_av() -> ModuleType:
+    """Return the module `av`; raises `MissingPackageError`."""
     try:
         import av
     except ImportError as error:
-        message = "video files need the package 'av': pip install 'tmics-nas[video]'"
-        raise ConfigError(message) from error
+        raise MissingPackageError("video files need the package 'av'", "video") from error
     return av
 
 
 def _tensor(frame: VideoFrame) -> Tensor:
-    pixels = np.rot90(frame.to_ndarray(format="rgb24", interpolation=_ACCURATE), frame.rotation // 90)
+    pixels = np.rot90(frame.to_ndarray(format="rgb24", interpolation=ACCURATE), frame.rotation // 90)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

@@ -1,4 +1,4 @@
-"""Writing clips: to a video file, a folder of PNG images or one image, each of which appears only when complete."""
+"""Writers of clips: video files, folders of PNG images and single images, which appear only when complete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nas.errors import ConfigError, InvalidFileError
+from nas.errors import ConfigError, InvalidFileError, NASError
 from tmics_space.data.frames import FRAME_RATE
 from tmics_space.data.video import VIDEO_SUFFIXES, Film, Span, encode_video
 
@@ -25,14 +25,17 @@ PICTURES: dict[str, dict[str, Any]] = {
     ".tiff": {"compression": "tiff_deflate"},
     ".webp": {"lossless": True},
 }
-"""How single images are written, by suffix."""
+"""The options of writers of single images, by suffix."""
 
 Save = Callable[[Tensor, str, Span | None], None]
 
 
 class Write(Protocol):
-    """Append a frame (3, height, width) uint8, of the size of the first; `stem` is its file's name in a folder, and
-    counts from 00001 by default; `span` is when a video file shows it, where that is like another film."""
+    """Appends a frame `(3, height, width)` uint8 of the size of the first one.
+
+    `stem` is the file name in a folder, by default a number from 00001. `span` is the time at which a video file shows
+    the frame; it needs the argument `like` of `write_frames`.
+    """
 
     def __call__(self, frame: Tensor, stem: str | None = None, span: Span | None = None) -> None: ...
 
@@ -41,17 +44,27 @@ class Write(Protocol):
 def write_frames(target: str | Path, frame_rate: float = FRAME_RATE, like: Film | None = None) -> Iterator[Write]:
     """Write a clip: `with write_frames("out.mp4", 30) as write: write(frame)`.
 
-    A target with a suffix is a video file (.mp4, .mov, .m4v, .avi; .mkv is lossless) or one image (.png, .jpg, .bmp,
-    .tif, .webp), one without is a folder of PNG images. Frames go to a temporary neighbour that is renamed when the
-    block ends and removed when it fails. A video file takes the sound of `like`, and shows frames when their spans say.
-    Before the first frame, raises `InvalidFileError` for a target that exists or cannot be written, `ConfigError` for
-    an unknown suffix, and for a video file that cannot be `like` that film.
+    Frames go to a temporary file or folder beside the target. It is renamed at the end of the block, or removed if the
+    block fails.
+
+    Args:
+        target: a video file (.mp4, .mov, .m4v, .avi; .mkv is lossless), one image (.png, .jpg, .bmp, .tif, .webp), or,
+            without a suffix, a folder of PNG images.
+        frame_rate: of a video file, in frames per second.
+        like: a film whose sound and times of frames a video file gets.
+
+    Yields:
+        A function that appends a frame (`Write`).
+
+    Raises:
+        InvalidFileError: the target exists or cannot be written.
+        ConfigError: the suffix is unknown, or the video format cannot hold the sound or times of `like`.
     """
     path = Path(target)
     suffix = path.suffix.lower()
     if suffix and suffix not in (*VIDEO_SUFFIXES, *PICTURES):
         known = ", ".join((*VIDEO_SUFFIXES, *PICTURES))
-        raise ConfigError(f"{path}: cannot write '{path.suffix}'; expected {known}, or a folder: a name without a dot")
+        raise ConfigError(f"{path}: the suffix must be one of {known}, or none for a folder, got '{path.suffix}'")
     part = _prepare(path, file=bool(suffix))
     size: torch.Size | None = None
     count = 0
@@ -68,20 +81,20 @@ def write_frames(target: str | Path, frame_rate: float = FRAME_RATE, like: Film 
                 size, count = size or frame.shape, count + 1
                 if frame.dtype != torch.uint8 or frame.shape != size or len(size) != 3 or size[0] != 3:
                     found = f"{tuple(frame.shape)} {frame.dtype}"
-                    raise ConfigError(f"{path}: frame {count} is {found}; expected torch.uint8 {tuple(size)}")
+                    raise ConfigError(f"{path}: frame {count} must be {tuple(size)} torch.uint8, got {found}")
                 with _writing(path):
                     save(frame.detach().cpu(), stem or f"{count:05d}", span)
 
             try:
                 yield write
             except BaseException:
-                with suppress(OSError, ValueError):  # on a full disk, or without a head, there is no end to write
+                with suppress(OSError, ValueError):  # the end cannot be written on a full disk or without a header
                     stack.close()
                 raise
-            with _writing(path):  # the end of a video file is written now: the disk may be full
+            with _writing(path):  # writes the end of a video file: the disk can be full
                 stack.close()
         if not count:
-            raise InvalidFileError(f"{path}: no frame was written")
+            raise InvalidFileError(f"{path}: must get at least one frame, got none")
         with _writing(path):
             part.replace(path)
     except BaseException:
@@ -90,15 +103,19 @@ def write_frames(target: str | Path, frame_rate: float = FRAME_RATE, like: Film 
 
 
 def require_room(target: str | Path, frames: int) -> None:
-    """Raise `ConfigError` if a target has no room for so many frames, because it is an image."""
+    """Check that a target can hold a number of frames.
+
+    Raises:
+        ConfigError: the target is an image and there is more than one frame.
+    """
     if frames > 1 and Path(target).suffix.lower() in PICTURES:
-        raise ConfigError(f"{target}: is one image, but there are more frames; write to a folder or a video file")
+        raise ConfigError(f"{target}: one image must get one frame, got more. Write to a folder or a video file")
 
 
 def _prepare(path: Path, *, file: bool) -> Path:
     with _writing(path):
         if path.is_file() or (path.is_dir() and (file or any(path.iterdir()))):
-            raise InvalidFileError(f"{path}: exists already; remove it or write to another name")
+            raise InvalidFileError(f"{path}: exists already. Remove it or choose another name")
         part = path.absolute().with_name(f".{path.stem}.part{path.suffix}")  # `.` has no name of its own
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
@@ -135,5 +152,7 @@ def _remove(path: Path) -> None:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # PyAV's are of this class too
+    except NASError:
+        raise
+    except OSError as error:  # includes the errors of PyAV
         raise InvalidFileError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""Classical optical flow, for comparison and for those who do not want to learn one."""
+"""Classical optical flow, without training."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas.errors import ConfigError
-from tmics_space.flow.provider import flow_provider
+from nas.errors import ConfigError, MissingPackageError
 
 SMALLEST = 12
-"""DIS refuses frames whose height and width are both smaller, and cannot see motion in either that is."""
+"""The least height and width in pixels: DIS detects no motion along a smaller side."""
 
 
-@flow_provider("dis")
 class DenseInverseSearch(nn.Module):
-    """OpenCV's dense inverse search (Kroeger et al., ECCV 2016, preset medium) on the grey frames; not differentiable.
+    """OpenCV's dense inverse search (preset medium) on grey frames; not differentiable.
 
-    The flows of the last `cache` different pairs of frames are kept. Raises `ConfigError` without OpenCV, and for
-    frames under 12 pixels.
+    Args:
+        cache: number of pairs of frames whose flows stay in memory.
+
+    Raises:
+        MissingPackageError: in a forward pass, OpenCV is not installed.
+        ConfigError: in a forward pass, height or width is below 12 pixels.
+
+    Shape:
+        Reference and neighbour `(batch, 3, height, width)` in [0, 1] to `(batch, 2, height, width)` in pixels.
+
+    References:
+        Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016.
     """
 
     def __init__(self, cache: int = 64) -> None:
@@ -32,11 +40,13 @@ class DenseInverseSearch(nn.Module):
 
     @torch.no_grad()
     def forward(self, reference: Tensor, neighbour: Tensor) -> Tensor:
-        if reference.is_meta:  # where costs are counted; this one has none that counts
+        if reference.is_meta:  # counters of costs run on the meta device; OpenCV's work has no FLOPs there
             return reference.new_empty(len(reference), 2, *reference.shape[2:])
         if min(reference.shape[2:]) < SMALLEST:
             height, width = reference.shape[2:]
-            raise ConfigError(f"flow 'dis' needs frames of at least {SMALLEST} pixels, found {height} x {width}")
+            raise ConfigError(
+                f"frames for flow 'dis' must have at least {SMALLEST} pixels a side, got {height} x {width}"
+            )
         flows = [self._flow(a, b) for a, b in zip(_grey(reference), _grey(neighbour), strict=True)]
         return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).to(reference)
 
@@ -52,7 +62,7 @@ class DenseInverseSearch(nn.Module):
 
 
 def _grey(frames: Tensor) -> NDArray[np.uint8]:
-    """The luma (ITU-R BT.601) of frames `(batch, 3, height, width)` in [0, 1], as `(batch, height, width)` bytes."""
+    """Compute luma (ITU-R BT.601): `(batch, 3, height, width)` in [0, 1] to `(batch, height, width)` bytes."""
     luma = torch.einsum("c,bchw->bhw", frames.new_tensor((0.299, 0.587, 0.114)), frames)
     grey: NDArray[np.uint8] = (luma.float() * 255).round().clamp(0, 255).byte().cpu().numpy()
     return grey
@@ -62,7 +72,7 @@ def _search(reference: NDArray[np.uint8], neighbour: NDArray[np.uint8]) -> NDArr
     try:
         import cv2
     except ImportError as error:
-        raise ConfigError("flow 'dis' needs OpenCV: pip install 'tmics-nas[flow]'") from error
+        raise MissingPackageError("flow 'dis' needs OpenCV", "flow") from error
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     start = np.zeros((*reference.shape, 2), np.float32)
     return np.asarray(search.calc(reference, neighbour, start), np.float32)

@@ -1,10 +1,10 @@
-"""Scores of restored clips: per image, over time, and the field's named protocols."""
+"""Scores of restored clips: per image (`image`), over time (`temporal`), and by named protocols (`protocol`)."""
 
 from __future__ import annotations
 
 from tmics_space.metrics.image import luminance, mean_psnr, psnr, ssim
-from tmics_space.metrics.interval import Interval, interval
-from tmics_space.metrics.protocol import ClipScores, Protocol, evaluate_clip, protocol
+from tmics_space.metrics.interval import Interval, confidence_interval
+from tmics_space.metrics.protocol import ClipScores, Protocol, evaluate_clip, find_protocol
 from tmics_space.metrics.temporal import TemporalScore, tof, warping_error
 
 __all__ = [
@@ -12,11 +12,11 @@ __all__ = [
     "Interval",
     "Protocol",
     "TemporalScore",
+    "confidence_interval",
     "evaluate_clip",
-    "interval",
+    "find_protocol",
     "luminance",
     "mean_psnr",
-    "protocol",
     "psnr",
     "ssim",
     "tof",

@@ -1,4 +1,4 @@
-"""How far a mean over clips is known."""
+"""The confidence interval of a mean over clips."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from collections.abc import Sequence
 import msgspec
 
 LEAST = 3
-"""The clips without which a mean has no interval: that of two reaches nine standard deviations to each side."""
+"""The least number of clips for an interval; that of two clips reaches nine standard deviations to each side."""
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """A mean over clips, and the ends of its 95 % confidence interval."""
+    """A mean over clips and the ends of its 95 % confidence interval."""
 
     mean: float
     low: float
     high: float
 
 
-def interval(values: Sequence[float]) -> Interval | None:
-    """The mean over clips with its 95 % interval by Student's t; None for fewer than three clips, or an infinite one.
+def confidence_interval(values: Sequence[float]) -> Interval | None:
+    """Compute the mean over clips with its 95 % interval by Student's t.
 
-    Every clip counts once: frames of one clip resemble each other, as do rainy versions of it, and would make the
-    interval too narrow. It covers the true mean in 95 % of the cases if the scores of clips are normally distributed.
+    Give one value per clip: frames and rainy versions of one clip are correlated and make the interval too narrow. The
+    interval has its 95 % coverage if the scores of clips are normally distributed.
+
+    Args:
+        values: one score per clip.
+
+    Returns:
+        The interval; None for fewer than three clips, or for scores that are not finite.
     """
     if len(values) < LEAST or not all(map(math.isfinite, values)):
         return None
@@ -34,9 +40,12 @@ def interval(values: Sequence[float]) -> Interval | None:
 
 
 def quantile(freedom: int, confidence: float = 0.95) -> float:
-    """The t that Student's distribution of `freedom` degrees stays within, on both sides, with this probability.
+    """Return the t with P(-t < T < t) = `confidence` for Student's distribution of `freedom` degrees.
 
-    By bisection of the exact finite sums (Abramowitz and Stegun, 1964, 26.7.3 and 26.7.4) over atan(t / sqrt(freedom)).
+    The method is bisection of the exact finite sums over atan(t / sqrt(freedom)).
+
+    References:
+        Abramowitz and Stegun, "Handbook of Mathematical Functions", 1964, eqs. 26.7.3 and 26.7.4.
     """
     low, high = 0.0, math.pi / 2
     while (angle := (low + high) / 2) not in (low, high):

@@ -1,4 +1,4 @@
-"""How a clip is scored, as data and by name: scores under different protocols cannot be compared."""
+"""Named protocols of PSNR and SSIM. Do not compare scores of different protocols."""
 
 from __future__ import annotations
 
@@ -9,26 +9,31 @@ import msgspec
 from torch import Tensor
 
 from nas.errors import UnknownNameError
-from tmics_space.metrics.clips import check_clips
+from tmics_space.metrics.clip_checks import check_clips
 from tmics_space.metrics.image import luminance, mean_psnr, psnr, ssim
 
 
 class Protocol(msgspec.Struct, frozen=True):
-    """What PSNR and SSIM are taken on; `statement` is the line that every table made under it shows."""
+    """The channels, rounding and frames from which PSNR and SSIM are computed."""
 
     name: str
     statement: str
+    """A line for the tables of scores."""
     channels: Literal["y", "rgb"]
     rounded: bool = False
-    """Whether those channels are rounded to 8 bits."""
+    """Round the channels to 8 bits."""
     drop: int = 0
-    """Frames left out at each end of a clip."""
+    """The number of frames to exclude at each end of a clip."""
+
+    def image(self, rgb: Tensor) -> Tensor:
+        """Return the scored channels of images `(..., 3, height, width)`: `(..., 1 or 3, height, width)`."""
+        return luminance(rgb) if self.channels == "y" else rgb
 
 
 class ClipScores(msgspec.Struct, frozen=True):
-    """One clip: means over its scored frames, then each of them; `frames` are indices from 0.
+    """The scores of one clip: means over its scored frames, and the score of each frame.
 
-    The mean PSNR is that of the frames which differ from the truth; it is inf if none does.
+    `frames` are indices from 0. The mean PSNR excludes frames equal to the truth; it is inf if all are equal.
     """
 
     psnr: float
@@ -41,7 +46,7 @@ class ClipScores(msgspec.Struct, frozen=True):
 
     @property
     def equal_frames(self) -> int:
-        """How many scored frames equal the truth."""
+        """The number of scored frames that equal the truth."""
         return self.frame_psnr.count(math.inf)
 
 
@@ -50,7 +55,7 @@ _SSIM = "SSIM 11x11 Gaussian sigma 1.5, valid region, data range 1; mean per cli
 PROTOCOLS = {
     p.name: p
     for p in (
-        Protocol(  # the authors also cut frames of 889 columns to 888, which is for whoever loads them
+        Protocol(  # the authors also crop frames of 889 columns to 888; here the layout of the data set does
             "tmics",
             "MATLAB Y in [0, 1], not rounded; 2 frames dropped at each end (3..29 of 31);"
             f" {_SSIM}. The authors scored saved JPEGs, and their SSIM took the range as 255 on [0, 1]"
@@ -71,30 +76,38 @@ PROTOCOLS = {
 }
 
 
-def protocol(name: str) -> Protocol:
-    """The protocol of that name; raises UnknownNameError, with the nearest, if there is none."""
+def find_protocol(name: str) -> Protocol:
+    """Return the protocol of a name.
+
+    Raises:
+        UnknownNameError: no protocol has this name.
+    """
     if name not in PROTOCOLS:
         raise UnknownNameError("metric protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
 
 
 def evaluate_clip(how: str | Protocol, output: Tensor, truth: Tensor) -> ClipScores:
-    """PSNR (dB) and SSIM of a restored clip against the true one, both (frames, 3, height, width) in [0, 1].
+    """Compute PSNR (dB) and SSIM of a restored clip, in float64 and frame by frame.
 
-    The output is clamped to [0, 1] and scored in float64, frame by frame. Raises UnknownNameError for an
-    unknown protocol, ConfigError for shapes that differ, do not fit or have too few frames or pixels,
-    DivergedError for an output that is not finite.
+    Args:
+        how: a protocol or its name.
+        output: the restored clip, `(frames, 3, height, width)`, clamped to [0, 1].
+        truth: the true clip, of the same shape, in [0, 1].
+
+    Returns:
+        The scores.
+
+    Raises:
+        UnknownNameError: no protocol has this name.
+        ConfigError: shapes differ or do not fit, or there are too few frames or pixels.
+        DivergedError: the output is not finite.
     """
-    how = protocol(how) if isinstance(how, str) else how
+    how = find_protocol(how) if isinstance(how, str) else how
     check_clips(output, truth, least=2 * how.drop + 1, what=f"protocol '{how.name}'")
     frames = range(how.drop, len(truth) - how.drop)
-    psnrs, ssims = [], []
-    for frame in frames:
-        restored, clean = output[frame].detach().double().clamp(0, 1), truth[frame].double()
-        if how.channels == "y":
-            restored, clean = luminance(restored), luminance(clean)
-        psnrs.append(psnr(restored, clean, rounded=how.rounded).item())
-        ssims.append(ssim(restored, clean, rounded=how.rounded).item())
+    found = [score_frame(how, output[frame].detach().double(), truth[frame].double()) for frame in frames]
+    psnrs, ssims = ([each[i] for each in found] for i in (0, 1))
     return ClipScores(
         psnr=mean_psnr(psnrs),
         ssim=sum(ssims) / len(ssims),
@@ -104,3 +117,18 @@ def evaluate_clip(how: str | Protocol, output: Tensor, truth: Tensor) -> ClipSco
         protocol=how.name,
         statement=how.statement,
     )
+
+
+def score_frame(how: Protocol, output: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Compute PSNR (dB) and SSIM of one restored frame.
+
+    Args:
+        how: the protocol.
+        output: the restored frame, `(3, height, width)`, clamped to [0, 1].
+        truth: the true frame, of the same shape, in [0, 1].
+
+    Raises:
+        ConfigError: shapes differ, or there are too few pixels.
+    """
+    restored, clean = how.image(output.clamp(0, 1)), how.image(truth)
+    return psnr(restored, clean, rounded=how.rounded).item(), ssim(restored, clean, rounded=how.rounded).item()

@@ -1,6 +1,6 @@
-"""How steady a restored clip is over time: the warping error and tOF.
+"""The steadiness of a restored clip over time: the warping error and tOF.
 
-A blurred or frozen clip does well on the warping error: show it beside PSNR and the truth's own.
+A blurred or frozen clip has a low warping error. So report it beside PSNR and the warping error of the truth.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import msgspec
 import torch
 from torch import Tensor
 
-from nas.errors import ConfigError
+from nas.errors import MissingPackageError
 from tmics_space.flow import warp
-from tmics_space.metrics.clips import check_clips
+from tmics_space.metrics.clip_checks import check_clips
 
 FlowFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(first, second), images (batch, 3, height, width) in [0, 1], to the flow (batch, 2, height, width) in
-pixels (x, y) such that first at p shows what second shows at p + flow(p)."""
+"""Maps (first, second), images `(batch, 3, height, width)` in [0, 1], to a flow `(batch, 2, height, width)` in
+pixels (x, y): pixel p of `first` corresponds to pixel p + flow(p) of `second`."""
 
 WARPING_ERROR = (
     "E_warp (Lai et al. 2018): squared RGB norm in [0, 1] between a frame and the next one warped onto it"
@@ -33,7 +33,7 @@ TOF = (
 
 
 class TemporalScore(msgspec.Struct, frozen=True):
-    """A score of the output (lower is steadier), the truth's own, and how it was taken."""
+    """A score of the output (lower is steadier), the score of the truth, and a statement of the method."""
 
     output: float
     truth: float
@@ -41,12 +41,26 @@ class TemporalScore(msgspec.Struct, frozen=True):
 
 
 def warping_error(output: Tensor, truth: Tensor, flow: FlowFunction) -> TemporalScore:
-    """E_warp of Lai et al. (ECCV 2018) of clips (frames, 3, height, width) in [0, 1].
+    """Compute E_warp, the mean over pairs of consecutive frames of sum M ||O_t - W(O_t+1)||^2 / sum M.
 
-    The mean over pairs of consecutive frames of sum M ||O_t - W(O_t+1)||^2 / sum M. W warps backward by the
-    flow from t to t + 1, M is `visible`; both come from the truth, so every method is measured along the same
-    motion. A pair that is nowhere visible is left out (nan if all are). Pixels whose match leaves the frame
-    meet the replicated edge. Raises ConfigError for clips that differ in shape or have fewer than 2 frames.
+    W warps backward by the flow from t to t + 1, and M is `visible`. Both come from the truth, so all methods are
+    measured along the same motion. Positions outside the frame are clamped to its border. Pairs without visible pixels
+    are excluded.
+
+    Args:
+        output: the restored clip, `(frames, 3, height, width)` in [0, 1].
+        truth: the true clip, of the same shape.
+        flow: computes the flow between frames.
+
+    Returns:
+        The scores of output and truth; nan if no pair has visible pixels.
+
+    Raises:
+        ConfigError: clips differ in shape or have fewer than 2 frames.
+        DivergedError: the output is not finite.
+
+    References:
+        Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018 (warping error).
     """
     check_clips(output, truth, least=2, what="the warping error")
     errors = []
@@ -61,21 +75,34 @@ def warping_error(output: Tensor, truth: Tensor, flow: FlowFunction) -> Temporal
 
 
 def pair_error(first: Tensor, second: Tensor, forward: Tensor, mask: Tensor) -> Tensor:
-    """sum M ||first - W(second)||^2 / sum M over images (batch, channels, height, width); a scalar.
+    """Compute sum M ||first - W(second)||^2 / sum M, a scalar.
 
-    `forward` is the flow from first to second, `mask` (M) boolean (batch, 1, height, width).
+    Args:
+        first: images, `(batch, channels, height, width)`.
+        second: images of the same shape.
+        forward: the flow from `first` to `second`, `(batch, 2, height, width)` in pixels.
+        mask: M, boolean `(batch, 1, height, width)`.
     """
     squared = (first - warp(second, forward)).square().sum(dim=1, keepdim=True)
     return (squared * mask).sum() / mask.sum()
 
 
 def visible(forward: Tensor, backward: Tensor) -> Tensor:
-    """Where a flow can be trusted, off occlusions and motion boundaries: flows (batch, 2, height, width) to
-    boolean (batch, 1, height, width).
+    """Mark the pixels outside occlusions and motion boundaries, at which the flow is reliable.
 
-    Occluded where ||w_f + W(w_b)||^2 > 0.01 (||w_f||^2 + ||W(w_b)||^2) + 0.5, W(w_b) being the backward flow
-    at the pixel's match; a motion boundary where ||grad u||^2 + ||grad v||^2 > 0.01 ||w_f||^2 + 0.002, by
-    forward differences (Ruder et al., GCPR 2016; Lai et al., ECCV 2018).
+    A pixel is occluded if ||w_f + W(w_b)||^2 > 0.01 (||w_f||^2 + ||W(w_b)||^2) + 0.5. It is on a motion boundary if
+    ||grad u||^2 + ||grad v||^2 > 0.01 ||w_f||^2 + 0.002, by forward differences. W(w_b) is the backward flow, warped
+    by the forward flow.
+
+    Args:
+        forward: w_f = (u, v), `(batch, 2, height, width)` in pixels.
+        backward: w_b, of the same shape.
+
+    Returns:
+        A boolean mask, `(batch, 1, height, width)`.
+
+    References:
+        Ruder et al., GCPR 2016; Lai et al., ECCV 2018.
     """
     returning = warp(backward, forward)
     speed = _squared(forward)
@@ -87,11 +114,24 @@ def visible(forward: Tensor, backward: Tensor) -> Tensor:
 
 
 def tof(output: Tensor, truth: Tensor) -> TemporalScore:
-    """tOF of TecoGAN (Chu et al., ACM TOG 39(4), 2020) of clips (frames, 3, height, width) in [0, 1].
+    """Compute tOF: the mean length in pixels of the difference between true and restored flows of consecutive frames.
 
-    The mean length, in pixels, of the difference between the flows (`farneback`) of consecutive true and of
-    consecutive restored frames, 2 frames dropped at each end; the authors' script also cuts off borders. Raises
-    ConfigError for clips that differ in shape or have fewer than 6 frames, or without OpenCV.
+    The flows are `farneback`; 2 frames are dropped at each end. The authors' script also cuts off borders.
+
+    Args:
+        output: the restored clip, `(frames, 3, height, width)` in [0, 1].
+        truth: the true clip, of the same shape.
+
+    Returns:
+        The score; that of the truth is 0.
+
+    Raises:
+        ConfigError: clips differ in shape or have fewer than 6 frames.
+        DivergedError: the output is not finite.
+        MissingPackageError: OpenCV is not installed.
+
+    References:
+        Chu et al., "TecoGAN", ACM TOG 39(4), 2020.
     """
     check_clips(output, truth, least=6, what="tOF")
     difference = [
@@ -102,14 +142,22 @@ def tof(output: Tensor, truth: Tensor) -> TemporalScore:
 
 
 def farneback(first: Tensor, second: Tensor) -> Tensor:
-    """OpenCV's dense flow (Farneback 2003) with TecoGAN's parameters: a `FlowFunction`.
+    """Compute OpenCV's dense flow (Farneback, 2003) with TecoGAN's parameters on grey 8-bit frames.
 
-    Frames are rounded to 8 bits and turned grey first. Raises ConfigError without OpenCV.
+    Args:
+        first: images, `(batch, 3, height, width)` in [0, 1].
+        second: images of the same shape.
+
+    Returns:
+        The flow, `(batch, 2, height, width)` in pixels (see `FlowFunction`).
+
+    Raises:
+        MissingPackageError: OpenCV is not installed.
     """
     try:
         import cv2
     except ImportError as error:
-        raise ConfigError("Farneback's flow needs OpenCV: pip install 'tmics-nas[flow]'") from error
+        raise MissingPackageError("Farneback's flow needs OpenCV", "flow") from error
     flows = []
     for pair in zip(first.detach(), second.detach(), strict=True):
         frames = ((image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy() for image in pair)
@@ -122,7 +170,7 @@ def farneback(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _pairs(clip: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Consecutive frames, each (1, 3, height, width)."""
+    """Iterate over pairs of consecutive frames, `(1, 3, height, width)` each."""
     return pairwise(clip.unsqueeze(1).unbind())
 
 

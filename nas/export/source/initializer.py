@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from nas.errors import ExportError
+from nas.export.source.definitions import Names
 from nas.export.source.origin import Imported
-from nas.export.source.render import Names
 
 LINE = 84
 """The columns of a line, less the indentation of a method."""
 
 
-def initializer(
+def write_initializer(
     instances: Sequence[Mapping[str, Any]], refer: Callable[[type], str], names: Names, above: str, *, wraps: bool
 ) -> str:
     """The source of an `__init__` for modules with these parts.

@@ -38,7 +38,7 @@ class Found:
     """Whether attributes are read by names that are made up while running."""
 
 
-def references(nodes: Iterable[ast.AST], members: Iterable[str] = ()) -> Found:
+def find_references(nodes: Iterable[ast.AST], members: Iterable[str] = ()) -> Found:
     """What the nodes refer to: functions, or parts of the body of a class that has these members."""
     visitor = _Visitor()
     with visitor.scope({*members}, is_class=True):

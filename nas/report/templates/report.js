@@ -35,7 +35,7 @@ for (const plot of all(".plot")) {
     });
     cursor.hidden = false;
     cursor.style.left = `${(100 * (at - first)) / Math.max(last - first, 1)}%`;
-    if (told) told.textContent = `step ${at}: ${texts.join(", ")}`;
+    if (told) told.textContent = `${plot.dataset.unit} ${at}: ${texts.join(", ")}`;
   };
   area.addEventListener("pointermove", show);
   area.addEventListener("pointerdown", show);

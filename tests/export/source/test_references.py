@@ -7,11 +7,11 @@ import symtable
 
 import pytest
 
-from nas.export.source.references import references
+from nas.export.source.references import find_references
 
 
 def found(code: str) -> set[str]:
-    return {".".join(reference.chain) for reference in references(ast.parse(code).body).references}
+    return {".".join(reference.chain) for reference in find_references(ast.parse(code).body).references}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_functions_of_the_standard_library_as_python_sees_them(module: str) -> N
         if not table:
             continue
         assert isinstance(node, ast.FunctionDef)
-        mine = {reference.chain[0] for reference in references(node.body).references if not reference.annotation}
+        mine = {reference.chain[0] for reference in find_references(node.body).references if not reference.annotation}
         inner, expected = [table], set()
         while inner:
             each = inner.pop()
@@ -67,23 +67,23 @@ def test_functions_of_the_standard_library_as_python_sees_them(module: str) -> N
 
 def test_members_of_a_class_are_its_own_outside_of_methods() -> None:
     body = ast.parse("a = 1\nb = a\ndef f(self): return a").body
-    result = references(body, ["a", "b"])
+    result = find_references(body, ["a", "b"])
     assert len(result.references) == 1
     assert "a" in result.own
 
 
 def test_what_is_read_of_self_and_of_others() -> None:
     code = "def f(self, x): return self.a.b + x.c + getattr(x, 'd') + self.e()"
-    result = references(ast.parse(code).body)
+    result = find_references(ast.parse(code).body)
     assert (result.own, result.attributes, result.dynamic) == ({"a", "e"}, {"b", "c", "d"}, False)
-    assert references(ast.parse("getattr(x, y)").body).dynamic
-    assert references(ast.parse("vars(x)").body).dynamic
+    assert find_references(ast.parse("getattr(x, y)").body).dynamic
+    assert find_references(ast.parse("vars(x)").body).dynamic
 
 
 def test_annotations_and_f_strings_are_known_as_such() -> None:
     code = "def f(a: T) -> U: return f'{b}' + c"
     known = {
         r.chain[0]: (r.annotation is not None, r.joined is not None)
-        for r in references(ast.parse(code).body).references
+        for r in find_references(ast.parse(code).body).references
     }
     assert known == {"T": (True, False), "U": (True, False), "b": (False, True), "c": (False, False)}

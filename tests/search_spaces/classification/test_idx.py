@@ -30,10 +30,10 @@ def test_files_with_a_dot_in_their_names(mnist: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("t10k-images-idx3-ubyte", lambda data: data[:-1], "119 bytes of data, expected 6 x 5 x 4"),
-        ("t10k-images-idx3-ubyte", lambda data: data[:9], "not an IDX file of bytes in 3 dimensions"),
-        ("t10k-labels-idx1-ubyte", lambda data: b"\0\0\x0d" + data[3:], "not an IDX file of bytes in 1 dimensions"),
-        ("t10k-labels-idx1-ubyte", lambda data: data[:7] + b"\5" + data[8:-1], "5 labels, but 6 images"),
+        ("t10k-images-idx3-ubyte", lambda data: data[:-1], "must have 6 x 5 x 4 bytes of data, got 119"),
+        ("t10k-images-idx3-ubyte", lambda data: data[:9], "must be an IDX file of bytes in 3 dimensions"),
+        ("t10k-labels-idx1-ubyte", lambda data: b"\0\0\x0d" + data[3:], "must be an IDX file of bytes in 1 dimensions"),
+        ("t10k-labels-idx1-ubyte", lambda data: data[:7] + b"\5" + data[8:-1], "got 5 labels for 6 images"),
         ("train-images-idx3-ubyte.gz", lambda data: data[:-5], "cannot be read: Compressed file ended"),
         ("train-images-idx3-ubyte.gz", lambda data: b"text", "cannot be read: Not a gzipped file"),
     ],
@@ -47,7 +47,7 @@ def test_damaged_files(mnist: Path, name: str, change: Callable[[bytes], bytes],
 
 def test_a_missing_file(mnist: Path) -> None:
     (mnist / "train-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(InvalidFileError, match=r"has no train-labels-idx1-ubyte, nor train-labels-idx1-ubyte.gz"):
+    with pytest.raises(InvalidFileError, match=r"must have train-labels-idx1-ubyte or train-labels-idx1-ubyte\.gz"):
         IDX(str(mnist)).load()
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from nas.errors import NASError
-from nas.genotype import Choice, Genotype
-from nas.importing import export_genotype, find_importer, import_genotype
-from nas.space import find_space, spaces
+from nas.genotype.decision import Choice
+from nas.genotype.file import Genotype
+from nas.importing.formats import export_genotype, import_genotype
+from nas.registry import kind
+from nas.space.definition import find_space, spaces
 
 # Liu et al., ICLR 2019, in their published code; the last two as their followers add them.
 DARTS = """
@@ -73,7 +75,7 @@ V2: dict[str, Choice] = {
 
 
 def read(format: str, text: str, **options: Any) -> Genotype:
-    return find_importer(format)(text, **options)
+    return kind("importer").find(format)(text, **options)
 
 
 @pytest.mark.parametrize(
@@ -238,54 +240,54 @@ def hub(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("format", "text", "message"),
     [
-        ("darts", DARTS, "defines several: DARTS_V1, DARTS_V2, DARTS; give the name of one"),
+        ("darts", DARTS, "got DARTS_V1, DARTS_V2, DARTS[.]"),
         ("darts", DARTS.partition("DARTS_V2")[0].replace("('skip_connect', 2)]", "('sep_conv_7x7', 2)]", 1),
-         r"line 9: found 'sep_conv_7x7', expected one of none, .* \(did you mean 'sep_conv_"),
+         "line 9: .* none, .*got 'sep_conv_7x7' .*'sep_conv_"),
         ("darts", DARTS.partition("DARTS_V2")[0].replace("('skip_connect', 2)]", "('skip_connect', 5)]", 1),
-         "line 9: found 5, expected a number from 0 to 4"),
+         "line 9: .*from 0 to 4, got 5"),
         ("darts", DARTS.partition("DARTS_V2")[0].replace("('sep_conv_3x3', 1), ('sep", "('sep_conv_3x3', 0), ('sep", 1),
-         "line 8: found 0, expected another source: two edges from one source .* to one node .2."),
+         "line 8: .*node 2 .*got 0"),
         ("darts", DARTS.partition("DARTS_V2")[0].replace("[2, 3, 4, 5]", "[4, 5]", 1),
          "line 8: 'normal_concat' must be all nodes, 2, 3, 4, 5, got 4, 5"),
         ("darts", "Genotype([('none', 0)], [2], [], [])", "line 1: node 2 of 'normal' must have 2 in-edges, got 1"),
-        ("darts", "Genotype([], [], [], [])", "a normal cell of 0 nodes"),
-        ("darts", "import os; os.system('true')", r"no Genotype\(\.\.\.\) in this text"),
+        ("darts", "Genotype([], [], [], [])", "must have equally many nodes, at least 1, got 0 and 0"),
+        ("darts", "import os; os.system('true')", r"Genotype\(\.\.\.\), got none"),
         ("darts", "Genotype(recurrent=[('tanh', 0)], concat=range(1, 9))", "line 1: 'recurrent': cells of"),
         ("darts", "{'recurrent': [], 'concat': []}", "line 1: 'recurrent': cells of"),
         ("darts", f"{CALL}\n\n{CALL}",
-         r"several: those without a name, in line 1 and 3; .*'NAME = Genotype\(\.\.\.\)'"),
-        ("darts", f"a = {CALL}\n{CALL}", "several: a, those without a name, in line 2; give the name"),
-        ("darts", CALL.replace("2)", "2, 'much')", 1), "line 1: found 'much', expected the weight of an edge"),
+         r"got unnamed ones in line 1 and 3[.] .*'NAME = Genotype\(\.\.\.\)'"),
+        ("darts", f"a = {CALL}\n{CALL}", "got a, unnamed ones in line 2[.]"),
+        ("darts", CALL.replace("2)", "2, 'much')", 1), "line 1: .*weight of an edge.*got 'much'"),
         ("darts", str(NESTED).replace(", 0.25), (", ", 0.25), ('none', 0), (", 1),
          "node 2 of 'normal' must have 2 in-edges, got 3"),
         ("nas-bench-201", f"{ARCH}, {ARCH.replace('none', 'skip_connect')}", "must be one cell in the text, got 2"),
-        ("nas-bench-201", f"{NODES}\n{NODES[:2] + NODES[:1]}", "line 2: 'node 3' is .*, expected 3 items"),
+        ("nas-bench-201", f"{NODES}\n{NODES[:2] + NODES[:1]}", "line 2: 'node 3' must be .*3 items, got"),
         ("nas-bench-201", f"{NODES}\n{str(NODES).replace('none', 'nor_conv_1x1')}", "one cell in the text, got 2"),
-        ("nas-bench-201", "['none', 'skip_connect', 'none', 'none', 'none', 'none']", "does not say which edge"),
-        ("nas-bench-201", "[4, 0, 3, 1, 4, 3]", "does not say which edge"),
-        ("nas-bench-201", str(NODES[:2]), "line 1: 'cell' is .*, expected 3 items"),
+        ("nas-bench-201", "['none', 'skip_connect', 'none', 'none', 'none', 'none']", "line 1: .* without sources"),
+        ("nas-bench-201", "[4, 0, 3, 1, 4, 3]", "line 1: .* without sources"),
+        ("nas-bench-201", str(NODES[:2]), "line 1: 'cell' must be .*3 items, got"),
         ("nas-bench-201", str(NODES).replace("('none', 1)", "('none', 0)"),
-         "two edges from one source .0. to one node .2."),
-        ("nas-bench-201", "nothing", "'nothing' is no cell of NAS-Bench-201"),
-        ("nni", hub(normal_op_2_0="sep_conv_9x9"), "normal/op_2_0: found 'sep_conv_9x9', expected one of"),
-        ("nni", hub(normal_input_3_1=[0, 1]), r"normal/input_3_1: found \[0, 1\], expected a number from 0 to 2"),
-        ("nni", hub(reduce_op_5_1=None), "'reduce/op_5_1' is missing"),
-        ("nni", hub(dropout=0.5), "'dropout' is no label of this space, expected labels like 'normal/op_2_0'"),
-        ("nni", '{"layer_1": "conv"}', "'layer_1' is a label of no known space"),
-        ("nni", "[1]", "expected a dictionary"),
+         "line 1: .*node 2 .*got 0"),
+        ("nas-bench-201", "nothing", "must be .*, got 'nothing'"),
+        ("nni", hub(normal_op_2_0="sep_conv_9x9"), "normal/op_2_0: .*got 'sep_conv_9x9'"),
+        ("nni", hub(normal_input_3_1=[0, 1]), r"normal/input_3_1: .*from 0 to 2, got \[0, 1\]"),
+        ("nni", hub(reduce_op_5_1=None), "'reduce/op_5_1' must be in the dictionary"),
+        ("nni", hub(dropout=0.5), "labels .* like 'normal/op_2_0', got 'dropout'"),
+        ("nni", '{"layer_1": "conv"}', "labels must .*, got 'layer_1'"),
+        ("nni", "[1]", r"must be a dictionary .*, got \[1\]"),
         ("nni", "{", "dictionary:1: not valid YAML"),
-        ("nni", json.dumps({**OLD, "normal_n3_p0": 2}), "normal_n3_p0: found 2, expected one of"),
+        ("nni", json.dumps({**OLD, "normal_n3_p0": 2}), "normal_n3_p0: .*got 2"),
         ("nni", json.dumps({**OLD, "normal_n3_switch": ["normal_n3_p0", "normal_n4_p1"]}),
-         "normal_n3_switch: found 'normal_n4_p1', expected one of normal_n3_p0, normal_n3_p1"),
-        ("nni", json.dumps({**OLD, "normal_n3_switch": ["normal_n3_p0"]}), "normal_n3: keeps 1 in-edges, expected 2"),
-        ("nni", json.dumps({**OLD, "normal_n3_switch": 3}), "normal_n3_switch: found 3, expected a list"),
-        ("nni", json.dumps(dict(list(BENCH.items())[:-1])), "the edge from 2 to 3 is missing"),
-        ("mmrazor", MMRAZOR.replace("dil_conv_3x3", "dil_conv"), "normal_n5_p2: found 'dil_conv', expected one of"),
-        ("mmrazor", MMRAZOR.replace("normal_n4:", "normal_n7:"), "'normal_n4' is missing"),
-        ("mmrazor", MMRAZOR.replace("normal_n4:", "backbone.layer:"), "'backbone.layer' is no part of a DARTS cell"),
-        ("mmrazor", "normal_n2: 3", r"normal_n2: found 3, expected \{chosen: \[\.\.\.\]\}"),
-        ("mmrazor", "normal_n2_p0: {chosen: [skip_connect, none]}", "normal_n2_p0: found 'none', expected one op"),
-        ("mmrazor", "", "expected a mapping"),
+         "normal_n3_switch: .*normal_n3_p0, normal_n3_p1, got 'normal_n4_p1'"),
+        ("nni", json.dumps({**OLD, "normal_n3_switch": ["normal_n3_p0"]}), "normal_n3: must keep 2 in-edges, got 1"),
+        ("nni", json.dumps({**OLD, "normal_n3_switch": 3}), "normal_n3_switch: .*list.*got 3"),
+        ("nni", json.dumps(dict(list(BENCH.items())[:-1])), "the edge from 2 to 3 must be in the dictionary"),
+        ("mmrazor", MMRAZOR.replace("dil_conv_3x3", "dil_conv"), "normal_n5_p2: .*got 'dil_conv'"),
+        ("mmrazor", MMRAZOR.replace("normal_n4:", "normal_n7:"), "'normal_n4' must be given"),
+        ("mmrazor", MMRAZOR.replace("normal_n4:", "backbone.layer:"), "names must .*, got 'backbone.layer'"),
+        ("mmrazor", "normal_n2: 3", r"normal_n2: must be \{chosen: \[\.\.\.\]\}, got 3"),
+        ("mmrazor", "normal_n2_p0: {chosen: [skip_connect, none]}", "normal_n2_p0: .*got 'none'"),
+        ("mmrazor", "", "must be a mapping .*, got None"),
     ],
 )  # fmt: skip
 def test_errors_name_the_token(format: str, text: str, message: str) -> None:

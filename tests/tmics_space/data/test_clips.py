@@ -52,7 +52,7 @@ def test_films_become_shots_with_rain(films: list[Path]) -> None:
     alone = load_clips(films[1:], "light25", 5)
     assert torch.equal(alone[0].rainy[0], clips[2].rainy[0])  # rain depends on the name and the seed only
     assert not torch.equal(load_clips(films[1:], "light25", 6)[0].rainy[0], alone[0].rainy[0])
-    with pytest.raises(ConfigError, match="3 splits need as many films, found 2"):
+    with pytest.raises(ConfigError, match=r"3 splits must .*films, got 2"):
         split_clips(clips)
 
 
@@ -97,14 +97,14 @@ def test_the_camera_moves_over_clips_and_photographs(tmp_path: Path) -> None:
 
 
 def test_bad_requests(films: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="two clips are called 'cut'"):
+    with pytest.raises(ConfigError, match="names of films must be unique, got 'cut'"):
         load_clips([films[0], tmp_path / "other" / "cut.mp4"])
     assert [clip.name for clip in load_clips({"a": films[1], "b": films[1]})] == ["a", "b"]
-    with pytest.raises(ConfigError, match="no shot of 9 frames or more"):
+    with pytest.raises(ConfigError, match="shot of at least 9 frames, got none"):
         load_clips(films[1:], shortest=9)
-    with pytest.raises(ConfigError, match="a size where the camera moves"):
+    with pytest.raises(ConfigError, match=r"'size' must be given .*, got None"):
         load_clips(films, motion=CameraMotion())
-    with pytest.raises(ConfigError, match="of 1 or more"):
+    with pytest.raises(ConfigError, match=r"stride, .* must be at least 1, got 0, None and 1"):
         load_clips(films, stride=0)
     with pytest.raises(UnknownNameError, match="rain preset 'drizzle'"):
         load_clips(films, "drizzle")
@@ -187,11 +187,11 @@ def test_every_clip_rain_and_turn_is_drawn() -> None:
 
 
 def test_what_cannot_be_sampled() -> None:
-    with pytest.raises(ConfigError, match="no clips to sample"):
+    with pytest.raises(ConfigError, match=r"at least one clip .*, got none"):
         sample([], 0, 0)
-    with pytest.raises(ConfigError, match="clip '0' has no rainy version"):
+    with pytest.raises(ConfigError, match="clip '0' must have a rainy version, got none"):
         sample([Clip("0", "0", CLIPS[0].frames)], 0, 0)
-    with pytest.raises(ConfigError, match="crop of 64 px does not fit frames of 50x40"):
+    with pytest.raises(ConfigError, match=r"crop must be .* frames of 50x40, got 64"):
         sample(CLIPS, 0, 0)
 
 

@@ -101,7 +101,7 @@ def test_other_sizes_name_the_file_and_the_sizes(tmp_path: Path) -> None:
     save(tmp_path / "1.png", 0)
     save(tmp_path / "2.png", 0, (8, 4))
     for read in (read_frames, lambda path: list(iterate_frames(path))):
-        with pytest.raises(InvalidFileError, match=r"2(\.png)?: 8x4; expected 6x4"):
+        with pytest.raises(InvalidFileError, match=r"2(\.png)?: must be 6x4 .*, got 8x4"):
             read(tmp_path)
 
 
@@ -140,13 +140,13 @@ def test_names_must_say_which_frame_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("start", "stop", "step"), [(-1, None, 1), (2, 2, 1), (0, None, 0)])
 def test_bad_ranges(tmp_path: Path, start: int, stop: int | None, step: int) -> None:
-    with pytest.raises(ConfigError, match="expected 0 <= start < stop"):
+    with pytest.raises(ConfigError, match=f"0 <= start < stop .*, got {start}:{stop}:{step}"):
         read_frames(tmp_path, start, stop, step)
 
 
 def test_a_range_after_the_end(tmp_path: Path) -> None:
     save(tmp_path / "1.png", 0)
-    with pytest.raises(ConfigError, match="the clip is shorter"):
+    with pytest.raises(ConfigError, match=r"range must .*, got 5:None"):
         read_frames(tmp_path, 5)
-    with pytest.raises(ConfigError, match="the clip is shorter"):
+    with pytest.raises(ConfigError, match=r"range must .*, got 5:None"):
         read_frames(tmp_path / "1.png", 5)

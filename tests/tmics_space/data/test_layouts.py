@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nas.errors import InvalidFileError, UnknownNameError
-from tmics_space.data.layouts import Layout, find_layout, layouts
+from tmics_space.data.layouts import LAYOUTS, Layout, find_layout
 
 OWN = """
 summary: our own
@@ -21,14 +21,14 @@ splits:
 
 def test_shipped_layouts() -> None:
     names = {"rainsyn-light-a", "rainsyn-complex-b", "rainsyn-c", "nturain", "rainvid", "vrds", "pairs"}
-    assert names <= layouts().keys()
-    assert all(layout.summary and layout.splits for layout in layouts().values())
-    assert find_layout("nturain") is layouts()["nturain"]
-    assert find_layout(layouts()["vrds"]) is layouts()["vrds"]
+    assert names <= LAYOUTS.names().keys()
+    assert all(layout.summary and layout.splits for _, layout in LAYOUTS.working())
+    assert find_layout("nturain") is LAYOUTS.find("nturain")
+    assert find_layout(LAYOUTS.find("vrds")) is LAYOUTS.find("vrds")
 
 
 def test_unknown_names_suggest_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match=r"data layout 'nturains' \(did you mean 'nturain'\?\)"):
+    with pytest.raises(UnknownNameError, match=r"layout 'nturains' \(did you mean 'nturain'\?\)"):
         find_layout("nturains")
     with pytest.raises(UnknownNameError, match=r"split 'tset'.*did you mean 'test'"):
         find_layout("nturain").split("tset")

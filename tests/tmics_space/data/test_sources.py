@@ -38,7 +38,7 @@ def test_films_are_named_clips_with_rain(film: str) -> None:
 
 def test_every_field_of_films_is_used(film: str) -> None:
     given = {"films": {"walk": film}, "size": [16, 18], "stride": 2, "limit": 5, "kind": "films"}
-    with pytest.raises(ConfigError, match="no shot of 5 frames"):
+    with pytest.raises(ConfigError, match="shot of at least 5 frames, got none"):
         convert(given, Films, "task").load(0)
     photograph = {"walk": str(Path(film) / "00001.png")}
     moving = given | {"films": photograph, "motion": {"pan": 1}}
@@ -72,7 +72,7 @@ def test_pairs_are_clips_with_their_own_rain(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"rain": "ligth25"}, UnknownNameError, "rain preset 'ligth25' .*did you mean 'light25'"),
+        ({"rain": "ligth25"}, InvalidFileError, "rain preset 'ligth25' .*did you mean 'light25'"),
         ({"rains": 0}, InvalidFileError, "rains: "),
         ({"stride": 0}, InvalidFileError, "stride: "),
         ({"limit": 0}, InvalidFileError, "limit: "),

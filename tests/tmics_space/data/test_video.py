@@ -9,11 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import filmed
 import numpy as np
 import pytest
 import torch
 
+import filmed
 from nas.errors import ConfigError, InvalidFileError
 from tmics_space.data import iterate_frames, moving_texture, read_frames, write_frames
 from tmics_space.data.container import stated_size
@@ -124,7 +124,7 @@ def test_sound_that_a_container_cannot_hold(tmp_path: Path, suffix: str) -> None
             write(next(iter(stream)))
 
     with pytest.raises(
-        ConfigError, match=rf"{suffix} cannot hold the sound of .*a\.mkv \(opus\): write to a \.mkv file"
+        ConfigError, match=rf"{suffix} cannot hold the sound of .*a\.mkv \(opus\). Write to a \.mkv file"
     ):
         copy()
     assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
@@ -185,9 +185,9 @@ def test_a_film_that_is_cut_names_the_frame(tmp_path: Path, name: str, how: dict
     assert stated_size(path) == len(whole)
     assert len(list(iterate_frames(path))) == 20
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(InvalidFileError, match=rf"{name}: frame \d+: the film stops here: the file is cut") as caught:
+    with pytest.raises(InvalidFileError, match=rf"{name}: frame \d+: .*the file must have at least") as caught:
         iterate_frames(path)
-    assert f"it has {int(share * len(whole)):,} of at least" in str(caught.value)
+    assert f"at least {len(whole):,} bytes, got {int(share * len(whole)):,}" in str(caught.value)
     frame = int(str(caught.value).split("frame ")[1].split(":")[0])
     assert 1 <= frame <= 20
     with pytest.raises(InvalidFileError, match=name):
@@ -197,7 +197,7 @@ def test_a_film_that_is_cut_names_the_frame(tmp_path: Path, name: str, how: dict
 def test_a_film_without_its_end_is_no_film(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.mp4", moving_texture(9, 48, 64))  # its index is at the end
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(InvalidFileError, match=r"a\.mp4: a video without frames: the file is cut, it has"):
+    with pytest.raises(InvalidFileError, match=r"a\.mp4: .* must have at least .* bytes, got"):
         iterate_frames(path)
 
 

@@ -84,7 +84,7 @@ def test_an_unwritable_target_is_told_before_work_begins(tmp_path: Path, target:
 
 
 def test_an_unknown_suffix(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot write '\.gif'; expected \.mp4"), write_frames(tmp_path / "out.gif"):
+    with pytest.raises(ConfigError, match=r"suffix must .*\.mp4.*, got '\.gif'"), write_frames(tmp_path / "out.gif"):
         pytest.fail("work began")
 
 
@@ -98,14 +98,14 @@ def test_frames_must_be_alike(tmp_path: Path, target: str) -> None:
             write(other)
 
     for other in (frame[:, :6], frame.float(), frame[:1]):
-        with pytest.raises(ConfigError, match=r"frame 2 is .*; expected torch\.uint8 \(3, 8, 10\)"):
+        with pytest.raises(ConfigError, match=r"frame 2 must be \(3, 8, 10\) torch\.uint8, got"):
             write_both(other)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_an_empty_clip_is_an_error(tmp_path: Path, target: str) -> None:
-    with pytest.raises(InvalidFileError, match="no frame was written"), write_frames(tmp_path / target):
+    with pytest.raises(InvalidFileError, match="at least one frame, got none"), write_frames(tmp_path / target):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -157,6 +157,6 @@ def test_more_frames_than_one_image_has_room_for(tmp_path: Path) -> None:
             for frame in moving_texture(2, 8, 10):
                 write(frame)
 
-    with pytest.raises(ConfigError, match=r"out\.png: is one image, but there are more frames; write to a folder or a"):
+    with pytest.raises(ConfigError, match=r"out\.png: one image must"):
         write_both()
     assert list(tmp_path.iterdir()) == []

@@ -61,11 +61,26 @@ def test_the_last_layer_learns_from_the_very_first_step() -> None:
     assert last.abs().sum() > 0
 
 
+@pytest.mark.parametrize(("levels", "finest"), [(1, 2), (1, 4), (3, 4), (2, 8)])
+def test_every_level_corrects_in_its_own_pixels(levels: int, finest: int) -> None:
+    """A constant correction c of every level makes a flow of finest (2^levels - 1) c."""
+    network = PyramidFlow(4, levels, finest)
+    with torch.no_grad():
+        network.estimate[-1].bias.copy_(torch.tensor((1.0, -0.5)))
+    flow = network(*torch.rand(2, 2, 3, 37, 50))
+    expected = finest * (2**levels - 1) * torch.tensor((1.0, -0.5)).view(1, 2, 1, 1).expand(2, 2, 37, 50)
+    assert torch.equal(flow, expected)
+    assert network.describe(torch.rand(1, 3, 64, 32))[0].shape[2:] == (64 // finest, 32 // finest)
+
+
 def test_weights_serve_any_number_of_levels() -> None:
     few, many = PyramidFlow(4, 2), PyramidFlow(4, 5)
     many.load_state_dict(few.state_dict())
-    with pytest.raises(ConfigError, match="at least one level, found 0"):
+    with pytest.raises(ConfigError, match=r"'levels' .* at least 1, got 0"):
         PyramidFlow(4, 0)
+    for finest in (1, 3, 0, -2):
+        with pytest.raises(ConfigError, match=f"'finest' .* power of 2, at least 2, got {finest}"):
+            PyramidFlow(4, 2, finest)
 
 
 def test_matching_costs_compare_shifted_features() -> None:
@@ -89,9 +104,10 @@ def test_matching_costs_are_least_where_the_warp_will_look() -> None:
     assert best.eq(5 * (v + 2) + u + 2).all()
 
 
-def test_it_learns_a_motion_without_seeing_it() -> None:
+@pytest.mark.parametrize("finest", [2, 4])
+def test_it_learns_a_motion_without_seeing_it(finest: int) -> None:
     torch.manual_seed(0)
-    network = PyramidFlow(8, 2)
+    network = PyramidFlow(8, 2, finest)
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
     texture = F.interpolate(torch.rand(4, 3, 8, 8), size=(28, 28), mode="bicubic", align_corners=True)
     truth = torch.tensor(((2.0, 1.0), (-2.0, 1.0), (0.0, -2.0), (1.5, 0.5)))

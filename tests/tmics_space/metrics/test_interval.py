@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tmics_space.metrics.interval import interval, quantile
+from tmics_space.metrics.interval import confidence_interval, quantile
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 8, 24, 25, 99, 400])
@@ -28,13 +28,13 @@ def test_quantiles_in_closed_form(freedom: int, expected: float) -> None:
 def test_intervals_cover_the_true_mean_as_often_as_they_say(count: int) -> None:
     """Of 4,000 drawn from a normal law; the standard error of the share is .0034. Resampled ones cover 75 % for 3."""
     draws = np.random.default_rng(count).normal(30.0, 2.0, (4000, count))
-    found = [interval(values) for values in draws.tolist()]
+    found = [confidence_interval(values) for values in draws.tolist()]
     covered = sum(each is not None and each.low <= 30.0 <= each.high for each in found) / len(found)
     assert 0.93 <= covered <= 0.97
 
 
 def test_the_interval_of_three_clips() -> None:
-    found = interval([29.0, 30.0, 31.0])
+    found = confidence_interval([29.0, 30.0, 31.0])
     assert found is not None
     assert found.mean == 30.0
     assert (found.high - found.mean, found.mean - found.low) == pytest.approx((4.302652729911275 / math.sqrt(3),) * 2)
@@ -42,4 +42,4 @@ def test_the_interval_of_three_clips() -> None:
 
 @pytest.mark.parametrize("values", [[], [30.0], [30.0, 31.0], [30.0, 31.0, math.inf], [30.0, math.nan, 31.0, 32.0]])
 def test_what_has_no_interval(values: list[float]) -> None:
-    assert interval(values) is None
+    assert confidence_interval(values) is None

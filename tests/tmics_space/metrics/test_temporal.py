@@ -242,13 +242,13 @@ def test_tof_does_not_see_two_frames_at_each_end() -> None:
 
 def test_clips_that_cannot_be_compared() -> None:
     clip = torch.rand(6, 3, 16, 16)
-    with pytest.raises(ConfigError, match="the warping error: the output has 5 frames, the truth 6"):
+    with pytest.raises(ConfigError, match=r"the warping error: .* frames, got 5 and 6"):
         warping_error(clip[:5], clip, farneback)
-    with pytest.raises(ConfigError, match="the warping error needs at least 2 frames, found 1"):
+    with pytest.raises(ConfigError, match=r"the warping error: .* at least 2 frames, got 1"):
         warping_error(clip[:1], clip[:1], farneback)
-    with pytest.raises(ConfigError, match="tOF needs at least 6 frames, found 5"):
+    with pytest.raises(ConfigError, match=r"tOF: .* at least 6 frames, got 5"):
         tof(clip[:5], clip[:5])
-    with pytest.raises(DivergedError, match="tOF: frame 0 of the output is not finite"):
+    with pytest.raises(DivergedError, match="tOF: frame 0 of the output must be finite"):
         tof(clip / 0, clip)
 
 

@@ -1,18 +1,27 @@
-"""A generator of rain for clean clips, deterministic in a seed."""
+"""Synthetic rain on clean clips, a function of a seed, and what measures it: `statistics` and `shape`."""
 
-from tmics_space.data.rainfall.compose import rain, rain_frames
-from tmics_space.data.rainfall.presets import PRESETS, Layer, LogNormal, RainPreset, Uniform, find_preset
-from tmics_space.data.rainfall.statistics import RainStatistics, statistics
+from tmics_space.data.rainfall.composition import rain, rain_frames
+from tmics_space.data.rainfall.mix import DrawnRain, RainMix, WeightedPreset, jittered
+from tmics_space.data.rainfall.presets import RAIN_PRESETS, Layer, LogNormal, RainPreset, Uniform, find_preset
+from tmics_space.data.rainfall.shape import RainShape, coverage_by_brightness, rain_shape
+from tmics_space.data.rainfall.statistics import RainStatistics, rain_statistics
 
 __all__ = [
-    "PRESETS",
+    "RAIN_PRESETS",
+    "DrawnRain",
     "Layer",
     "LogNormal",
+    "RainMix",
     "RainPreset",
+    "RainShape",
     "RainStatistics",
     "Uniform",
+    "WeightedPreset",
+    "coverage_by_brightness",
     "find_preset",
+    "jittered",
     "rain",
     "rain_frames",
-    "statistics",
+    "rain_shape",
+    "rain_statistics",
 ]

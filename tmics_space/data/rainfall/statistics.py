@@ -1,4 +1,4 @@
-"""What rain looks like in numbers: the pixel statistics that the presets were calibrated by."""
+"""Pixel statistics of rain, by which the presets are calibrated."""
 
 from __future__ import annotations
 
@@ -6,33 +6,39 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from nas.errors import ConfigError
+from tmics_space.data.rainfall.shape import VISIBLE, rain_of
 from tmics_space.metrics.image import luminance, mean_psnr, psnr
-
-_VISIBLE = 15.0  # of 255: what counts as covered by a streak
 
 
 class RainStatistics(NamedTuple):
-    """Over all frames of a clip; brightnesses in steps of 255."""
+    """Statistics over all frames of a clip. The unit of brightness is 1/255."""
 
     mean: float
-    """of rainy - clean, averaged over colours"""
+    """Mean of rainy - clean, averaged over colours."""
     coverage: float
-    """part of the pixels where it is above 15"""
+    """Share of the pixels at which this difference is above 15."""
     brightness_mean: float
-    """of those pixels"""
+    """Mean of the difference at these pixels."""
     brightness_median: float
+    """Median of the difference at these pixels."""
     brightness_p95: float
+    """95th percentile of the difference at these pixels."""
     psnr_y: float
-    """dB, on MATLAB's luminance without rounding, mean over the frames with rain"""
+    """PSNR in dB, on MATLAB's luminance without rounding, mean over the frames with rain."""
 
 
-def statistics(rainy: Tensor, clean: Tensor) -> RainStatistics:
-    """Measure rain, (frames, 3, height, width) uint8 both. Raises `ConfigError` where the shapes differ."""
-    if rainy.shape != clean.shape:
-        raise ConfigError(f"rainy and clean differ in shape: {tuple(rainy.shape)} and {tuple(clean.shape)}")
-    residual = (rainy.double() - clean.double()).mean(1)
-    visible = residual[residual > _VISIBLE].sort().values
+def rain_statistics(rainy: Tensor, clean: Tensor) -> RainStatistics:
+    """Measure rain.
+
+    Args:
+        rainy: frames, `(frames, 3, height, width)` uint8.
+        clean: frames of the same shape.
+
+    Raises:
+        ConfigError: the shapes differ.
+    """
+    residual = rain_of(rainy, clean).double()
+    visible = residual[residual > VISIBLE].sort().values
     luminances = (luminance(clip.double() / 255) for clip in (rainy, clean))
     return RainStatistics(
         mean=float(residual.mean()),

@@ -1,4 +1,4 @@
-"""Falling streaks: where they are in each frame, and how they are drawn."""
+"""Falling streaks: their motion from frame to frame, and their drawing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tmics_space.data.rainfall.presets import Layer, LogNormal, RainPreset
 Array: TypeAlias = npt.NDArray[np.float64]
 Map: TypeAlias = npt.NDArray[np.float32]
 
-_SIGMAS = 2.8  # a streak is cut off where its Gaussian has fallen to 2 % of its brightness
-_STEEPEST = 60.0  # degrees from the vertical: drawing goes row by row, so streaks must not lie flat
-_FASTEST = 3.0  # degrees per frame a gust may turn the rain
-_MEMORY = 0.9  # of the gust in the next frame
+_SIGMAS = 2.8  # half the width of a streak in sigmas: the Gaussian is cut at 2 % of its maximum
+_STEEPEST = 60.0  # greatest angle from the vertical in degrees: drawing proceeds row by row
+_FASTEST = 3.0  # greatest change of the gust in degrees per frame
+_MEMORY = 0.9  # share of the gust that remains in the next frame
 
 
 class Streaks(NamedTuple):
-    """Streaks of one layer: centres and lengths in px, tilt in degrees from the rain's angle, brightness of 1."""
+    """Streaks of one layer: centres and lengths in px, tilt in degrees from the rain's angle, brightness in [0, 1]."""
 
     x: Array
     y: Array
@@ -32,7 +32,7 @@ class Streaks(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Where streaks live: the frame and a margin around it, so that its borders see as much rain as its middle."""
+    """The region of streaks: the frame and a margin, so that the density of rain is uniform up to the border."""
 
     margin: float
     height: float
@@ -40,9 +40,18 @@ class Box(NamedTuple):
 
 
 def fall(preset: RainPreset, seed: int, height: int, width: int) -> Iterator[list[Map]]:
-    """For each frame, without end, one brightness map (height, width) per layer, in [0, 1].
+    """Yield for each frame, without end, one brightness map per layer.
 
-    Each frame has random numbers of its own, so a frame does not depend on those after it.
+    A frame does not depend on those after it: each has its own random numbers.
+
+    Args:
+        preset: kind of rain.
+        seed: of the rain.
+        height: of the frames.
+        width: of the frames.
+
+    Yields:
+        Maps `(height, width)` in [0, 1], from far to near.
     """
     clip = np.random.default_rng([seed, 0])
     angle, gust = clip.normal(0, preset.clip_angle), 0.0
@@ -54,9 +63,11 @@ def fall(preset: RainPreset, seed: int, height: int, width: int) -> Iterator[lis
         gust += float(np.clip(step, -_FASTEST, _FASTEST))
         maps = []
         for k, (layer, box) in enumerate(zip(preset.layers, boxes, strict=True)):
-            # Thinned by `coherence` and filled up by a Poisson number, the number of streaks stays Poisson.
+            # Thinning by `coherence` plus a Poisson number of new streaks keeps the number Poisson-distributed.
             lives = rng.random(len(falling[k].x)) < preset.coherence
-            old = _move(Streaks(*(value[lives] for value in falling[k])), angle + gust, preset.shutter, box)
+            old = _move(
+                Streaks(*(value[lives] for value in falling[k])), angle + gust, layer.speed, preset.shutter, box
+            )
             new = _spawn(preset, layer, 1 - preset.coherence, box, rng)
             falling[k] = Streaks(*(np.concatenate(pair) for pair in zip(old, new, strict=True)))
             maps.append(draw(falling[k], angle + gust, layer.width, height, width))
@@ -64,9 +75,17 @@ def fall(preset: RainPreset, seed: int, height: int, width: int) -> Iterator[lis
 
 
 def draw(streaks: Streaks, angle: float, fwhm: float, height: int, width: int) -> Map:
-    """Anti-aliased capsules with a Gaussian cross-section, the brightest kept where they overlap: (height, width).
+    """Draw anti-aliased capsules with a Gaussian cross-section; overlaps take the maximum.
 
-    `angle` is in degrees from the vertical, positive where rain falls to the right; `fwhm` is in px.
+    Args:
+        streaks: to draw.
+        angle: of the rain, in degrees from the vertical; positive if rain falls to the right.
+        fwhm: full width of a streak at half its brightness, in px.
+        height: of the map.
+        width: of the map.
+
+    Returns:
+        A brightness map, `(height, width)`.
     """
     canvas = np.zeros((height, width), dtype=np.float32)
     sigma = fwhm / math.sqrt(8 * math.log(2))
@@ -74,7 +93,7 @@ def draw(streaks: Streaks, angle: float, fwhm: float, height: int, width: int) -
     theta = _theta(angle, streaks)
     down, right, half = np.cos(theta), np.sin(theta), streaks.length / 2
 
-    # One entry per (streak, row it touches), then as many columns around its axis as the most tilted streak needs.
+    # One entry per (streak, row of it), then as many columns around the axis as the most tilted streak needs.
     top = np.ceil(streaks.y - half * down - reach).clip(0).astype(np.intp)
     bottom = np.floor(streaks.y + half * down + reach).clip(max=height - 1).astype(np.intp)
     rows = np.maximum(bottom - top + 1, 0)
@@ -110,10 +129,12 @@ def _box(layer: Layer, height: int, width: int) -> Box:
     return Box(margin, height + 2 * margin, width + 2 * margin)
 
 
-def _move(streaks: Streaks, angle: float, shutter: float, box: Box) -> Streaks:
-    """Streaks one frame later; those that leave the box come in again on the other side."""
-    theta = _theta(angle, streaks)
-    way = streaks.length / shutter
+def _move(streaks: Streaks, angle: float, speed: float | None, shutter: float, box: Box) -> Streaks:
+    """Move streaks by one frame; those that leave the box re-enter on the opposite side."""
+    if speed is None:
+        theta, way = _theta(angle, streaks), streaks.length / shutter
+    else:  # all at one velocity, so that a frame is the one before at another place
+        theta, way = np.full_like(streaks.tilt, math.radians(angle)), np.full_like(streaks.length, speed)
     return streaks._replace(
         x=(streaks.x + way * np.sin(theta) + box.margin) % box.width - box.margin,
         y=(streaks.y + way * np.cos(theta) + box.margin) % box.height - box.margin,
@@ -121,7 +142,7 @@ def _move(streaks: Streaks, angle: float, shutter: float, box: Box) -> Streaks:
 
 
 def _spawn(preset: RainPreset, layer: Layer, part: float, box: Box, rng: np.random.Generator) -> Streaks:
-    """New streaks, as many as `part` of the layer's density asks for on average."""
+    """Draw a Poisson number of new streaks with the mean `part` times the layer's density."""
     n = int(rng.poisson(part * layer.density * 1e-6 * box.height * box.width))
     law = layer.brightness
     if isinstance(law, LogNormal):

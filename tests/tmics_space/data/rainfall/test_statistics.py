@@ -14,7 +14,7 @@ from torch import Tensor
 from nas.errors import ConfigError
 from tmics_space.data.clips import fit
 from tmics_space.data.frames import iterate_frames
-from tmics_space.data.rainfall import rain, statistics
+from tmics_space.data.rainfall import rain, rain_statistics
 
 
 def test_statistics_by_hand() -> None:
@@ -24,7 +24,7 @@ def test_statistics_by_hand() -> None:
     rainy[0, :, 2, :5] += 40
     rainy[1, :, 0, 0] += 10  # too faint to cover
     rainy[1, 0, 5, 5] += 60  # 20 over the three colours
-    found = statistics(rainy, clean)
+    found = rain_statistics(rainy, clean)
     assert found.mean == pytest.approx((10 * 20 + 5 * 40 + 10 + 20) / 200)
     assert found.coverage == pytest.approx(16 / 200)
     assert found.brightness_mean == pytest.approx((11 * 20 + 5 * 40) / 16)
@@ -36,9 +36,9 @@ def test_statistics_by_hand() -> None:
 
 def test_statistics_without_rain() -> None:
     clip = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
-    assert statistics(clip, clip) == (0, 0, 0, 0, 0, float("inf"))
-    with pytest.raises(ConfigError, match="differ in shape"):
-        statistics(clip, clip[..., :2])
+    assert rain_statistics(clip, clip) == (0, 0, 0, 0, 0, float("inf"))
+    with pytest.raises(ConfigError, match="must have one shape, got"):
+        rain_statistics(clip, clip[..., :2])
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def shapes(rainy: Tensor, clean: Tensor) -> tuple[float, list[float], list[float
 
 def test_point_14_ntu_matches_the_measured_statistics(data_root: Path) -> None:
     rainy, clean = on_streets(data_root, "ntu")
-    pixels = statistics(rainy, clean)
+    pixels = rain_statistics(rainy, clean)
     count, lengths, widths = shapes(rainy, clean)
     found = [*pixels[:5], count, *lengths, *widths]
     # of one NTURain scene of 30 frames: mean, coverage, brightness; streaks a frame; length and width
@@ -104,4 +104,4 @@ def test_ntu_streaks_do_not_return(data_root: Path) -> None:
 def test_point_14_synthetic_sets_match_their_noise(
     data_root: Path, preset: str, decibels: float, tolerance: float
 ) -> None:
-    assert statistics(*on_streets(data_root, preset)).psnr_y == pytest.approx(decibels, abs=tolerance)
+    assert rain_statistics(*on_streets(data_root, preset)).psnr_y == pytest.approx(decibels, abs=tolerance)

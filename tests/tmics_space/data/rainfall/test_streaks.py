@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tmics_space.data.rainfall.presets import PRESETS, Layer, RainPreset, Uniform
+from tmics_space.data.rainfall.presets import COMPLEX25, Layer, RainPreset, Uniform
 from tmics_space.data.rainfall.streaks import Streaks, draw, fall
 
 LAYER = Layer(density=3000, length=(20, 20), width=2, brightness=Uniform(0.5, 0.5))
@@ -89,7 +89,7 @@ def test_the_density_is_per_million_pixels() -> None:
 
 
 def test_borders_see_as_much_rain_as_the_middle() -> None:
-    total = sum(maps[2] for maps in itertools.islice(fall(PRESETS["complex25"], 0, 120, 160), 60))
+    total = sum(maps[2] for maps in itertools.islice(fall(COMPLEX25, 0, 120, 160), 60))
     middle = total[30:90, 40:120].mean()
     for strip in (total[:10], total[-10:], total[:, :10], total[:, -10:]):
         assert strip.mean() == pytest.approx(middle, rel=0.3)

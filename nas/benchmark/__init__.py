@@ -1,0 +1,6 @@
+"""Benchmarks on tables: the results of every network of a search space, so that a search takes milliseconds.
+
+`table` holds `Table`, `table_file` reads one from a file, and `enumeration` numbers the genotypes of a space. The
+statistics are in `rankings` and `intervals`. Imports `nas.run` and below,
+and not `nas.export`, `nas.tune` or `nas.testing`. Start with `table`.
+"""

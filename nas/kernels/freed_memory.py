@@ -1,0 +1,61 @@
+"""A context in which the process keeps freed memory for the next tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+"""Parameters of glibc's `mallopt(3)`."""
+_DEFAULTS = {_TRIM_THRESHOLD: ("MALLOC_TRIM_THRESHOLD_", 128 * 1024), _MMAP_MAX: ("MALLOC_MMAP_MAX_", 65536)}
+"""The environment variable that sets a parameter, and glibc's default."""
+_lock = Lock()
+_inside = 0
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """Keep freed memory within this context; return free memory to the operating system at the end.
+
+    By default, glibc requests every block beyond 32 MiB from the system, which clears each page at its first use. For
+    large images this takes about as long as the computation. The context has no effect without glibc, nor on blocks
+    beyond 64 MiB outside the main thread.
+
+    The context changes the whole process: two parameters of `mallopt(3)`. A generator must leave it before each
+    `yield`. At the end the parameters get the values of the environment (`MALLOC_TRIM_THRESHOLD_`,
+    `MALLOC_MMAP_MAX_`), or glibc's defaults. glibc then no longer adjusts its thresholds dynamically: a call of
+    `mallopt` switches this off for the rest of the process. `M_MMAP_THRESHOLD` keeps the value that it had reached.
+    """
+    global _inside
+    libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    if libc is None:
+        yield
+        return
+    with _lock:
+        _inside += 1
+        libc.mallopt(_MMAP_MAX, 0)
+        libc.mallopt(_TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                for parameter, value in _outside(os.environ).items():
+                    libc.mallopt(parameter, value)
+                libc.malloc_trim(0)
+
+
+def _outside(environment: Mapping[str, str]) -> dict[int, int]:
+    """Return the values of the parameters outside of the context; `mallopt` takes 32 bits."""
+    values = {}
+    for parameter, (name, default) in _DEFAULTS.items():
+        try:
+            values[parameter] = min(int(environment[name], 0), 2**31 - 1)
+        except (KeyError, ValueError):  # not set, or not a number, which glibc ignores too
+            values[parameter] = default
+    return values

@@ -1,0 +1,238 @@
+"""The run loop: everything that a search and a retraining do alike, in the order that makes a run resumable."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from nas.errors import ConfigError, DivergedError
+from nas.genotype.file import Genotype
+from nas.kernels.freed_memory import memory_kept
+from nas.multilevel.multilevel import Multilevel
+from nas.run import checkpoint
+from nas.run.folder import LAST, Run
+from nas.run.observer import OBSERVER, Observer, Observers, RunKind, Start
+from nas.run.weight_average import WeightAverage
+
+STOPPED = "stopped"
+"""The kind of the record that ends a run whose time was spent before its last step."""
+FROZEN = "frozen"
+"""The kind of the record of operations that are frozen after a step: `level`, `operations`, and `of` how many."""
+SAVE_SECONDS = 300.0
+"""The longest time between two checkpoints, but for a single step or epoch end that takes longer."""
+
+NOUNS: Mapping[str, str] = {"search": "search", "retrain": "retraining"}
+
+
+class Loop(abc.ABC):
+    """Takes the steps of one run, from its last checkpoint to its end.
+
+    After each step it records the losses, calls the observers, and stops if the run is asked to or its time is spent.
+    At the end of each epoch it calls the observers again and saves a checkpoint; a long epoch has checkpoints every
+    five minutes. A run that is killed anywhere and resumed equals the
+    uninterrupted one, bit for bit on one machine: a checkpoint holds the network, the levels, the random state and the
+    state of the observers, and what a run wrote after it is written again.
+
+    A search and a retraining each override the methods that differ.
+
+    Args:
+        run: the folder.
+        network: trained in place.
+        stages: levels over the network by the name of their stage, in order; a search has one stage.
+        epochs: how many there are, as equal as can be.
+        seed: of the random state at step 0.
+        observers: in the order in which they are called; at the end of an epoch the network has its averaged weights.
+        minutes: after which this process stops at the end of a step; None for no limit.
+        decay: of the average of the weights (see `WeightAverage`), with which each stage ends; None for no average.
+
+    Raises:
+        ConfigError: see `Observers`.
+    """
+
+    kind: ClassVar[RunKind]
+
+    def __init__(
+        self,
+        run: Run,
+        network: nn.Module,
+        stages: Mapping[str, Multilevel],
+        *,
+        epochs: int,
+        seed: int,
+        observers: Sequence[Observer],
+        minutes: float | None = None,
+        decay: float | None = None,
+    ) -> None:
+        self.run, self.network, self.stages, self.seed = run, network, dict(stages), seed
+        self.steps = sum(stage.steps for stage in stages.values())
+        self._epochs = epochs
+        self._seconds = seconds_of(minutes)
+        self._average = None if decay is None else WeightAverage(network, decay)
+        self._observers = Observers(observers)
+
+    @abc.abstractmethod
+    def prepare(self) -> None:
+        """Check a new run and give it its first state, before the first checkpoint."""
+
+    def check_resumed(self, step: int) -> None:  # noqa: B027 - a search has nothing to check
+        """Check a run that resumes after `step` steps, before its state is loaded."""
+
+    def record_start(self) -> None:  # noqa: B027 - a retraining has nothing to record
+        """Record what is known at step 0."""
+
+    @abc.abstractmethod
+    def end_epoch(self, step: int) -> Genotype:
+        """Record the end of an epoch and return the genotype that observers are given."""
+
+    def judge(self, step: int) -> None:  # noqa: B027 - a retraining has no stopping rule
+        """Record whether the run ends with the epoch that ended with a step, once its observers were called."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run ends at the step that it is at, though steps are left."""
+        return False
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with a step, counted from 1."""
+        return ends_epoch(step, self.steps, self._epochs)
+
+    def go(self) -> int:
+        """Take all steps that are left, or those for which there is time; returns the steps done.
+
+        Raises:
+            ConfigError: the folder holds a run of the other kind, or an observer changed the run.
+            InvalidFileError: a checkpoint does not fit the run.
+            DivergedError: losses stopped being finite; the last state is saved.
+            KeyboardInterrupt: the run was asked to stop; the step is saved.
+        """
+        self._began = self._saved = time.monotonic()
+        with torch.random.fork_rng(), memory_kept():
+            torch.manual_seed(self.seed)
+            step = self._resume()
+            if step == 0:
+                self.record_start()
+            try:
+                self._observers.start(Start(self.kind, self.run.path, self.network, step, self.steps))
+                if self.ended:
+                    return step
+                before = 0
+                for stage in self.stages.values():
+                    for k in range(max(step - before, 0), stage.steps):
+                        step = before + k + 1
+                        spent = self._step(stage, k, step)
+                        if self.ended:
+                            return step
+                        if spent and step < self.steps:
+                            self.run.record(STOPPED, step, steps=self.steps)
+                            return step
+                    stage.require_moved()  # the last step did, unless the run was resumed after it
+                    before += stage.steps
+            finally:
+                self._observers.end()
+        return self.steps
+
+    def _step(self, stage: Multilevel, k: int, step: int) -> bool:
+        """Take step `k` of a stage, counted from 0; it is step number `step` of the run, counted from 1.
+
+        Returns whether the time is spent.
+        """
+        try:
+            moved = stage.step(k)
+        except DivergedError:
+            self._save(step, stage)
+            raise
+        for level, move in moved.items():
+            self.run.record("train", step, level=level, loss=move.loss, gradient=move.gradient, **move.terms)
+        for move in moved.values():
+            for level, operations in move.frozen.items():
+                total = len(stage.freezers[level].operations)
+                self.run.record(FROZEN, step, level=level, operations=operations, of=total)
+        if self._average is not None:
+            self._average.update(k)
+            if k == stage.steps - 1:
+                self._average.copy_to_network()
+        self._observers.step(step, moved)
+        stop = self.run.stop()
+        if ended := self.ends_epoch(step):
+            genotype = self.end_epoch(step)
+            with nullcontext() if self._average is None else self._average.applied():
+                for observer, values in self._observers.epoch(step, self.network, genotype):
+                    self.run.record(OBSERVER, step, observer=observer, **values)
+            self.judge(step)
+        now = time.monotonic()
+        spent = self._seconds is not None and now - self._began >= self._seconds
+        if ended or stop or spent or now - self._saved >= SAVE_SECONDS:
+            self._save(step, stage)
+        if stop:
+            raise KeyboardInterrupt
+        return spent
+
+    def _save(self, step: int, stage: Multilevel) -> None:
+        average = {} if self._average is None else {"average": self._average.state_dict()}
+        self.run.save_checkpoint(
+            {
+                "kind": self.kind,
+                "step": step,
+                "network": self.network.state_dict(),
+                **average,
+                "levels": stage.state_dict(),
+                "random": checkpoint.random_state(),
+                "observers": self._observers.state_dict(),
+            }
+        )
+        self._saved = time.monotonic()
+
+    def _resume(self) -> int:
+        """Load the last checkpoint, or save that of step 0; returns the steps done."""
+        state = self.run.resume()
+        if state is None:
+            self.prepare()
+            self._save(0, next(iter(self.stages.values())))
+            return 0
+        path = self.run.path / LAST
+        with checkpoint.restoring(path):
+            require_kind(self.run.path, state, self.kind)
+            step = int(state["step"])
+            self.check_resumed(step)
+            checkpoint.load_into(self.network, state["network"], path)
+            if self._average is not None:
+                self._average.load_state_dict(state["average"])
+            self._stage_of(step).load_state_dict(state["levels"])
+            self._observers.load_state_dict(state["observers"])
+            checkpoint.set_random_state(state["random"])
+        return step
+
+    def _stage_of(self, step: int) -> Multilevel:
+        """The stage that took a step; the first one for step 0."""
+        for stage in self.stages.values():
+            if step <= stage.steps:
+                return stage
+            step -= stage.steps
+        raise ValueError(f"step {step} after the last stage")
+
+
+def seconds_of(minutes: float | None) -> float | None:
+    """Return minutes in seconds; raises `ConfigError` unless they are a number above 0."""
+    if minutes is None:
+        return None
+    if not 0 < minutes < float("inf"):
+        raise ConfigError(f"minutes must be a number above 0, got {minutes}")
+    return 60 * minutes
+
+
+def ends_epoch(step: int, steps: int, epochs: int) -> bool:
+    """Whether an epoch ends with a step, counted from 1: one of `epochs`, as equal as can be, none of them empty."""
+    return step * epochs // steps > (step - 1) * epochs // steps
+
+
+def require_kind(folder: object, state: Mapping[str, Any], expected: RunKind) -> None:
+    """Raise `ConfigError` unless the state of a run is of the expected kind."""
+    if (found := state["kind"]) != expected:
+        other = NOUNS.get(found, repr(found))
+        raise ConfigError(f"{folder} must be the folder of a {NOUNS[expected]}, got that of a {other}; use another")

@@ -1,0 +1,10 @@
+"""How a search space is written: a function of `choose` that returns an ordinary module.
+
+- `chooser`: the argument `choose` in its three forms (supernet, derived network, description)
+- `mixed`: the modules that decisions become; `sums` adds their outputs, `inplace` checks that inputs stay unchanged
+- `cell`: chains and graphs of micro decisions
+- `operations`, `primitives`: candidate operations
+- `definition`: search spaces and their descriptions
+
+Imports `nas.genotype` and below. Start with `chooser`.
+"""

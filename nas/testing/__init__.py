@@ -1,0 +1,29 @@
+"""Conformance tests for what others add to this package.
+
+Inherit from a class of this package in your own tests, or run them by `nas check NAME`. Imports `nas.run` and below,
+and not `nas.export`, `nas.tune` or `nas.benchmark`. There is a module for each kind; start with `relaxation`.
+"""
+
+from nas.testing.hypergradient import HypergradientTests
+from nas.testing.operation import OperationTests
+from nas.testing.regularizer import RegularizerTests
+from nas.testing.relaxation import RelaxationTests
+from nas.testing.score import ScoreTests
+from nas.testing.search_space import SearchSpaceTests
+from nas.testing.searcher import SearcherTests
+from nas.testing.table import TableTests
+from nas.testing.task import TaskTests
+from nas.testing.wrapper import WrapperTests
+
+__all__ = [
+    "HypergradientTests",
+    "OperationTests",
+    "RegularizerTests",
+    "RelaxationTests",
+    "ScoreTests",
+    "SearchSpaceTests",
+    "SearcherTests",
+    "TableTests",
+    "TaskTests",
+    "WrapperTests",
+]

@@ -1,0 +1,60 @@
+"""The choice of the shipped network: which trainings are done, and what the table says of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="module")
+def tool(load_tool: Callable[[str], ModuleType]) -> Any:
+    return load_tool("shipped_network")
+
+
+def test_rows_are_read_as_written_and_averaged_over_seeds(tool: Any, tmp_path: Path) -> None:
+    row = {"network": "random 1", "choices": {"alignment": "ofm"}, "parameters": 1200, "mflops": 2.0}
+    rows: list[dict[str, Any]] = [
+        row | {"seed": 0, "psnr": 30.0},
+        row | {"seed": 1, "psnr": 32.0},
+        row | {"network": "searched 0", "seed": None},
+    ]
+    for each in rows:
+        tool.record(tmp_path / "made" / "rows.jsonl", each)
+    assert tool.read(tmp_path / "made" / "rows.jsonl") == rows
+    assert tool.read(tmp_path / "none.jsonl") == []
+    (line,) = list(tool.table(rows))[2:]
+    assert line == "| random 1 | ofm | 1,200 | 2 | 2 | 31.00 +- 1.41 |"
+
+
+@pytest.mark.parametrize("flow", [None, {"name": "pyramid", "width": 4, "levels": 2}])
+def test_the_plain_network_restores_frames_of_any_size(tool: Any, flow: Any) -> None:
+    restored = tool.plain_cnn.derived(tool.Genotype(space="plain-cnn", choices={}, options={"flow": flow}))(
+        torch.rand(1, 5, 3, 17, 22)
+    )
+    assert restored.output.shape == (1, 3, 17, 22)
+    assert restored.weight.item() == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "place"),
+    [
+        ("tmics", {}, "alignment.ofm.flow"),
+        ("plain-cnn", {"flow": {"name": "pyramid"}}, "alignment.flow"),
+        ("plain-cnn", {"flow": None}, None),
+    ],
+)
+def test_every_network_with_a_learned_flow_begins_with_the_given_one(
+    tool: Any, tmp_path: Path, space: str, options: dict[str, Any], place: str | None
+) -> None:
+    flow = tmp_path / "flow.safetensors"
+    given = argparse.Namespace(data=str(tmp_path), steps=7, config="compact", set=[], flow=flow)
+    genotype = tool.Genotype(space=space, choices={}, options=options)
+    config = tool.configured(given, genotype)
+    assert config.initial == ({} if place is None else {place: str(flow)})
+    assert config.retrain.steps == 7
