@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import platform
 import re
 import secrets
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -255,6 +258,7 @@ def _fails(data: Any, kind: Any) -> bool:
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
     """Call `write` on a temporary file, sync it to disk, then rename it to `path`: readers see the old file or the new.
 
+    The folder is synced too, so that a power failure after the call does not undo the rename.
     With `keep` the old file is renamed to that path just before; readers that find nothing at `path` find it there.
     Raises `InvalidFileError` where the file cannot be written; the old file then stands unchanged.
     """
@@ -262,7 +266,7 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object], keep: P
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with temporary.open("xb") as file:
                 write(file)
                 file.flush()
@@ -270,9 +274,32 @@ def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object], keep: P
             if keep is not None and path.exists():
                 path.replace(keep)
             temporary.replace(path)
+            sync_folder(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing, and sync them to disk; raises `OSError`."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        sync_folder(each.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the names of the files in a folder to disk, where the system can; raises `OSError`."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # how a file system answers that cannot
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -290,7 +317,8 @@ def writing(path: str | Path) -> Iterator[None]:
 def locked(path: str | Path, *, wait: bool = False) -> IO[str] | None:
     """Lock a file, which is created, against other processes, until the returned file is closed or the process ends.
 
-    Without the module `fcntl` nothing is locked, and a warning says so once.
+    The file then names this process (see `owner_of`). Without the module `fcntl` nothing is locked, and a warning says
+    so once.
 
     Args:
         path: of the file.
@@ -305,7 +333,7 @@ def locked(path: str | Path, *, wait: bool = False) -> IO[str] | None:
     """
     with writing(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        file = Path(path).open("w")  # noqa: SIM115 - the caller closes it
+        file = Path(path).open("a")  # noqa: SIM115 - the caller closes it; what another process wrote stays
     if fcntl is None:
         _warn_of_no_locks()
         return file
@@ -317,7 +345,18 @@ def locked(path: str | Path, *, wait: bool = False) -> IO[str] | None:
     except OSError:
         file.close()
         raise
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    with suppress(OSError):  # a full disk can be locked too
+        os.truncate(file.fileno(), 0)
+        os.write(file.fileno(), f"process {os.getpid()} on {platform.node()} since {now}".encode())
     return file
+
+
+def owner_of(path: str | Path) -> str:
+    """The process that holds a lock of `locked`, in words: its number, host and since when; empty if unknown."""
+    with suppress(OSError, UnicodeDecodeError), Path(path).open(encoding="utf-8") as file:
+        return file.read(200)
+    return ""
 
 
 @functools.cache

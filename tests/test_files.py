@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -233,10 +234,35 @@ def test_the_old_file_stands_until_the_new_one_is_on_disk(tmp_path: Path, monkey
     path = tmp_path / "file"
     path.write_bytes(b"old")
     seen = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append((path.read_bytes(), os.fstat(descriptor).st_size)))
+
+    def fsync(descriptor: int) -> None:
+        synced = os.fstat(descriptor)
+        seen.append((path.read_bytes(), "folder" if os.path.samestat(synced, tmp_path.stat()) else synced.st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
     write_atomic(path, lambda file: file.write(b"newer"))
-    assert seen == [(b"old", 5)]
-    assert path.read_bytes() == b"newer"
+    assert seen == [(b"old", 5), (b"newer", "folder")]
+
+
+def test_new_folders_are_synced_in_those_that_hold_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    write_text(path := tmp_path / "a" / "b" / "file", "")
+    assert synced == [each.stat().st_ino for each in (tmp_path, tmp_path / "a", path, path.parent)]
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_sync_folders_is_used(
+    number: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), tmp_path.stat()):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(InvalidFileError, match="file: cannot be written") if refused else nullcontext():
+        write_text(tmp_path / "file", "text")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 def test_unwritable_places_are_named(tmp_path: Path) -> None:

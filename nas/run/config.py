@@ -13,7 +13,7 @@ from nas.errors import ConfigError
 from nas.files import convert, dump_yaml, parse_yaml, read_text
 from nas.genotype.file import Genotype
 from nas.multilevel.level import Level, Precision
-from nas.registry import Count, NonNegative
+from nas.registry import Count, NonNegative, Positive
 from nas.run.config_files import find_config, read_config, with_base
 from nas.run.modules import naming_modules
 from nas.run.task import PYTHON, TASKS, Task, require_ranked
@@ -48,6 +48,8 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The precision of losses, as far as torch's autocast allows it; `bfloat16` is for graphics processors."""
     epochs: Count = 10
     """Number of epochs: how often the run derives a genotype, calls observers and saves a checkpoint."""
+    checkpoint_minutes: Positive = 5.0
+    """The longest time between two checkpoints, besides those at the end of epochs; a resumed run may have another."""
     derivation: str | dict[str, Any] = "strongest"
     """How mixing weights become a genotype: the name of a policy, or a mapping of `name` and arguments."""
     at_most: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
@@ -106,6 +108,8 @@ class RetrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """As that of the search."""
     epochs: Count = 10
     """How often observers are called and a checkpoint is saved, over all stages."""
+    checkpoint_minutes: Positive = 5.0
+    """As that of the search."""
     validation: ValidationConfig | None = None
     """How the network is scored at each epoch; by default it is not."""
     ema: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None

@@ -22,7 +22,7 @@ import msgspec
 import torch
 
 from nas.errors import ConfigError, InvalidFileError
-from nas.files import CLUTTER, convert, dump_yaml, locked, parse_yaml, read_text, write_text, writing
+from nas.files import CLUTTER, convert, dump_yaml, locked, owner_of, parse_yaml, read_text, write_text, writing
 from nas.genotype.file import Genotype
 from nas.kernels import native
 from nas.run import checkpoint
@@ -34,6 +34,8 @@ METRICS = "metrics.jsonl"
 GENOTYPE = "genotype.yaml"
 LAST, PREVIOUS = "checkpoints/last.pt", "checkpoints/previous.pt"
 """The last checkpoint of a run, and the one before, for when the last is damaged."""
+NEUTRAL = ("search.checkpoint_minutes", "retrain.checkpoint_minutes")
+"""The settings that change no result: a run may be resumed with others."""
 ORIGIN = "origin"
 """The kind of the record that names the search that a run started from, relative to its own folder."""
 BEST = "best.yaml"
@@ -283,6 +285,8 @@ class Run:
     def close(self) -> None:
         """Release the lock on the folder."""
         self._metrics.close()
+        with suppress(OSError):
+            os.truncate(self._lock.fileno(), 0)  # a folder that is shared names no host
         self._lock.close()
 
     def __enter__(self) -> Self:
@@ -343,8 +347,15 @@ def read_versions(folder: str | Path) -> Versions:
 
 @functools.lru_cache(maxsize=64)  # a search hashes its configuration at each epoch
 def config_hash(text: str) -> str:
-    """Hash the configuration in a YAML text; the order of keys, comments and layout do not change the hash."""
-    canonical = msgspec.json.encode(parse_yaml(text, "configuration"), order="sorted")
+    """Hash the configuration in a YAML text.
+
+    The order of keys, comments, layout and the settings in `NEUTRAL` do not change the hash.
+    """
+    config = parse_yaml(text, "configuration")
+    for section, _, key in (path.partition(".") for path in NEUTRAL):
+        if isinstance(config, dict) and isinstance(config.get(section), dict):
+            config[section].pop(key, None)
+    canonical = msgspec.json.encode(config, order="sorted")
     return hashlib.blake2b(canonical, digest_size=8).hexdigest()
 
 
@@ -387,7 +398,11 @@ def _lock(path: Path) -> IO[str]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be locked: {error.strerror}; use a folder on another file system") from error
     if file is None:
-        raise ConfigError(f"{path}: another process is using it; wait for it to end, or use another folder")
+        owner = owner_of(path / _LOCK)
+        raise ConfigError(
+            f"{path}: another process is using it{f' ({owner})' if owner else ''}; wait for it to end, or use another"
+            " folder"
+        )
     return file
 
 
@@ -414,11 +429,13 @@ def _require_empty(path: Path) -> None:
 
 
 def require_equal(path: Path, given: Any) -> None:
-    """Raise `ConfigError` that names the keys if the configuration in a folder differs from the given one."""
+    """Raise `ConfigError` that names the keys if the configuration in a folder differs from the given one.
+
+    A key that is not set equals null, so that a run of an earlier version, without this key, can be resumed.
+    """
     recorded = flat(parse_yaml(read_text(path / CONFIG), str(path / CONFIG)))
     new = flat(given)
-    missing = object()
-    keys = [key for key in {**recorded, **new} if recorded.get(key, missing) != new.get(key, missing)]
+    keys = [key for key in {**recorded, **new} if recorded.get(key) != new.get(key) and key not in NEUTRAL]
     if keys:
         changes = ", ".join(f"{key} (was {_show(recorded, key)}, now {_show(new, key)})" for key in keys)
         raise ConfigError(

@@ -24,8 +24,6 @@ STOPPED = "stopped"
 """The kind of the record that ends a run whose time was spent before its last step."""
 FROZEN = "frozen"
 """The kind of the record of operations that are frozen after a step: `level`, `operations`, and `of` how many."""
-SAVE_SECONDS = 300.0
-"""The longest time between two checkpoints, but for a single step or epoch end that takes longer."""
 
 NOUNS: Mapping[str, str] = {"search": "search", "retrain": "retraining"}
 
@@ -34,10 +32,10 @@ class Loop(abc.ABC):
     """Takes the steps of one run, from its last checkpoint to its end.
 
     After each step it records the losses, calls the observers, and stops if the run is asked to or its time is spent.
-    At the end of each epoch it calls the observers again and saves a checkpoint; a long epoch has checkpoints every
-    five minutes. A run that is killed anywhere and resumed equals the
-    uninterrupted one, bit for bit on one machine: a checkpoint holds the network, the levels, the random state and the
-    state of the observers, and what a run wrote after it is written again.
+    At the end of each epoch it calls the observers again and saves a checkpoint; a long epoch has checkpoints in
+    between. A run that is killed anywhere and resumed equals the uninterrupted one, bit for bit on one machine: a
+    checkpoint holds the network, the levels, the random state and the state of the observers, and what a run wrote
+    after it is written again.
 
     A search and a retraining each override the methods that differ.
 
@@ -49,6 +47,8 @@ class Loop(abc.ABC):
         seed: of the random state at step 0.
         observers: in the order in which they are called; at the end of an epoch the network has its averaged weights.
         minutes: after which this process stops at the end of a step; None for no limit.
+        checkpoint_minutes: the longest time between two checkpoints, but for a single step or epoch end that takes
+            longer.
         decay: of the average of the weights (see `WeightAverage`), with which each stage ends; None for no average.
 
     Raises:
@@ -67,12 +67,13 @@ class Loop(abc.ABC):
         seed: int,
         observers: Sequence[Observer],
         minutes: float | None = None,
+        checkpoint_minutes: float,
         decay: float | None = None,
     ) -> None:
         self.run, self.network, self.stages, self.seed = run, network, dict(stages), seed
         self.steps = sum(stage.steps for stage in stages.values())
         self._epochs = epochs
-        self._seconds = seconds_of(minutes)
+        self._seconds, self._save_seconds = seconds_of(minutes), 60 * checkpoint_minutes
         self._average = None if decay is None else WeightAverage(network, decay)
         self._observers = Observers(observers)
 
@@ -167,7 +168,7 @@ class Loop(abc.ABC):
             self.judge(step)
         now = time.monotonic()
         spent = self._seconds is not None and now - self._began >= self._seconds
-        if ended or stop or spent or now - self._saved >= SAVE_SECONDS:
+        if ended or stop or spent or now - self._saved >= self._save_seconds:
             self._save(step, stage)
         if stop:
             raise KeyboardInterrupt

@@ -115,6 +115,7 @@ class _Retraining(Loop):
             seed=config.seed,
             observers=observers if self._validation is None else [self._validation, *observers],
             minutes=minutes,
+            checkpoint_minutes=config.retrain.checkpoint_minutes,
             decay=config.retrain.ema,
         )
 

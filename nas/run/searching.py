@@ -107,6 +107,7 @@ class _Search(Loop):
             seed=config.seed,
             observers=[*own, *chosen, *observers],
             minutes=minutes,
+            checkpoint_minutes=config.search.checkpoint_minutes,
         )
 
     def prepare(self) -> None:

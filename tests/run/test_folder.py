@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -112,9 +112,17 @@ def test_invalid_configuration_makes_no_folder(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     first = Run.create(tmp_path / "run", CONFIG, seed=0)
+    lock = tmp_path / "run" / ".lock"
+    now = datetime.now(UTC).isoformat()[:11]
+    owner = rf"process {os.getpid()} on {re.escape(platform.node())} since {now}.*\+00:00"
+    for _ in range(2):  # the first attempt leaves the owner's name
+        with pytest.raises(ConfigError, match=rf"another process is using it \({owner}\); wait for it to end, or"):
+            Run.open(tmp_path / "run")
+    lock.write_bytes(b"\xff" * 500)  # by another program
     with pytest.raises(ConfigError, match="another process is using it; wait for it to end, or use another folder"):
         Run.open(tmp_path / "run")
     first.close()
+    assert lock.read_bytes() == b""
     Run.open(tmp_path / "run").close()
 
 
@@ -152,6 +160,8 @@ def test_the_hash_is_of_the_content(tmp_path: Path) -> None:
     assert config_hash("a: 1\nb: {c: 0.001, d: x}") == config_hash("b: {d: 'x', c: 1e-3} # comment\na: 1")
     assert config_hash("a: 1") != config_hash("a: 2")
     assert config_hash("a: 1") != config_hash("a: '1'")
+    neutral = "{search: {steps: 1, checkpoint_minutes: 2}, retrain: []}"
+    assert config_hash(neutral) == config_hash("{search: {steps: 1}, retrain: []}") != config_hash("{search: {}}")
     assert len(config_hash("a: 1")) == 16
 
 

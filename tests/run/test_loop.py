@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ import processes
 import toy
 from nas.genotype.file import Genotype
 from nas.run.config import Config
+from nas.run.folder import Run
 from nas.run.loop import ends_epoch
 from nas.run.observer import Observer
 from runs import NOISY, assert_equal_runs, last, run_retrain, run_search
+from states import same
 from watch import Log, Stop, Stopped
 
 Loop = Callable[..., object]
@@ -72,6 +75,27 @@ def test_equal_seeds_give_equal_runs(loop: Loop, whole: Whole, tmp_path: Path) -
     assert torch.equal(before, torch.get_rng_state()), "the caller's random state moved"
     loop(tmp_path / "other", msgspec.structs.replace(config, seed=1))
     assert (folder / "metrics.jsonl").read_bytes() != (tmp_path / "other" / "metrics.jsonl").read_bytes()
+
+
+def test_a_long_epoch_is_saved_within(
+    loop: Loop, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the clock of the system goes back, and after a resume with another time between checkpoints."""
+    folder, config, every = whole
+    saved: list[int] = []
+    save, clock = Run.save_checkpoint, itertools.count(2e9, -3600)
+    monkeypatch.setattr(Run, "save_checkpoint", lambda run, state: (saved.append(state["step"]), save(run, state)))
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    with pytest.raises(Stopped):
+        loop(tmp_path / "run", config, Stop(7))
+    assert saved == [*range(0, 7, every)]
+    how = {"search_section": config.search, "retrain_section": config.retrain}
+    often = {name: msgspec.structs.replace(section, checkpoint_minutes=1e-9) for name, section in how.items()}
+    loop(tmp_path / "run", msgspec.structs.replace(config, **often), resume=True)
+    assert saved[-3:] == [7, 8, 9]
+    names = ("metrics.jsonl", "genotype.yaml")
+    assert [(folder / name).read_text() for name in names] == [(tmp_path / "run" / name).read_text() for name in names]
+    assert same(last(folder), last(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("stop", range(10))

@@ -298,15 +298,6 @@ def test_losses_follow_the_progress_over_all_stages_and_resumed_runs_too(tmp_pat
     )
 
 
-def test_a_long_epoch_is_saved_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved: list[int] = []
-    save = Run.save_checkpoint
-    monkeypatch.setattr(Run, "save_checkpoint", lambda run, state: (saved.append(state["step"]), save(run, state)))
-    monkeypatch.setattr("nas.run.loop.SAVE_SECONDS", 0.0)
-    run_retrain(tmp_path / "run", toy.config(*SHORT, "retrain.epochs=1"))
-    assert saved == [*range(10)]
-
-
 def test_the_best_network_of_a_run_that_was_killed_can_be_read(tmp_path: Path) -> None:
     config = toy.config(*SHORT, *TRAIN, "retrain.validation.every=2")
     with pytest.raises(Stopped):
