@@ -137,7 +137,8 @@ class Levels:
     Args:
         net: the supernet, or any network, on its device.
         steps: the number of steps. Modules with a method `on_progress(step, steps)` are told each step. Parts that
-            change over the run need it: such a module, a schedule, a regularizer with a ramp, a warm-up.
+            change over the run need it: such a module, a relaxation or a wrapper that depends on the step, a schedule,
+            a regularizer with a ramp, a warm-up.
         precision: of the losses; `bfloat16` uses autocast.
         resources: what regularizers ask for, as functions: `{"flops": lambda: costs(description, "flops", example)}`;
             the `cost` of a supernet in parameters is known.
@@ -364,6 +365,7 @@ def _changing(net: nn.Module, levels: Mapping[str, Level], losses: Mapping[str, 
         if isinstance(module, Supernet):
             if isinstance(module.relaxation, Sampling):
                 yield f"the relaxation {type(module.relaxation).__name__}"
+            yield from (f"the wrapper {type(each).__name__}" for each in module.wrappers if each.schedule != "none")
         elif hasattr(module, "on_progress"):
             yield f"the module '{name}' ({type(module).__name__})"
     for name, config in levels.items():

@@ -25,8 +25,6 @@ from nas.run.observer import Observer
 
 SETTLED = 0.1
 """Relative change of the reference from one number of steps to its double below which it counts as settled."""
-NOMINAL = 0.1
-"""Share below which a level hardly affects the upper gradient."""
 
 
 class Share(NamedTuple):

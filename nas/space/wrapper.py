@@ -90,7 +90,7 @@ class Wrapper:
     reshapes = False
     """Whether operation weights have other shapes than those of derived networks, which then cannot inherit them."""
     schedule = "none"
-    """How it changes over a search, in words, for the table in the documentation."""
+    """How it changes over a search, in words; `none` if it does not. `nas.Levels` needs `steps` for one that does."""
     weighs_edges = False
     """Whether each choice of in-edges has arch parameters of its own, `(sources,)`; see `edge_weights`."""
 

@@ -473,6 +473,8 @@ def changing() -> Iterator[tuple[str, Callable[[], Levels]]]:
     )
     sampled = supernet(relaxation="gumbel")
     yield "relaxation Gumbel", lambda: Levels(sampled, only=level(optimizers(sampled)[1], loss=cross_entropy))
+    wrapped = supernet(wrappers=["perturbation"])
+    yield "wrapper Perturbation", lambda: Levels(wrapped, only=level(optimizers(wrapped)[1], loss=cross_entropy))
     dropped = nn.Sequential(network(), DropPath(0.4))
     optimizer = torch.optim.SGD(dropped.parameters(), 0.1)
     yield r"module '1' \(DropPath\)", lambda: Levels(dropped, only=level(optimizer, loss=cross_entropy))
