@@ -407,8 +407,8 @@ def export(run: str, /, *, format: Format | None = None, out: Path | None = None
 
 
 def _tell_stopped(records: list[dict[str, Any]]) -> None:
-    """Say that a run stopped because its time was spent or its stopping rule said so, and how much was frozen."""
-    from nas.run.loop import FROZEN, STOPPED
+    """Say why a run stopped before its last step, and what changed on its way: frozen operations, learning rates."""
+    from nas.run.loop import BACKOFF, FROZEN, STOPPED
     from nas.run.stopping import STOPPING, told
 
     if frozen := [record for record in records if record["kind"] == FROZEN]:
@@ -416,6 +416,11 @@ def _tell_stopped(records: list[dict[str, Any]]) -> None:
         total = sum({record["level"]: record["of"] for record in frozen}.values())
         print(f"frozen: {count} of {total} operations; the report names them")
     for record in records:
+        if record["kind"] == BACKOFF:
+            print(
+                f"level '{record['level']}': the learning rate was multiplied by {record['factor']:g} after step"
+                f" {record['step']}, since steps before were not finite"
+            )
         if record["kind"] == STOPPING:
             print(told(record))
         if record["kind"] == STOPPED:

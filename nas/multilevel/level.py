@@ -51,6 +51,8 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Number of batches (micro-batches, each with its own graph) whose mean loss one step descends."""
     patience: Count = 10
     """Number of steps in a row, skipped for a non-finite loss or gradient, after which the run stops."""
+    backoff: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+    """Factor by which the learning rate is multiplied when `patience` ends, once in a run, in place of stopping."""
     warmup: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     mode: Literal["train", "eval"] = "train"
     hypergradient: dict[str, Any] = {}

@@ -50,6 +50,8 @@ class Moved:
     """What each regularizer added to the loss."""
     frozen: dict[str, list[str]] = field(default_factory=dict)
     """By lower level, the operations that were frozen by this step."""
+    backoff: float | None = None
+    """The factor by which the learning rate was lowered after this step, as the level's patience ended."""
     parts: dict[str, Parameters] = field(default_factory=dict, compare=False)
     """Parts of the gradient that the step descended, by name and parameter, if the level owns arch parameters.
 
@@ -65,7 +67,8 @@ class Multilevel:
 
     1. `Responses` computes the gradient of the level's loss, through the responses of the levels below.
     2. `Stepper` clips it, sets the learning rate and takes the optimizer's step.
-    3. A step that is not finite is undone and counted. If a level's patience ends, the run stops with a diagnosis.
+    3. A step that is not finite is undone and counted. If a level's patience ends, its learning rate is lowered once if
+       it has a `backoff`; otherwise the run stops with a diagnosis.
 
     Args:
         model: the supernet, or any network. Parameters that do not require a gradient belong to no level.
@@ -175,8 +178,11 @@ class Multilevel:
             if level.due(k, self.steps):
                 for inner in range(level.inner_steps):
                     moved[name] = self._move(name, k, inner, taken)
-        if any(self.steppers[name].in_a_row >= self.levels[name].patience for name in moved):
-            raise self._diverged(k)
+        for name, move in moved.items():
+            if (stepper := self.steppers[name]).out_of_patience:
+                if not stepper.back_off():
+                    raise self._diverged(k)
+                move.backoff = self.levels[name].backoff
         if k == self.steps - 1:
             self.require_moved()
         return moved
@@ -187,6 +193,16 @@ class Multilevel:
         due = {name: level.moves(last, self.steps) * level.inner_steps for name, level in self.levels.items()}
         if any(count and self.steppers[name].in_a_row == count for name, count in due.items()):
             raise self._diverged(last)
+
+    def skipped_batches(self, k: int) -> dict[str, list[Any]]:
+        """The batches that the latest step of each level read, as of search step `k`, if it was skipped."""
+        found = {}
+        for name, level in self.levels.items():
+            if self.steppers[name].in_a_row:
+                step, inner = level.after(k, self.steps, -1)
+                first = (step * level.inner_steps + inner) * level.accumulate
+                found[name] = [self.batch(level.split, first + part) for part in range(level.accumulate)]
+        return found
 
     def gradient(self, name: str, k: int, responses: Methods | None = None) -> tuple[Tensor, Parameters]:
         """A level's loss with its regularizers, and its gradient through the responses of the levels below.
@@ -222,6 +238,7 @@ class Multilevel:
             "skipped": {name: stepper.skipped for name, stepper in self.steppers.items()},
             "in_a_row": {name: stepper.in_a_row for name, stepper in self.steppers.items()},
             "since": {name: stepper.since for name, stepper in self.steppers.items()},
+            "forgiven": {name: stepper.forgiven for name, stepper in self.steppers.items() if stepper.backed_off},
             **({"freezing": freezing} if freezing else {}),
         }
 
@@ -231,6 +248,8 @@ class Multilevel:
             stepper.optimizer.load_state_dict(state["optimizers"][name])
             stepper.skipped = state["skipped"][name]
             stepper.in_a_row, stepper.since = state["in_a_row"][name], state["since"][name]
+            forgiven = state.get("forgiven", {})  # earlier versions had none
+            stepper.backed_off, stepper.forgiven = name in forgiven, forgiven.get(name, 0)
         for name, freezer in self.freezers.items():
             freezer.load_state_dict(state["freezing"][name])
 

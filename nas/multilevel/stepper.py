@@ -43,6 +43,10 @@ class Stepper:
         """The number of the latest steps that were all skipped."""
         self.since = 0
         """The search step at which these began."""
+        self.backed_off = False
+        """Whether the learning rate was lowered by `backoff`."""
+        self.forgiven = 0
+        """Of the latest skipped steps those before the learning rate was lowered."""
         self.frozen: dict[str, tuple[str, ...]] = {}
         """The parameters of the operations that are frozen for good, by operation."""
 
@@ -54,8 +58,8 @@ class Stepper:
 
     def rates(self, ks: Iterable[int]) -> Iterator[float] | None:
         """The learning rates at search steps, after the end of the run the last one; None for the optimizer's own."""
-        steps = self._steps
-        return (self.level.lr(min(k, steps - 1), steps) for k in ks) if self._sets_rate else None
+        steps, share = self._steps, (self.level.backoff or 1.0) if self.backed_off else 1.0
+        return (share * self.level.lr(min(k, steps - 1), steps) for k in ks) if self._sets_rate else None
 
     def clipping(self, norm: float) -> float:
         """The factor, at most 1, that clips a gradient of this norm."""
@@ -95,7 +99,7 @@ class Stepper:
         states = (self.optimizer.state.get(p, {}) for p in self.parameters.values())
         tensors = [t for state in states for t in state.values() if isinstance(t, Tensor)]
         if in_range([*self.parameters.values(), *tensors, *buffers()]):
-            self.in_a_row = 0
+            self.in_a_row = self.forgiven = 0
             return True
         undo()
         return False
@@ -106,6 +110,18 @@ class Stepper:
             self.since = k
         self.skipped += 1
         self.in_a_row += 1
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether as many steps in a row as the level allows were skipped, those that were forgiven apart."""
+        return self.in_a_row - self.forgiven >= self.level.patience
+
+    def back_off(self) -> bool:
+        """Lower the learning rate and forgive the latest skipped steps; returns whether it can, once in a run."""
+        if self.level.backoff is None or self.backed_off:
+            return False
+        self.backed_off, self.forgiven = True, self.in_a_row
+        return True
 
 
 def undoing(optimizer: Optimizer) -> Callable[[], None]:

@@ -167,6 +167,17 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor], path: str | Pat
         raise InvalidFileError(f"{path}: weights of another network, or of another version of it: {reason}") from error
 
 
+def plain(value: object) -> Any:
+    """Return any value as state that `save` can write: tensors on the CPU, and the text of what is not plain."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {plain(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value if type(value) in _VALUES else repr(value)
+
+
 def require_plain(value: object) -> None:
     """Raise `TypeError` for state that `save` cannot write: what `torch.load` cannot make without running code."""
     kind = type(value)

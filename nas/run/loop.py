@@ -24,6 +24,10 @@ STOPPED = "stopped"
 """The kind of the record that ends a run whose time was spent before its last step."""
 FROZEN = "frozen"
 """The kind of the record of operations that are frozen after a step: `level`, `operations`, and `of` how many."""
+BACKOFF = "backoff"
+"""The kind of the record of a learning rate that is lowered after a step: `level`, and by what `factor`."""
+DIVERGED = "diverged.pt"
+"""The file of a run that diverged: its `step`, `message`, and by level the `batches` of the last skipped step."""
 
 NOUNS: Mapping[str, str] = {"search": "search", "retrain": "retraining"}
 
@@ -145,15 +149,18 @@ class Loop(abc.ABC):
         """
         try:
             moved = stage.step(k)
-        except DivergedError:
+        except DivergedError as error:
             self._save(step, stage)
-            raise
+            raise self._explained(error, stage, k, step) from error
         for level, move in moved.items():
             self.run.record("train", step, level=level, loss=move.loss, gradient=move.gradient, **move.terms)
         for move in moved.values():
             for level, operations in move.frozen.items():
                 total = len(stage.freezers[level].operations)
                 self.run.record(FROZEN, step, level=level, operations=operations, of=total)
+        for level, move in moved.items():
+            if move.backoff is not None:
+                self.run.record(BACKOFF, step, level=level, factor=move.backoff)
         if self._average is not None:
             self._average.update(k)
             if k == stage.steps - 1:
@@ -173,6 +180,12 @@ class Loop(abc.ABC):
         if stop:
             raise KeyboardInterrupt
         return spent
+
+    def _explained(self, error: DivergedError, stage: Multilevel, k: int, step: int) -> DivergedError:
+        """Write the batches of the steps that were skipped last; returns the error with their path."""
+        path, batches = self.run.path / DIVERGED, checkpoint.plain(stage.skipped_batches(k))
+        checkpoint.save(path, {"step": step, "message": str(error), "batches": batches})
+        return DivergedError(f"{error}. {path} has the batches, {self.run.path / LAST} the state of step {step}")
 
     def _save(self, step: int, stage: Multilevel) -> None:
         average = {} if self._average is None else {"average": self._average.state_dict()}

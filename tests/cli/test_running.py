@@ -399,6 +399,13 @@ def test_resume_names_what_is_nowhere_or_another(nas: Nas, refused: Refused, sea
     assert "run must be the folder of a retraining, got that of a search" in message
 
 
+def test_a_learning_rate_that_was_lowered_is_told(nas: Nas, tmp_path: Path) -> None:
+    lower = "search.levels.lower"
+    wild = (f"{lower}.optimizer.lr=1e38", f"{lower}.backoff=1e-40", f"{lower}.patience=2")
+    told = nas("search", "toy", *SHORT, *wild, "--out", tmp_path / "run", "--quiet").out
+    assert "level 'lower': the learning rate was multiplied by 1e-40 after step 2, since steps before were not" in told
+
+
 def test_a_run_of_another_process(refused: Refused, searched: Path, tmp_path: Path) -> None:
     shutil.copytree(searched, tmp_path / "run")
     with Run.open(tmp_path / "run"):

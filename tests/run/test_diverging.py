@@ -220,6 +220,76 @@ def test_an_overflow_is_told_from_a_loss_that_is_not_finite() -> None:
         run(engine, 3)
 
 
+# --- a learning rate that is lowered once ---
+
+WILD = {"name": "sgd", "lr": 1e38, "momentum": 0.9}
+
+
+def wild(backoff: float | None, **fields: Any) -> Multilevel:
+    """Levels whose steps leave the range of numbers at the learning rate that they begin with."""
+    only = level(parameters=["*"], loss="l", patience=3, optimizer=WILD, backoff=backoff, **fields)
+    return Multilevel(network(), {"all": only}, {"l": square}, batch, 30)
+
+
+def test_a_learning_rate_is_lowered_once_and_steps_are_taken_again() -> None:
+    engine, other = wild(1e-39), wild(1e-39)
+    before = everything(engine)["model"]
+    assert [engine.step(k)["all"].backoff for k in range(3)] == [None, None, 1e-39]
+    assert same(before, everything(engine)["model"]), "skipped steps change nothing"
+    other.load_state_dict(engine.state_dict())
+    for k in range(3, 9):
+        for each in (engine, other):
+            assert each.step(k)["all"].backoff is None
+    assert engine.optimizers["all"].param_groups[0]["lr"] == pytest.approx(0.1)
+    assert engine.skipped == {"all": 3}
+    assert same(everything(engine), everything(other)), "the lowered rate is part of the state"
+    tame = Multilevel(
+        network(),
+        {"all": level(parameters=["*"], loss="l", optimizer=WILD | {"lr": 1e38 * 1e-39})},
+        {"l": square},
+        batch,
+        30,
+    )
+    for k in range(3, 9):
+        tame.step(k)
+    assert same(everything(engine)["model"], everything(tame)["model"]), "as if its rate had always been lower"
+
+
+@pytest.mark.parametrize(("backoff", "count"), [(None, 3), (0.5, 6)])
+def test_a_lower_rate_that_does_not_help_stops_the_run(backoff: float | None, count: int) -> None:
+    engine = wild(backoff)
+    with pytest.raises(DivergedError, match=rf"since step 0: {count} steps in a row not finite"):
+        run(engine, 30)
+    assert engine.skipped == {"all": count}
+
+
+def test_a_second_divergence_stops_the_run() -> None:
+    """Its patience is whole again once a step was taken."""
+    engine = wild(1e-39)
+    run(engine, 5)
+    engine._evaluation.batch = lambda split, index: batch(split, index) * torch.nan
+    engine.step(5)
+    engine.step(6)
+    with pytest.raises(DivergedError, match="since step 5: 3 steps in a row not finite"):
+        engine.step(7)
+
+
+def test_virtual_steps_take_the_lowered_rate() -> None:
+    found = []
+    for rate, backed_off in ((0.4, True), (0.2, False), (0.4, False)):
+        supernet = Supernet(SearchSpace("tame", faulty("value")))
+        with torch.no_grad():
+            supernet.network[1].bad.scale.fill_(1.0)  # type: ignore[union-attr, index, operator]
+        rated = {"optimizer": {"name": "sgd", "lr": rate}, "backoff": 0.5}
+        upper = level(parameters=["arch.*"], loss="l", hypergradient={"lower": {"name": "unrolled"}})
+        levels = {"lower": level(parameters=["network.*"], loss="l", **rated), "upper": upper}
+        engine = Multilevel(supernet, levels, {"l": square}, batch, 9)
+        engine.steppers["lower"].backed_off = backed_off
+        found.append(engine.gradient("upper", 0)[1])
+    assert same(found[0], found[1])
+    assert not same(found[0], found[2])
+
+
 # --- the end of a run ---
 
 

@@ -334,12 +334,32 @@ def test_a_loss_that_is_not_a_number_keeps_the_last_good_state(tmp_path: Path) -
     state = last(tmp_path / "run")
     assert state["step"] == 17, "saved when it stops, not only at the last epoch"
     assert all(v.isfinite().all() for v in state["network"].values())
+    about = checkpoint.load(tmp_path / "run" / "diverged.pt")
+    assert about["step"] == 17
+    assert str(caught.value).startswith(f"{about['message']}. {tmp_path}/run/diverged.pt has the batches, ")
+    read = [[*config.build_task().batch("train", 16)]]  # the last one that was skipped
+    torch.testing.assert_close(about["batches"]["lower"], read, rtol=0, atol=0, equal_nan=True)
     losses = [r["loss"] for r in read_records(tmp_path / "run") if r.get("level") == "lower"]
     assert None not in losses[:7]
     assert losses[7:] == [None] * 9, "the tenth stops the run"
     assert derive_from(tmp_path / "run").choices.keys() == CANDIDATES.keys()
     with pytest.raises(DivergedError):
         run_search(tmp_path / "run", config, resume=True)
+
+
+def test_a_learning_rate_that_is_lowered_is_recorded_and_resumed(tmp_path: Path) -> None:
+    lower = "search.levels.lower"
+    config = toy.config(*SHORT, f"{lower}.optimizer.lr=1e38", f"{lower}.backoff=1e-40", f"{lower}.patience=3")
+    run_search(tmp_path / "whole", config)
+    records = read_records(tmp_path / "whole")
+    assert [r for r in records if r["kind"] == "backoff"] == [
+        {"kind": "backoff", "step": 3, "level": "lower", "factor": 1e-40}
+    ]
+    with pytest.raises(Stopped):
+        run_search(tmp_path / "run", config, Stop(5))
+    run_search(tmp_path / "run", config, resume=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "run")
+    assert not (tmp_path / "run" / "diverged.pt").exists()
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
