@@ -1,6 +1,7 @@
 """The built-in search spaces and the task `classification`, registered exactly as a third party's.
 
-- `digits`, `darts`, `nas_bench_201`: search spaces
+- `digits`, `darts`, `nas_bench_201`, `nas_bench_macro`: search spaces
+- `tables`: the results of every network of the last two
 - `classification`: image classification as a task
 - `importers`: genotypes in the formats of other projects
 

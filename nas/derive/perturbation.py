@@ -1,8 +1,8 @@
-"""The policy `perturbation`: of each decision, the candidate is taken that the supernet can least do without.
+"""The policy `perturbation`: each decision takes the candidate that the supernet misses most.
 
-A candidate's contribution is how much the validation score falls without it, in a supernet that trains on between
-decisions. The policy says what is decided when. Its caller provides the supernet: an object of the protocol
-`Projection`, which the policy begins by calling the resource `project`.
+How much a candidate is missed is how far the validation score falls without it. Between decisions the supernet trains
+on. The policy determines the order of decisions. The caller provides the supernet: the resource `project` returns a
+`Projection`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def choose_by_perturbation(
 
 
 def _needed(decision: Decision, options: Sequence[int], projection: Projection) -> Choice:
-    """What the score falls most without; of equal candidates the first."""
+    """The candidate without which the score is lowest; of equal ones the first. For in-edges, the sources to keep."""
     scores = {}
     for i in positions(decision, options):
         candidate = decision.candidates[i]

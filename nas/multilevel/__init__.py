@@ -4,8 +4,10 @@
 its loss without side effects, `responses` computes the gradient through the responses of the levels below, and
 `stepper` takes the step of its optimizer. `levels` is the same for your own training loop.
 
-`level` says what a level is; `optimizers`, `schedules` and `regularizers` are what a configuration can name in it.
-`dependence` checks that every level affects a loss, `divergence` finds out why a run diverged.
+`level` says what a level is. A configuration can name what is in `optimizers`, `exponentiated_gradient`, `schedules`,
+`regularizers`, `logit_regularizers` and `operation_freezing`. `freezer` applies a freezing, and `weight_decay` computes
+the pull of an optimizer's decay. `dependence` checks that every level affects a loss, `parts` lists what must fit
+together, and `divergence` finds out why a run diverged.
 
 Imports `nas.supernet`, `nas.hypergradient` and below. Start with `multilevel`.
 """

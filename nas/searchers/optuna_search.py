@@ -17,7 +17,7 @@ from nas.errors import ConfigError
 from nas.genotype.decision import Choice
 from nas.registry import Count
 from nas.searchers.searcher import Searcher, shown
-from nas.searchers.storage import open_storage, storing
+from nas.searchers.storage import open_storage, open_study, storing
 from nas.searchers.variation import Choices
 from nas.space.definition import Description
 
@@ -109,14 +109,12 @@ class OptunaSearch(Searcher):
 
     def _made(self) -> Study:
         """A new study, or that of the storage."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         with storing(self.storage):
-            study = optuna.create_study(
+            study = open_study(
                 storage=open_storage(self.storage) if self.storage else None,
                 study_name=self.study_name,
                 direction="maximize",
                 sampler=_Numbered(self._sampler, self.seed),
-                load_if_exists=True,
             )
             mine = {"name": self.description.space.name, "options": self.description.options}
             if (other := study.user_attrs.get(SPACE, mine)) != mine:

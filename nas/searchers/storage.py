@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.study import Study
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.errors import ConfigError, InvalidFileError
@@ -24,7 +27,7 @@ def storing(url: str) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ or error
         raise ConfigError(
-            f"{url}: {str(cause).partition(chr(10))[0]}; the same command goes on once this is fixed"
+            f"{url}: {str(cause).partition(chr(10))[0]}; fix this, then run the same command again"
         ) from error
 
 
@@ -38,7 +41,8 @@ def open_storage(url: str) -> BaseStorage:
     if url.startswith(JOURNAL):
         path = Path(url.removeprefix(JOURNAL))
         if not path.parent.is_dir() or path.is_dir():
-            raise ConfigError(f"{url}: cannot be written; expected journal:FILE in a folder that exists")
+            found = "a folder" if path.is_dir() else f"no folder {path.parent}"
+            raise ConfigError(f"{url} must name a file in a folder that exists, got {found}")
         journal = Journal(path)
         try:
             return JournalStorage(journal)
@@ -46,9 +50,22 @@ def open_storage(url: str) -> BaseStorage:
             raise InvalidFileError(f"{path}: not the journal of a study ({type(error).__name__})") from error
     if "://" not in url:
         raise ConfigError(
-            f"'{url}' is no storage, expected journal:FILE or the URL of a database, such as sqlite:///f.db"
+            f"a storage must be journal:FILE or the URL of a database, such as sqlite:///f.db, got '{url}'"
         )
     try:
         return RDBStorage(url)
     except (SQLAlchemyError, ImportError) as error:
         raise ConfigError(f"{url}: {str(error).partition(chr(10))[0]}") from error
+
+
+def open_study(**options: Any) -> Study:
+    """Create a study, or open it if it exists: `optuna.create_study` without its log messages.
+
+    Optuna's level of logging is the process's, so it is restored.
+    """
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(**options, load_if_exists=True)
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,7 +1,8 @@
 """Conformance tests for what others add to this package.
 
 Inherit from a class of this package in your own tests, or run them by `nas check NAME`. Imports `nas.run` and below,
-and not `nas.export`, `nas.tune` or `nas.benchmark`. There is a module for each kind; start with `relaxation`.
+and not `nas.export`, `nas.tune` or `nas.benchmark`. There is a module for each kind; `outcomes` runs its tests outside
+of a test suite. Start with `relaxation`.
 """
 
 from nas.testing.hypergradient import HypergradientTests

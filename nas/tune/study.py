@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from nas.errors import ConfigError
 from nas.files import locked
-from nas.searchers.storage import JOURNAL, open_storage
+from nas.searchers.storage import JOURNAL, open_storage, open_study
 from nas.tune.distributions import Distribution
 
 LOCK = ".lock"
@@ -49,9 +49,7 @@ class SharedStudy:
         pruner = optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner()
         direction: Literal["maximize", "minimize"] = "maximize" if maximize else "minimize"
         with self.locked():
-            self.study = optuna.create_study(
-                storage=open_storage(storage), study_name=name, direction=direction, pruner=pruner, load_if_exists=True
-            )
+            self.study = open_study(storage=open_storage(storage), study_name=name, direction=direction, pruner=pruner)
             mine = str(folder.resolve())
             other = self.study.user_attrs.get(_FOLDER, mine)
             if other != mine:

@@ -88,7 +88,6 @@ def tune(
     Raises `ConfigError` where nothing is to be tuned, no trial is asked for, a distribution fits nowhere, the splits
     overlap, or the study was started otherwise.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if trials < 1:
         raise ConfigError(f"the number of trials must be at least 1, got {trials}")
     plain, distributions = split(overrides, load_config(source).tune)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
+import optuna
 import pytest
 
 import nas
@@ -34,7 +36,19 @@ def test_a_score_must_be_finite(score: float) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_what_makes_no_searcher_is_refused() -> None:
+def test_optuna_logs_no_study_and_keeps_its_level(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    monkeypatch.setattr(logging.getLogger("optuna"), "handlers", [caplog.handler])
+    searcher("optuna").ask()
+    assert not caplog.records
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+
+
+def test_what_makes_no_searcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.registry.kind("searcher"), "_registered", {})
+
     def nothing(description: Description) -> dict[str, object]:
         return {}
 
