@@ -1,9 +1,10 @@
 """Train every network of a small search space, several times each, and write a table of the results.
 
 Each network is trained by the section `retrain` of a configuration, as `nas retrain` does, and measured on the splits
-`val` and `test`. Rows are appended to a file as trainings end; a stopped program continues where it was. All networks
-are trained with one seed before the next seed begins, always in the same random order: a part of the table is a fair
-sample of it.
+`val` and `test`. Of networks that compute the same function, such as a convolution after a skip and before one, one is
+trained and stands for all. Rows are appended to a file as trainings end; a stopped program continues where it was. All
+networks are trained with one seed before the next seed begins, always in the same random order: a part of the table is
+a fair sample of it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from nas.compare.canonical_form import canon
 from nas.cost.network_cost import measure
 from nas.errors import ConfigError, NASError
 from nas.files import parse_yaml, write_text
@@ -30,7 +32,7 @@ from nas.run.config import Config, load_config, parse_config
 from nas.run.folder import Run
 from nas.run.retraining import evaluate, retrain
 from nas.run.task import Task
-from nas.space.definition import find_space
+from nas.space.definition import Description, find_space
 from result_rows import ResultRows, Row
 
 CORRELATION, SPREAD = 0.8, 4.0
@@ -51,9 +53,10 @@ def main() -> None:
         config = load_config(arguments.config, arguments.overrides)
         rows = rows_of(arguments.rows, config)
         train_all(config, rows, arguments.seeds, arguments.only, arguments.minutes)
-        print_summary(rows, len(genotypes(config)), arguments.seeds)
+        trained = trained_for(genotypes(config))
+        print_summary(rows, len(set(trained.values())), arguments.seeds)
         if arguments.table is not None:
-            write_text(arguments.table, table_text(rows, list(genotypes(config)), arguments.seeds))
+            write_text(arguments.table, table_text(rows, trained, arguments.seeds))
     except NASError as error:
         sys.exit(f"error: {error}")
 
@@ -85,16 +88,33 @@ def genotypes(config: Config) -> dict[str, Genotype]:
     return found
 
 
+def trained_for(every: Mapping[str, Genotype]) -> dict[str, str]:
+    """Return the network whose training stands for each: the first one that computes the same function.
+
+    These have equal canonical forms (`nas.compare.canonical_form`) and equal numbers of parameters. They differ in
+    their initial weights, which are drawn by label, and thus by no more than two seeds of one network do.
+    """
+    first: dict[tuple[str, int], str] = {}
+    found = {}
+    description: Description | None = None
+    for key, genotype in every.items():
+        description = description or find_space(genotype.space).describe(**genotype.options)
+        found[key] = first.setdefault((canon(genotype, description).canonical, int(measure(genotype))), key)
+    return found
+
+
 def train_all(config: Config, rows: ResultRows, seeds: int, only: Sequence[str] | None, minutes: float | None) -> None:
     """Train what is missing, seed by seed."""
     started, every = time.monotonic(), genotypes(config)
     if only is not None and (unknown := set(only) - set(every)):
         raise ConfigError(f"--only must name networks such as {next(iter(every))}, got {min(unknown)}")
+    trained = trained_for(every)
+    wanted = {trained[key] for key in (every if only is None else only)}
     for seed in range(seeds):
         config = msgspec.structs.replace(config, seed=seed)
         task = config.build_task(retraining=True)
         for key in shuffled(every):
-            if (key, seed) in rows.done or (only is not None and key not in only):
+            if (key, seed) in rows.done or key not in wanted:
                 continue
             if minutes is not None and time.monotonic() - started > 60 * minutes:
                 return
@@ -166,16 +186,22 @@ def print_summary(rows: ResultRows, count: int, seeds: int) -> None:
     )
 
 
-def table_text(rows: ResultRows, keys: Sequence[str], seeds: int) -> str:
-    """The table as CSV: accuracies in percent by seed, parameters, and the mean CPU seconds of a training."""
-    if missing := [key for key in keys for seed in range(seeds) if (key, seed) not in rows.done]:
+def table_text(rows: ResultRows, trained: Mapping[str, str], seeds: int) -> str:
+    """The table as CSV: accuracies in percent by seed, parameters, and the mean CPU seconds of a training.
+
+    Args:
+        rows: the finished trainings.
+        trained: for each network the one whose training stands for it.
+        seeds: the number of trainings of each.
+    """
+    if missing := [key for key in trained.values() for seed in range(seeds) if (key, seed) not in rows.done]:
         raise ConfigError(f"{rows.path}: a table needs every network with every seed, got none for {missing[0]}")
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = [f"{split}_{seed}" for split in ("val", "test") for seed in range(seeds)]
     writer.writerow(["cell", *names, "val", "test", "params", "seconds"])
-    for key in keys:
-        found = [rows.done[key, seed] for seed in range(seeds)]
+    for key, stands in trained.items():
+        found = [rows.done[stands, seed] for seed in range(seeds)]
         by_split = [[100 * row[f"{split}_accuracy"] for row in found] for split in ("val", "test")]
         means = [f"{statistics.fmean(values):.3f}" for values in by_split]
         seconds = statistics.fmean(row["cpu_seconds"] for row in found)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from torch import nn
 
 from collapse import collapsed
 from enumerate_cells import genotypes, shuffled, train
@@ -36,9 +37,9 @@ from nas.genotype.file import Genotype
 from nas.run.config import Config, load_config
 from nas.run.folder import Run
 from nas.run.observer import Observer
-from nas.run.retraining import evaluate
-from nas.run.searching import search
+from nas.run.searching import search, shared_metrics
 from nas.run.task import Task
+from nas.run.validation import mean_metrics
 from nas.searchers.searcher import searcher_of
 from nas.space.definition import find_space
 from result_rows import ResultRows, Row
@@ -50,14 +51,19 @@ SEEDS = 20
 TUNING_SEEDS, TUNING_BUDGET = (100, 101, 102), 5
 FACTORS = (1.0, 10.0, 100.0)
 """Of the learning rate of the arch parameters: the paper's is for far longer searches."""
-RANKED_SEEDS = 5
-"""With this many seeds, all networks are also scored in the supernet. No method pays for it."""
+RANKED_SEEDS, RANKED_IMAGES = 2, 512
+"""With this many seeds, all networks are also scored in the supernet, on this many images. No method pays for it."""
 
 SEARCHERS: Mapping[str, Mapping[str, Any]] = {
     "random": {"name": "random"},
     "evolution": {"name": "evolution", "population": 5, "sample": 3},
+    "local-search": {"name": "local_search"},
+    "reinforce": {"name": "reinforce"},
+    "tpe": {"name": "optuna", "sampler": "tpe"},
 }
-"""They train networks, so they see the validation accuracies of the table. The population fits the budgets."""
+"""They train networks, so they see the validation accuracies of the table. The population fits the budgets. NSGA-II is
+left out, because its first population is larger than the budgets. Searches with the weights of a supernet are among
+the recipes: `spos` scores 20 drawn networks so."""
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     name: {}
@@ -164,24 +170,28 @@ def searched(name: str, config: Config, every: Mapping[str, Genotype], ranked: b
         row: Row = {"cpu_seconds": time.process_time() - started, "wall_seconds": time.monotonic() - wall}
     row["cell"] = next(key for key, genotype in every.items() if genotype.choices == found.choices)
     if ranked:
-        row["scores"] = one_shot_scores(last.supernet, every, task)
+        row["scores"] = one_shot_scores(config, last.supernet, every, task)
     return row
 
 
-def one_shot_scores(supernet: Any, every: Mapping[str, Genotype], task: Task) -> list[float]:
-    """The validation accuracy of each network with the weights of the supernet."""
-    scores = []
-    for genotype in every.values():
-        own = msgspec.structs.replace(genotype, options=supernet.options)
-        with supernet.fixed(own):
-            scores.append(evaluate(supernet, task, "val")[task.score])
-    return scores
+def one_shot_scores(config: Config, supernet: Any, every: Mapping[str, Genotype], task: Task) -> list[float]:
+    """The validation accuracy of each network with the weights of the supernet, after new statistics of the norms."""
+    batches = RANKED_IMAGES // config.task["batch"]
+
+    def score(network: nn.Module) -> dict[str, float]:
+        return mean_metrics(network, task.measure, (task.batch("val", index) for index in range(batches)))
+
+    shared = (msgspec.structs.replace(genotype, options=supernet.options) for genotype in every.values())
+    return [shared_metrics(config, supernet, task, each, score, batches)[task.score] for each in shared]
 
 
 def search_table(
     entry: Mapping[str, Any], table: Table, base: Config, every: Mapping[str, Genotype], budget: float, seed: int
 ) -> Row:
-    """Search by trainings, as many as a budget pays; choose by the validation accuracy of one training each."""
+    """Search by trainings, as many as a budget pays on average; choose by the validation accuracy of one training each.
+
+    The last training is the one of which the budget pays at least a half.
+    """
     description = find_space(base.space).describe(**base.options)
     searcher, keys = searcher_of(entry, description, seed=seed), {_frozen(g): k for k, g in every.items()}
     seconds = budget * mean_seconds(table)
@@ -191,7 +201,7 @@ def search_table(
         genotype = searcher.ask()
         key = keys[_frozen(genotype)]
         if key not in seen:
-            if seen and spent + table[key].seconds > seconds:
+            if seen and spent + table[key].seconds / 2 > seconds:
                 break
             spent += table[key].seconds
             seen[key] = table[key].val[seed % len(table[key].val)]
