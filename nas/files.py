@@ -173,6 +173,10 @@ def listed(folder: str | Path) -> list[Path]:
     return [path for path in found if not path.name.startswith(".") and path.name.lower() not in CLUTTER]
 
 
+LIMITS = {">=": "at least", ">": "above", "<=": "at most", "<": "below"}
+"""How messages name the limits of numbers."""
+
+
 def convert(data: Any, kind: type[T], where: str) -> T:
     """`data` as a `kind` (a msgspec struct); raises `InvalidFileError` with the field, what was found and expected."""
     try:
@@ -184,7 +188,10 @@ def convert(data: Any, kind: type[T], where: str) -> T:
 def _explain(data: Any, kind: Any, message: str) -> str:
     what, _, place = message.partition(" - at `")
     key, _, path = place.rstrip("`").partition("$")
-    field, kinds, known = _follow(data, msgspec.inspect.type_info(kind), path)
+    field, kinds, known, found = _follow(data, msgspec.inspect.type_info(kind), path)
+    if limit := re.fullmatch(r"Expected `(?:int|float)` (>=|>|<=|<) (\S+)", what):
+        got = "" if found is None else f", got {found}"
+        return f"{field} must be {LIMITS[limit[1]]} {float(limit[2]):g}{got}".lstrip()
     unknown = re.search(r"unknown field `(.+?)`", what)
     if unknown:
         fields = dict.fromkeys(each.encode_name for kind in kinds for each in getattr(kind, "fields", ()))
@@ -203,8 +210,9 @@ def _explain(data: Any, kind: Any, message: str) -> str:
     return f"{field}: {what}" if field else what
 
 
-def _follow(data: Any, kind: Any, path: str) -> tuple[str, list[Any], list[str]]:
-    """Where a path of msgspec leads: the path with the keys of mappings, the types there, and the values they know."""
+def _follow(data: Any, kind: Any, path: str) -> tuple[str, list[Any], list[str], Any]:
+    """Where a path of msgspec leads: the path with the keys of mappings, the types there, the values they know, and
+    the data there."""
     kinds, known, place = _members(kind), list[str](), ""
     for step in re.findall(r"\.\w+|\[.*?\]", path):
         if step == "[...]":  # msgspec does not say which key
@@ -228,7 +236,7 @@ def _follow(data: Any, kind: Any, path: str) -> tuple[str, list[Any], list[str]]
         tagged = [each for each in kinds if isinstance(each, msgspec.inspect.StructType) and each.tag_field]
         kinds = [each for each in tagged if data.get(each.tag_field) == each.tag] or kinds
     literals = [str(value) for each in kinds if isinstance(each, msgspec.inspect.LiteralType) for value in each.values]
-    return place.lstrip("."), kinds, known + literals
+    return place.lstrip("."), kinds, known + literals, data
 
 
 def _path_of(name: str, kinds: list[Any]) -> str:

@@ -27,6 +27,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from nas.errors import ConfigError, MissingPackageError, NASError, UnknownNameError, nearest
+from nas.files import LIMITS
 
 T = TypeVar("T")
 
@@ -356,13 +357,12 @@ def _requirement(message: str, value: Any, annotation: Any) -> str:
         return f"one of {', '.join(known)}{nearest(str(value), known)}"
     expected, _, rest = message.removeprefix("Expected `").partition("`")
     if bound := re.match(r" (>=|<=|>|<) (\S+)", rest):
-        return f"{_BOUNDS[bound[1]]} {float(bound[2]):g}"
+        return f"{LIMITS[bound[1]]} {float(bound[2]):g}"
     names = [_TYPES.get(name, f"'{name}'") for name in expected.split(" | ")]
     return " or ".join(names) + rest.partition(", got ")[0]
 
 
 _PLAIN = (bool, int, float, str, list, tuple, type(None))
-_BOUNDS = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
 _TYPES = {
     "int": "an integer",
     "float": "a number",

@@ -8,7 +8,7 @@ import os
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -142,6 +142,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
     channels: int
     mode: Literal["a", "b"] = "a"
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
 
 
 class Outer(msgspec.Struct, forbid_unknown_fields=True):
@@ -163,6 +164,8 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
         ({"inner": {"channels": 1}, "rates": {"a": "b"}}, "f: rates[...]: Expected 'float', got 'str'"),
         ({"inner": {"channels": 1}, "rates": {1: 0.5}}, "f: rates: Expected 'str', got 'int' as a key"),
         ({"inner": {"channels": 1}, "layers": [{"channels": 1}, {}]}, "f: layers[1]: missing the required field"),
+        ({"inner": {"channels": 1, "share": 1.5}}, "f: inner.share must be at most 1, got 1.5"),
+        ({"inner": {"channels": 1, "share": -1}}, "f: inner.share must be above 0, got -1"),
         ({"iner": {}}, "f: unknown field 'iner' (did you mean 'inner'?)"),
         ([], "f: Expected 'mapping', got 'list'"),
         (None, "f: Expected 'mapping', got 'null'"),

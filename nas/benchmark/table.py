@@ -138,6 +138,10 @@ class Table:
         """Return the genotype of a row."""
         return Genotype(space=self.space, choices=self.enumeration.choices(row), options=self.description.options)
 
+    def published_of(self, target: Target) -> list[Published]:
+        """Return the results of others on a pair of columns."""
+        return [each for each in self.published if self.targets.get(each.target) == target]
+
     def column(self, name: str, where: str = "") -> Column:
         """Return a column `(genotypes,)`; raises `UnknownNameError`, at the place `where`, if there is none."""
         if name not in self.columns:

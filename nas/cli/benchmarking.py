@@ -69,7 +69,7 @@ def benchmark(
         name=shown,
         progress=False if quiet else None,
     )
-    published = [each for each in read.published if read.targets.get(each.target) == found.target]
+    published = read.published_of(found.target)
     print(f"{shown}: {found.networks:,} networks, {found.seeds} seeds; regret with the 95% interval of its mean")
     print(f"searchers see {found.target.seen}; {found.target.judged} judges, at best {found.best:.3f}")
     print_table("", COLUMNS, result_rows(found, published))

@@ -181,14 +181,14 @@ def _budget(text: str) -> dict[str, float]:
 def _pareto(run: Path, unit: Literal["params", "flops"], out: Path | None) -> None:
     """Print the front of a search; write its genotypes and its picture into a new or empty folder."""
     from nas.files import listed, write_text
-    from nas.report.pareto import Best, front_svg, spread
+    from nas.report.pareto import front_svg, spread
     from nas.report.tables import table
     from nas.run.searching import derive_from, tradeoffs_from
 
     if out is not None and out.exists() and (not out.is_dir() or listed(out)):
         raise ConfigError(f"{out}: must be a new or empty folder. Remove it or choose another --out")
     word = "parameters" if unit == "params" else "FLOPs"
-    front = [Best(*each) for each in tradeoffs_from(run, "parameters" if unit == "params" else "flops")]
+    front = tradeoffs_from(run, "parameters" if unit == "params" else "flops")
     derived = derive_from(run, derivation="strongest")
     shown = spread(front)
     rows = [

@@ -69,8 +69,7 @@ def benchmark(
             update=lambda done, searcher: shown.update(done, {}),
         )
     if out is not None:
-        published = [each for each in found.published if found.targets.get(each.target) == chosen]
-        write_benchmark(comparison, out, published=published, source=found.source)
+        write_benchmark(comparison, out, published=found.published_of(chosen), source=found.source)
     return Benchmark(comparison, found)
 
 

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 from xml.etree import ElementTree
 
 from nas.draw.style import FAINT, FONT, INK, LINE, PALETTE
 from nas.draw.theme import BACKGROUND
 from nas.genotype.file import Genotype
+from nas.run.searching import Best
 
 WIDTH, HEIGHT, LEFT, BOTTOM, EDGE = 640, 400, 72, 56, 24
 """The picture and its margins in pixels."""
 ROWS = 16
 """Rows of the table, at most."""
-
-
-class Best(NamedTuple):
-    """A genotype that is best at its cost."""
-
-    genotype: Genotype
-    score: float
-    """The sum of the logarithms of the mixing weights of its choices."""
-    cost: float
 
 
 def spread(front: Sequence[Best], most: int = ROWS) -> list[Best]:

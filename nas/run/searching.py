@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from msgspec.structs import replace
@@ -77,6 +77,15 @@ def search(
     """
     loop = _Search(config, run, observers, task or config.build_task(), minutes)
     return loop.export(loop.go(), final=True)
+
+
+class Best(NamedTuple):
+    """A genotype that is best at its cost."""
+
+    genotype: Genotype
+    score: float
+    """The sum of the logarithms of the mixing weights of its choices."""
+    cost: float
 
 
 class _Search(Loop):
@@ -255,16 +264,15 @@ def derive_from(
     return _derive(supernet, config, task, score, _prices(config, task), read_genotypes(run), step, project)
 
 
-def tradeoffs_from(run: str | Path, unit: Unit, most: float = math.inf) -> list[tuple[Genotype, float, float]]:
+def tradeoffs_from(run: str | Path, unit: Unit, most: float = math.inf) -> list[Best]:
     """Return the genotypes of a search that are best at their cost, at its last checkpoint, by ascending cost.
+
+    See `nas.derive.tradeoffs`.
 
     Args:
         run: the folder of the search.
         unit: of the cost: `parameters`, or `flops` for the example of its task.
         most: the largest cost.
-
-    Returns:
-        Genotype, sum of the logarithms of the mixing weights of its choices, and cost; see `nas.derive.tradeoffs`.
 
     Raises:
         ConfigError: the search has no checkpoint yet.
@@ -274,7 +282,7 @@ def tradeoffs_from(run: str | Path, unit: Unit, most: float = math.inf) -> list[
     weights = {label: weight.detach() for label, weight in supernet.strengths().items()}
     found = best_at_each_cost(supernet.decisions, weights, _prices(config, None)(unit).shares, most)
     return [
-        (Genotype(space=config.space, options=supernet.options, choices=choices), score, cost)
+        Best(Genotype(space=config.space, options=supernet.options, choices=choices), score, cost)
         for choices, score, cost in found
     ]
 

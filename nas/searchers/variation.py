@@ -16,7 +16,8 @@ class Variation:
     """Draws, changes and crosses the choices of a space.
 
     Decisions inside candidates that are not chosen are absent. A node that selects its in-edges takes no `none` on
-    them, as when a genotype is derived. Every method is a function of its arguments and of the random numbers.
+    them, as when a genotype is derived. Every method is a function of its arguments and of the random numbers. `draw`
+    has the distribution of `nas.derive.random`, by Python's generator: a searcher makes a new one for each proposal.
 
     Args:
         decisions: the decisions of a space, by label.

@@ -140,7 +140,7 @@ def test_the_task_of_a_retraining_has_its_own_fields_first(path: Path) -> None:
         ),
         (TEXT.replace("  steps: 100\n", ""), "demo.yaml: search: missing the required field 'steps'"),
         (TEXT.replace("steps: 100", "steps: many"), "demo.yaml: search.steps: Expected 'int', got 'str'"),
-        (TEXT.replace("steps: 100", "steps: 0"), "demo.yaml: search.steps: Expected 'int' >= 1"),
+        (TEXT.replace("steps: 100", "steps: 0"), "demo.yaml: search.steps must be at least 1, got 0"),
         (TEXT.replace("warmup: 0.1", "warmup: 2"), "demo.yaml: search.levels.upper.warmup.* 1"),
         (TEXT.replace("momentum", "momentun"), r"lower.optimizer.momentun .*\(did you mean 'momentum'\?\)"),
         (
@@ -339,8 +339,9 @@ def test_overrides_leave_the_given_data_alone() -> None:
         ("search.levels.upper.optimizer.name=adm", InvalidFileError, r"name=adm: .*optimizer: .*'adm'"),
         ("search.levels.uper.warmup=0", InvalidFileError, "missing the required field 'parameters'"),
         ("seed=[", InvalidFileError, r"seed=\[.*not valid YAML"),
-        ("retrain.stages.all.steps=0", InvalidFileError, "Expected 'int' >= 1"),
-        ("search.epochs=0", InvalidFileError, "search.epochs: Expected 'int' >= 1"),
+        ("retrain.stages.all.steps=0", InvalidFileError, "stages.all.steps must be at least 1, got 0"),
+        ("search.epochs=0", InvalidFileError, "search.epochs must be at least 1, got 0"),
+        ("search.evaluations=0", InvalidFileError, "search.evaluations must be at least 1, got 0"),
         ("options.channels=x", ConfigError, "option 'channels' of space 'test-config'"),
     ],
 )

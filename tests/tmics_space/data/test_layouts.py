@@ -49,7 +49,7 @@ def test_a_layout_of_the_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("crop: 8", "crop: 0", "crop: Expected 'int' >= 1"),
+        ("crop: 8", "crop: 0", "crop must be at least 1, got 0"),
         ("crop: 8", "corp: 8", r"unknown field 'corp' \(did you mean 'crop'\?\)"),
         ("rain: ", "rainy: ", "unknown field 'rainy'"),
         ('/f{frame}"}', '/f"}', r"splits\.day: 'dry/\{clip\}/f' has no \{frame\}"),
