@@ -17,12 +17,20 @@ Checked = Literal[
     "search space",
     "task",
     "operation",
-    "searcher",
-    "score",
+    "exporter",
     "relaxation",
     "wrapper",
     "hypergradient",
     "regularizer",
+    "derivation",
+    "searcher",
+    "score",
+    "optimizer",
+    "schedule",
+    "freezing",
+    "stopping rule",
+    "observer",
+    "model",
     "table",
 ]
 
@@ -56,8 +64,9 @@ def check(
         kind: Which kind of part it is, if parts of several kinds have the name.
         input: For a search space: the shape of each input of its networks, such as 2x3x32x32. For an operation: the
             shape of an input; its second number is passed as the channels (2x8x7x5 if absent).
-        space: For a task: the search space of the networks, a name or a mapping of name and options. For a
-            regularizer or a wrapper: a search space in which it has an effect, if not the cell of NAS-Bench-201.
+        space: For a task: the search space of the networks, a name or a mapping of name and options. For an exporter:
+            that of the genotypes, which its importer reads again. For a regularizer, a wrapper or a stopping rule: a
+            search space in which it has an effect, if not the cell of NAS-Bench-201.
         split: For a task: a split with batches, without samples of other splits; repeat it for more. train and val if
             absent.
         approximates: For a hypergradient: the response of the level's optimum, that of the next steps of its optimizer,
@@ -150,43 +159,6 @@ def _operation(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> 
     return _subclass(OperationTests, operation=entry, arguments=(channels[0],), example_input=example)
 
 
-def _relaxation(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
-    from nas.testing import RelaxationTests
-
-    total = {"total": None} if "unnormalized" in flags else {}
-    return _subclass(RelaxationTests, relaxation=_entry("relaxation", name, options), **total)
-
-
-def _wrapper(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
-    from nas.testing import WrapperTests
-
-    return _subclass(WrapperTests, wrapper=_entry("wrapper", name, options), **_in_space(flags))
-
-
-def _hypergradient(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
-    from nas.testing import HypergradientTests
-
-    return _subclass(HypergradientTests, hypergradient=_entry("hypergradient", name, options), **flags)
-
-
-def _regularizer(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
-    from nas.testing import RegularizerTests
-
-    return _subclass(RegularizerTests, regularizer=_entry("regularizer", name, options), **_in_space(flags))
-
-
-def _table(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
-    from nas.testing import TableTests
-
-    return _subclass(TableTests, table=_entry("table", name, options))
-
-
-def _searcher(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
-    from nas.testing import SearcherTests
-
-    return _subclass(SearcherTests, searcher=_entry("searcher", name, options))
-
-
 def _score(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
     from nas.benchmark.scores import TRAINED
     from nas.searchers.score import find_score, needs
@@ -196,6 +168,43 @@ def _score(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type
     if trained := [each for each in TRAINED if needs(found, each)]:
         raise ConfigError(f"score '{name}' must train nothing to be checked, got one that needs '{trained[0]}'")
     return _subclass(ScoreTests, score=entry)
+
+
+def _derivation(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
+    from nas.derive.policy import find_policy
+    from nas.testing import DerivationTests
+
+    find_policy(entry := {"name": name, **options})
+    return _subclass(DerivationTests, derivation=entry)
+
+
+def _exporter(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
+    from nas.registry import kind
+    from nas.testing import FormatTests
+
+    for each in ("exporter", "importer"):
+        kind(each).find(name)
+    if options or "space" not in flags:
+        found = f"the options {', '.join(options)}" if options else "nothing"
+        raise ConfigError(f"--space must be given for the exporter '{name}', a name or a mapping, got {found}")
+    return _subclass(FormatTests, format=name, **_in_space(flags))
+
+
+def _by_entry(kind_name: str, tests: str) -> Callable[[str, dict[str, Any], Mapping[str, Any]], type]:
+    """The check of a kind whose tests need the entry of a configuration, and at most flags of their own."""
+
+    def check(name: str, options: dict[str, Any], flags: Mapping[str, Any]) -> type:
+        from nas import testing
+        from nas.registry import kind
+
+        entry = {"name": name, **options}
+        kind(kind_name).prepare(entry, kind_name)
+        own = {flag: value for flag, value in flags.items() if flag not in ("space", "unnormalized")}
+        total = {"total": None} if "unnormalized" in flags else {}
+        attribute = kind_name.replace(" ", "_")
+        return _subclass(getattr(testing, tests), **{attribute: entry}, **own, **total, **_in_space(flags))
+
+    return check
 
 
 class Check(NamedTuple):
@@ -210,27 +219,26 @@ CHECKS: dict[str, Check] = {
     "search space": Check(_search_space, ("input",)),
     "task": Check(_task, ("space", "split")),
     "operation": Check(_operation, ("input",)),
-    "searcher": Check(_searcher, ()),
+    "exporter": Check(_exporter, ("space",)),
+    "relaxation": Check(_by_entry("relaxation", "RelaxationTests"), ("unnormalized",)),
+    "wrapper": Check(_by_entry("wrapper", "WrapperTests"), ("space",)),
+    "hypergradient": Check(_by_entry("hypergradient", "HypergradientTests"), ("approximates", "tolerance")),
+    "regularizer": Check(_by_entry("regularizer", "RegularizerTests"), ("space",)),
+    "derivation": Check(_derivation, ()),
+    "searcher": Check(_by_entry("searcher", "SearcherTests"), ()),
     "score": Check(_score, ()),
-    "relaxation": Check(_relaxation, ("unnormalized",)),
-    "wrapper": Check(_wrapper, ("space",)),
-    "hypergradient": Check(_hypergradient, ("approximates", "tolerance")),
-    "regularizer": Check(_regularizer, ("space",)),
-    "table": Check(_table, ()),
+    "optimizer": Check(_by_entry("optimizer", "OptimizerTests"), ()),
+    "schedule": Check(_by_entry("schedule", "ScheduleTests"), ()),
+    "freezing": Check(_by_entry("freezing", "FreezingTests"), ()),
+    "stopping rule": Check(_by_entry("stopping rule", "StoppingRuleTests"), ("space",)),
+    "observer": Check(_by_entry("observer", "ObserverTests"), ()),
+    "model": Check(_by_entry("model", "ModelTests"), ()),
+    "table": Check(_by_entry("table", "TableTests"), ()),
 }
 
 
 def _subclass(tests: type, **attributes: Any) -> type:
     return type(tests.__name__, (tests,), attributes)
-
-
-def _entry(kind_name: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a configuration that names the part, with its arguments checked."""
-    from nas.registry import kind
-
-    entry = {"name": name, **options}
-    kind(kind_name).prepare(entry, kind_name)
-    return entry
 
 
 def _in_space(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,15 @@
 """Genotypes in the texts of other projects, read and written, and the choices of cells that such texts describe.
 
-An importer is a function of a text, and of options of the space that it knows, that returns a `Genotype`. It raises
-`NASError` that names the token which cannot be, and evaluates nothing. An exporter is a function of a genotype that
-returns its text, and raises `ConfigError` for a genotype that the format cannot state. They are registered by the
-decorators `importer` and `exporter`, or by an entry point of the groups `nas.importers` and `nas.exporters` that has
-the name of the format.
+An importer is a function of a text, and of options of the space that it knows, that returns a `Genotype`. It raises a
+`NASError` that names the token that it cannot read, and evaluates nothing. An exporter is a function of a genotype that
+returns its text, and raises `ConfigError` for a genotype that the format cannot state. Both are registered by the name
+of the format: `@nas.register("importer", NAME)`, `@nas.register("exporter", NAME)`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -29,10 +28,6 @@ Exporter = Callable[[Genotype], str]
 
 InEdge = tuple[Token, Token]
 """An in-edge of a node as the text states it: its source and its operation."""
-
-F = TypeVar("F", Importer, Exporter)
-R = TypeVar("R", bound=Importer)
-W = TypeVar("W", bound=Exporter)
 
 
 def export_genotype(format: str, genotype: Genotype) -> str:

@@ -8,45 +8,20 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from torch import nn
 
 from nas.errors import NASError
 from nas.genotype.file import Genotype
 from nas.searchers.searcher import Searcher
-from nas.space.chooser import Chooser
-from nas.space.definition import SearchSpace
+from nas.testing.small_space import EVERY_KIND
 from nas.testing.subject import Subject, made, unchanged
 
 EVALUATIONS = 40
 
 
-def every_kind(choose: Chooser, /) -> nn.Module:
-    """A space with decisions of every kind, some of which exist only inside others."""
-
-    def edge(source: int) -> Callable[[], nn.Module]:
-        return lambda: choose(f"edge/{source}", {"skip": nn.Identity, "tanh": nn.Tanh, "none": nn.Identity})
-
-    def wide() -> nn.Module:
-        width = choose.width("width", (2, 4))
-        return nn.Sequential(nn.Linear(4, width.channels), width, nn.LazyLinear(4))
-
-    def block(number: int) -> nn.Module:
-        return choose("block", {"relu": nn.ReLU, "tanh": nn.Tanh})
-
-    return nn.ModuleList(
-        [
-            choose.inputs("node", {source: edge(source) for source in range(3)}, keep=2),
-            choose("branch", {"wide": wide, "skip": nn.Identity}),
-            choose.depth("depth", (0, 1, 2), block),
-        ]
-    )
-
-
-DESCRIPTION = SearchSpace("every-kind", every_kind).describe()
+DESCRIPTION = EVERY_KIND.describe()
 
 
 class SearcherTests:

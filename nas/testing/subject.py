@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +49,15 @@ def unchanged(what: str, network: nn.Module | None = None) -> Iterator[None]:
         assert module.training == modes[name], f"{what} must not change the mode (train or eval) of '{name}'"
     for name, p in parameters.items():
         assert p.grad is gradients[name], f"{what} must not set the attribute `grad` of '{name}'"
+
+
+def reloaded(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state after it was saved and loaded as a checkpoint is."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
 
 
 def tensors(value: Any) -> list[Tensor]:

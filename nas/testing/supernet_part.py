@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ from nas.multilevel.level import Level
 from nas.multilevel.multilevel import Multilevel
 from nas.supernet import Evaluation, Memory, Supernet
 from nas.testing.small_space import SMALL
-from nas.testing.subject import unchanged
+from nas.testing.subject import reloaded, unchanged
 
 EVALUATIONS: Sequence[tuple[Evaluation, Memory]] = (("plain", "keep"), ("planned", "keep"), ("planned", "checkpoint"))
 
@@ -79,10 +78,7 @@ class SupernetPartTests(abc.ABC):
             whole.step(k)
         for k in range(2):
             first.step(k)
-        file = io.BytesIO()
-        torch.save({"network": first.model.state_dict(), "levels": first.state_dict()}, file)
-        file.seek(0)
-        state = torch.load(file, weights_only=True)
+        state = reloaded({"network": first.model.state_dict(), "levels": first.state_dict()})
         second = self._engine(self._supernet())
         second.model.load_state_dict(state["network"])
         second.load_state_dict(state["levels"])

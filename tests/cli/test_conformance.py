@@ -44,6 +44,14 @@ def _broken(monkeypatch: pytest.MonkeyPatch) -> None:
         (("neumann", "terms=60", "step_size=0.4", "--approximates", "optimum"), "hypergradient 'neumann'", 7),
         (("finite_difference", "--tolerance", "1e-3"), "hypergradient 'finite_difference'", 7),
         (("entropy", "--space", "toy"), "regularizer 'entropy'", 6),
+        (("budgeted", "params=500"), "derivation 'budgeted'", 4),
+        (("adam", "lr=0.1"), "optimizer 'adam'", 5),
+        (("darts_plus", "cell=cell", "skips=1"), "stopping rule 'darts_plus'", 4),
+        (
+            ("nas-bench-201", "--kind", "exporter", "--space", "{name: nas-bench-201, channels: 2, cells: 1}"),
+            "exporter 'nas-bench-201'",
+            3,
+        ),
         (("sep_conv", "kernel=5", "--input", "3x4x7x5"), "operation 'sep_conv'", 10),
         (("toy", "channels=2", "--kind", "search space", "--input", "2x2x5x5"), "search space 'toy'", 13),
         (
@@ -92,6 +100,9 @@ def test_a_failed_test_is_exit_code_1(nas: Nas) -> None:
         (("sep_conv", "--input", "1x8x7x5"), "--input must be a shape .*got '1x8x7x5'"),
         (("sep_conv", "--input", "2x8x7x5", "--input", "2x8x7x5"), "--input must be given once .*got 2"),
         (("neumann", "--approximates", "optimal"), "optimal"),
+        (("budgeted", "param=500"), r"param is not .*\(did you mean 'params'\?\)"),
+        (("cosine", "final_lr=2"), r"schedule\.final_lr must be at most 1, got 2"),
+        (("darts", "--kind", "exporter"), "--space must be given .*'darts'.* got nothing"),
     ],
 )
 def test_mistakes(refused: Callable[..., str], arguments: tuple[str, ...], message: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import itertools
 import random
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,23 +19,36 @@ from torch import Tensor, nn
 import nas
 import toy
 from nas.declarations import SHARES, declares
+from nas.derive.random import choose_randomly
+from nas.derive.strongest import choose_strongest
 from nas.errors import NASError
 from nas.hypergradient.response import Loss, Parameters, Step, differentiate, leaves
 from nas.registry import kind
 from nas.relaxation.softmax import Softmax
+from nas.run import checkpoint
+from nas.run.stopping import Stop
 from nas.searchers.random_search import RandomSearch
 from nas.space.wrapper import Wrapper
 from nas.testing import (
+    DerivationTests,
+    FormatTests,
+    FreezingTests,
     HypergradientTests,
+    ModelTests,
+    ObserverTests,
     OperationTests,
+    OptimizerTests,
     RegularizerTests,
     RelaxationTests,
+    ScheduleTests,
     ScoreTests,
     SearcherTests,
+    StoppingRuleTests,
     TaskTests,
     WrapperTests,
 )
 from nas.testing.hypergradient import Quadratic
+from tmics_space.models import tmics_compact
 
 KINDS = (
     RelaxationTests,
@@ -43,6 +59,14 @@ KINDS = (
     TaskTests,
     SearcherTests,
     ScoreTests,
+    DerivationTests,
+    OptimizerTests,
+    ScheduleTests,
+    FreezingTests,
+    StoppingRuleTests,
+    ObserverTests,
+    ModelTests,
+    FormatTests,
 )
 
 
@@ -118,6 +142,52 @@ def test_hypergradients_of_the_package(name: str) -> None:
 
 
 OURS = ("nas.", "search_spaces.", "tmics_space.")
+
+PARTS: Mapping[type, tuple[str, Mapping[str, Mapping[str, Any]]]] = {
+    DerivationTests: (
+        "derivation",
+        {
+            "best_of": {"samples": 4},
+            "budgeted": {"params": 500},
+            "perturbation": {},
+            "random": {},
+            "strongest": {},
+            "threshold": {},
+        },
+    ),
+    OptimizerTests: (
+        "optimizer",
+        {
+            "adam": {"lr": 0.1},
+            "adamw": {"lr": 0.1},
+            "exponentiated_gradient": {},
+            "sgd": {"lr": 0.1, "momentum": 0.9, "nesterov": True},
+        },
+    ),
+    ScheduleTests: ("schedule", {"constant": {}, "cosine": {"final_lr": 0.1}}),
+    FreezingTests: ("freezing", {"oles": {"window": 5}}),
+    StoppingRuleTests: (
+        "stopping rule",
+        {
+            "darts_plus": {"cell": "cell", "skips": 1},
+            "robust_darts": {"start": 2},
+            "stable_ranking": {"stable_for": 3},
+        },
+    ),
+    ObserverTests: ("observer", {"responses": {"moments": 2, "most": 2}}),
+    ModelTests: ("model", {"tmics-compact": {}}),
+}
+
+
+@pytest.mark.parametrize(("conformance", "name"), [(each, name) for each in PARTS for name in PARTS[each][1]], ids=str)
+def test_other_parts_of_the_package(conformance: type, name: str) -> None:
+    kind_name, parts = PARTS[conformance]
+    run(conformance, **{kind_name.replace(" ", "_"): {"name": name, **parts[name]}})
+
+
+@pytest.mark.parametrize(("kind_name", "parts"), PARTS.values())
+def test_all_parts_of_the_package_are_tested(kind_name: str, parts: Mapping[str, Any]) -> None:
+    assert {name for name, place in kind(kind_name).names().items() if place.startswith(OURS)} == set(parts)
 
 
 @pytest.mark.parametrize("name", [n for n, place in kind("operation").names().items() if place.startswith(OURS)])
@@ -604,7 +674,143 @@ SCORES = [
     ("test_random_state_stays", {"score": lambda network: torch.rand(1).item()}, "random state"),
 ]
 
+
+def deriving(function: Callable[..., Any]) -> Mapping[str, Any]:
+    return {"derivation": function}
+
+
+def rewriting(decisions: Any, supernet: nas.Supernet) -> Any:
+    supernet.logits()[0].data.add_(1.0)
+    return choose_strongest(decisions, supernet.mixing_weights())
+
+
+DERIVATIONS = [
+    ("test_choices_make_a_genotype", deriving(lambda decisions, weights: {}), "must be"),
+    (
+        "test_equal_weights_and_seeds_give_equal_choices",
+        deriving(lambda decisions, generator: choose_randomly(decisions, torch.Generator().manual_seed(torch.seed()))),
+        "derives .* then",
+    ),
+    ("test_nothing_changes", deriving(rewriting), "must not change"),
+    (
+        "test_limits_are_kept_or_refused",
+        deriving(lambda decisions, weights, generator, at_most=None: choose_randomly(decisions, generator)),
+        "'tanh' must be absent",
+    ),
+]
+
+
+class Forgetful(torch.optim.Optimizer):
+    """Gradient descent at a rate that grows with the calls, which the state does not hold."""
+
+    calls = 0
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.calls += 1
+        for p in self.param_groups[0]["params"]:
+            p.data.sub_(0.1 * self.calls * p.grad)
+
+    @staticmethod
+    def virtual_step(parameter: Tensor, gradient: Tensor, state: Any, group: Any) -> tuple[Tensor, Any]:
+        return parameter - 0.1 * gradient.detach(), state
+
+
+OPTIMIZERS = [
+    ("test_a_step_descends", {"optimizer": lambda p: torch.optim.SGD(p, 0.1, maximize=True)}, "a slope of"),
+    ("test_a_parameter_without_a_gradient_stays", {"optimizer": Forgetful}, "NoneType"),
+    ("test_a_loaded_state_continues_the_course", {"optimizer": Forgetful}, "takes other steps"),
+    ("test_the_virtual_step_equals_the_step", {"optimizer": Forgetful}, "differs from step 2 by"),
+    ("test_the_virtual_step_is_differentiable", {"optimizer": Forgetful}, "finite differences"),
+]
+
+SCHEDULES = [
+    ("test_shares_are_finite_and_not_negative", {"schedule": lambda progress: 0.5 - progress}, "at least 0, got"),
+    ("test_shares_are_finite_and_not_negative", {"schedule": lambda progress: float("nan")}, "must be finite"),
+    ("test_a_share_is_a_function_of_progress", {"schedule": lambda progress: random.random()}, "no memory"),
+]
+
+
+def freezing(call: Callable[..., Any]) -> Mapping[str, Any]:
+    state = {"state_dict": lambda self: {}, "load_state_dict": lambda self, state: None, "calls": 0}
+    return {"freezing": type("Changed", (), {**state, "__call__": call})}
+
+
+def third(self: Any, validation: Any, training: Any) -> list[str]:
+    self.calls += 1
+    return [] if self.calls % 23 else list(validation)
+
+
+def halving(self: Any, validation: Any, training: Any) -> list[str]:
+    training["cell.edges.0.gate"][0].mul_(0.5)
+    return []
+
+
+FREEZINGS = [
+    ("test_it_freezes_operations_that_it_is_given_once", freezing(lambda self, v, t: ["other"]), "got .'other'"),
+    ("test_a_loaded_state_continues_the_course", freezing(third), "freezes other operations"),
+    ("test_nothing_changes", freezing(halving), "'cell.edges.0.gate' must stay"),
+]
+
+
+def stopping(call: Callable[..., Any]) -> Mapping[str, Any]:
+    return {"stopping_rule": type("Changed", (), {"calls": 0, "__call__": call})}
+
+
+def remembering(self: Any, epochs: Any) -> Stop | None:
+    self.calls += 1
+    return Stop("enough calls", epochs[-1].step) if self.calls > 30 else None
+
+
+def sharp(self: Any, epochs: Any) -> Stop | None:
+    return Stop("it is sharp", epochs[-1].step) if epochs[-1].indicators["eigenvalue"] > 1 else None
+
+
+STOPPINGS = [
+    ("test_it_stops_at_an_epoch_or_continues", stopping(lambda self, epochs: Stop("late", -1)), "got -1"),
+    ("test_it_stops_at_an_epoch_or_continues", stopping(lambda self, epochs: "stop"), "got 'stop'"),
+    ("test_it_is_a_function_of_the_epochs", stopping(remembering), "no memory"),
+    ("test_nothing_changes", stopping(lambda self, epochs: epochs.pop() and None), "as they are"),
+    ("test_indicators_may_be_not_finite", stopping(sharp), "NoneType"),
+]
+
+
+def observing(**methods: Any) -> Mapping[str, Any]:
+    return {"observer": type("Changed", (nas.Observer,), {"calls": 0, **methods})}
+
+
+def counts(self: Any, step: int, network: Any, genotype: Any) -> dict[str, float]:
+    self.calls += 1
+    return {"calls": self.calls}
+
+
+OBSERVERS = [
+    (
+        "test_it_leaves_the_search_as_it_is",
+        observing(on_epoch=lambda self, step, network, genotype: network.weights()[0].data.zero_().sum() or None),
+        "must leave the run",
+    ),
+    (
+        "test_it_leaves_the_search_as_it_is",
+        observing(
+            on_start=lambda self, start: setattr(self, "network", start.network),
+            on_step=lambda self, step, moved: self.network.weights()[0].data.mul_(0.9),
+        ),
+        "differs between",
+    ),
+    ("test_a_loaded_state_continues_the_course", observing(on_epoch=counts), "saved and loaded"),
+]
+
+
 BROKEN = [
+    *((DerivationTests, *row) for row in DERIVATIONS),
+    *((OptimizerTests, *row) for row in OPTIMIZERS),
+    *((ScheduleTests, *row) for row in SCHEDULES),
+    *((FreezingTests, *row) for row in FREEZINGS),
+    *((StoppingRuleTests, *row) for row in STOPPINGS),
+    *((ObserverTests, *row) for row in OBSERVERS),
     *((SearcherTests, *row) for row in SEARCHERS),
     *((ScoreTests, *row) for row in SCORES),
     *((RelaxationTests, *row) for row in RELAXATIONS),
@@ -623,8 +829,62 @@ def test_a_broken_object_fails(conformance: type, test: str, attributes: Mapping
         getattr(type("Tests", (conformance,), dict(attributes))(), test)()
 
 
+def carded(old: str, new: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        text = (folder / "card.md").read_text(encoding="utf-8")
+        assert old in text
+        (folder / "card.md").write_text(text.replace(old, new), encoding="utf-8")
+
+    return change
+
+
+def overflowing(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    checkpoint.save_weights(path, {name: 1e30 * w for name, w in checkpoint.load_weights(path).items()})
+    carded(before, hashlib.sha256(path.read_bytes()).hexdigest())(folder)
+
+
+MODELS = [
+    ("test_the_card_has_its_headings", carded("## Limits", "## Bounds"), "heading 'Limits'"),
+    ("test_the_card_and_the_configuration_name_one_task", carded("task: derain", "task: toy"), "'toy'.*'derain'"),
+    (
+        "test_the_network_has_the_parameters_that_the_card_states",
+        carded("parameters: ", "parameters: 1"),
+        "the network has",
+    ),
+    ("test_outputs_are_finite_and_repeatable", overflowing, "must be finite"),
+]
+
+
+@pytest.mark.parametrize(("test", "change", "message"), MODELS)
+def test_a_broken_model_fails(test: str, change: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(tmics_compact(), tmp_path / "model")
+    change(folder)
+    with pytest.raises(AssertionError, match=message):
+        getattr(type("Tests", (ModelTests,), {"model": lambda: folder})(), test)()
+
+
+FIRST = nas.find_space("toy").sample(torch.Generator().manual_seed(0))
+FORMATS = [
+    ("test_a_genotype_has_one_text", lambda genotype: " ", lambda text: FIRST, "is empty"),
+    ("test_a_genotype_has_one_text", lambda genotype: str(random.random()), lambda text: FIRST, "is written .* then"),
+    ("test_what_is_written_is_read_again", lambda genotype: "x", lambda text: FIRST, "is read as"),
+    ("test_other_texts_are_refused_in_one_line", lambda genotype: "x", lambda text: FIRST, "must be refused"),
+]
+
+
+@pytest.mark.parametrize(("test", "write", "read", "message"), FORMATS)
+def test_a_broken_format_fails(test: str, write: Any, read: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind("exporter"), "_registered", {"broken": write})
+    monkeypatch.setattr(kind("importer"), "_registered", {"broken": read})
+    with pytest.raises(AssertionError, match=message):
+        getattr(type("Tests", (FormatTests,), {"format": "broken", "space": "toy"})(), test)()
+
+
 def test_every_conformance_test_can_fail() -> None:
-    assert {(each, test) for each, test, *_ in BROKEN} == {
+    others = {(ModelTests, test) for test, *_ in MODELS} | {(FormatTests, test) for test, *_ in FORMATS}
+    assert others | {(each, test) for each, test, *_ in BROKEN} == {
         (each, test) for each in KINDS for test in conformance_tests(each)
     }
 
