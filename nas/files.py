@@ -150,6 +150,8 @@ def read_bytes(path: str | Path) -> bytes:
     """Return the content of a file; raises `InvalidFileError` if it cannot be read."""
     try:
         return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be read: {error.strerror or error}") from error
 

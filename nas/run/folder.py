@@ -22,7 +22,18 @@ import msgspec
 import torch
 
 from nas.errors import ConfigError, InvalidFileError
-from nas.files import CLUTTER, convert, dump_yaml, locked, owner_of, parse_yaml, read_text, write_text, writing
+from nas.files import (
+    CLUTTER,
+    convert,
+    dump_yaml,
+    locked,
+    owner_of,
+    parse_yaml,
+    read_bytes,
+    read_text,
+    write_text,
+    writing,
+)
 from nas.genotype.file import Genotype
 from nas.kernels import native
 from nas.run import checkpoint
@@ -44,7 +55,7 @@ BEST_WEIGHTS = "checkpoints/best.safetensors"
 """The weights of the epoch of a retraining with the best validation score."""
 _RESTORED = re.compile(rf"{re.escape(VERSIONS)}|{re.escape(CONFIG)}|{re.escape(GENOTYPE)}|genotypes/step-\d+\.yaml")
 """The names of the files that a checkpoint has copies of: a crafted one must not write elsewhere."""
-_LOCK = ".lock"
+LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """The names of the temporary files of `nas.files.write_atomic`."""
 
@@ -112,8 +123,9 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.stop = lambda: False
-        self._lock = _lock(path)
-        _remove_temporary(path)
+        self._lock = lock(path)
+        for file in temporary_files(path):
+            file.unlink()
         with writing(path / METRICS):  # unbuffered: a record reaches the system before the next step begins
             self._metrics = (path / METRICS).open("ab", buffering=0)
         self._checksum = 0  # of the metrics
@@ -183,7 +195,7 @@ class Run:
         Raises:
             InvalidFileError: the files of the run are not those that its checkpoint refers to. Nothing is changed.
         """
-        found, path, problem = _read_state(self.path, self._counted)
+        found, path, problem = _read_state(self.path, functools.partial(require_records, self.path))
         if found is None:
             if os.path.getsize(self.path / METRICS) or (self.path / "genotypes").is_dir():
                 raise InvalidFileError(
@@ -207,27 +219,13 @@ class Run:
         state: dict[str, Any] | None = found.get("state")
         return state
 
-    def _counted(self, content: Mapping[str, Any]) -> None:
-        """Raise `InvalidFileError` unless the metrics begin with the records that a checkpoint refers to."""
-        path, size = self.path / METRICS, content["metrics"]
-        data = path.read_bytes()[:size]
-        if len(data) < size:
-            raise InvalidFileError(f"{path}: {len(data)} bytes, though the last checkpoint counts on {size}")
-        if "checksum" in content and zlib.crc32(data) != content["checksum"]:
-            raise InvalidFileError(f"{path}: changed since the last checkpoint was saved")
-
     def _restore(self, files: Mapping[str, str]) -> None:
-        if others := [name for name in files if not _RESTORED.fullmatch(name)]:
-            raise InvalidFileError(f"{self.path / LAST}: altered: a run has no file {others[0]!r}")
-        missing = []
-        for name, text in files.items():
-            if not (self.path / name).exists():
-                missing.append(name)
-            elif read_text(self.path / name) != text:
-                raise InvalidFileError(
-                    f"{self.path / name}: changed since the checkpoint was saved; restore it, or remove it: then it is"
-                    " written again"
-                )
+        missing, changed = copies(self.path, files)
+        for name in changed:
+            raise InvalidFileError(
+                f"{self.path / name}: changed since the checkpoint was saved; restore it, or remove it: then it is"
+                " written again"
+            )
         for name in missing:
             write_text(self.path / name, files[name])
             warnings.warn(f"{self.path / name}: missing, written again from the checkpoint", stacklevel=3)
@@ -310,15 +308,49 @@ def read_state(folder: str | Path) -> dict[str, Any] | None:
     return state
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what `Run.save_checkpoint` wrote to a file; raises `InvalidFileError`."""
+    content = checkpoint.load(path)
+    if type(content.get("metrics")) is not int or not isinstance(content.get("state"), dict):
+        raise InvalidFileError(f"{path}: a checkpoint, but not of a run")
+    return content
+
+
+def require_records(folder: Path, content: Mapping[str, Any]) -> None:
+    """Raise `InvalidFileError` unless the metrics begin with the records that a checkpoint refers to."""
+    path, size = folder / METRICS, content["metrics"]
+    data = read_bytes(path)[:size]
+    if len(data) < size:
+        raise InvalidFileError(f"{path}: {len(data)} bytes, though the last checkpoint counts on {size}")
+    if "checksum" in content and zlib.crc32(data) != content["checksum"]:
+        raise InvalidFileError(f"{path}: changed since the last checkpoint was saved")
+
+
+def copies(folder: Path, files: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Compare a run folder with the copies of its files in a checkpoint.
+
+    Returns:
+        The names of the files that are missing, and of those that are different.
+
+    Raises:
+        InvalidFileError: the checkpoint has another file, or a file cannot be read.
+    """
+    missing, changed = [], []
+    for name, text in files.items():
+        if not isinstance(name, str) or not isinstance(text, str) or not _RESTORED.fullmatch(name):
+            raise InvalidFileError(f"{folder / LAST}: altered: a run has no file {name!r}")
+        if not (folder / name).exists():
+            missing.append(name)
+        elif read_text(folder / name) != text:
+            changed.append(name)
+    return missing, changed
+
+
 def read_records(folder: str | Path) -> list[Record]:
     """Return all records of a run. The run may still be running: an incomplete last line is left out."""
     path = Path(folder) / METRICS
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidFileError(f"{path}: cannot be read: {error.strerror}") from error
     records = []
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
+    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], 1):
         try:
             record = msgspec.json.decode(line, type=Record)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -377,9 +409,7 @@ def _read_state(
     problem: InvalidFileError | None = None
     for path in (folder / LAST, folder / PREVIOUS):
         try:
-            content = checkpoint.load(path)
-            if type(content.get("metrics")) is not int or not isinstance(content.get("state"), dict):
-                raise InvalidFileError(f"{path}: a checkpoint, but not of a run")
+            content = read_checkpoint(path)
             check(content)
         except InvalidFileError as error:
             problem = problem or error
@@ -390,15 +420,16 @@ def _read_state(
     raise InvalidFileError(f"{problem}; restore it from a copy, or start the run again in another folder") from problem
 
 
-def _lock(path: Path) -> IO[str]:
+def lock(path: Path) -> IO[str]:
+    """Lock a run folder against other processes; raises `ConfigError` that names the process that uses it."""
     try:
-        file = locked(path / _LOCK)
+        file = locked(path / LOCK)
     except InvalidFileError:
         raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be locked: {error.strerror}; use a folder on another file system") from error
     if file is None:
-        owner = owner_of(path / _LOCK)
+        owner = owner_of(path / LOCK)
         raise ConfigError(
             f"{path}: another process is using it{f' ({owner})' if owner else ''}; wait for it to end, or use another"
             " folder"
@@ -406,12 +437,10 @@ def _lock(path: Path) -> IO[str]:
     return file
 
 
-def _remove_temporary(path: Path) -> None:
-    """Remove the temporary files of atomic writes that were killed."""
-    for folder in (path, path / "checkpoints", path / "genotypes"):
-        for file in folder.glob(".*.*"):
-            if _TEMPORARY.fullmatch(file.name):
-                file.unlink()
+def temporary_files(path: Path) -> list[Path]:
+    """Return the temporary files of atomic writes that were killed."""
+    found = (file for name in ("", "checkpoints", "genotypes") for file in (path / name).glob(".*.*"))
+    return [file for file in found if _TEMPORARY.fullmatch(file.name)]
 
 
 def _require_empty(path: Path) -> None:
@@ -422,8 +451,8 @@ def _require_empty(path: Path) -> None:
         return
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be a run folder: {error.strerror}; use another path") from error
-    if _LOCK in found:
-        found = {name for name in found - {_LOCK, METRICS, VERSIONS} if not _TEMPORARY.fullmatch(name)}
+    if LOCK in found:
+        found = {name for name in found - {LOCK, METRICS, VERSIONS} if not _TEMPORARY.fullmatch(name)}
     if found:
         raise ConfigError(f"{path}: not empty; continue the run in it with --resume, or use another folder")
 

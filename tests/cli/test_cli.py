@@ -47,6 +47,7 @@ COMMANDS = {
     "models": ["NAME", "pack"],
     "models pack": ["RUN", "FOLDER", "--card", "Data, Recipe, Scores"],
     "report": ["RUN", "OTHERS", "--out", "--search"],
+    "doctor": ["RUN", "folder", "--repair", "exit code"],
     "predict": ["SOURCE", "SINK", "--model", "--tile", "pixels"],
     "export": ["RUN", "folder", "--format", "--out", "network.py"],
 }
