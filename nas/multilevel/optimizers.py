@@ -12,7 +12,8 @@ Example:
     ...     def step(self, closure=None):
     ...         for group in self.param_groups:
     ...             for p in group["params"]:
-    ...                 p.data.sub_(group["lr"] * p.grad.sign())
+    ...                 if p.grad is not None:
+    ...                     p.data.sub_(group["lr"] * p.grad.sign())
     ...     @staticmethod
     ...     def virtual_step(parameter, gradient, state, group):
     ...         return parameter - group["lr"] * gradient.sign(), state
