@@ -54,7 +54,9 @@ def _every_kind(choose: Chooser, /) -> nn.Module:
     )
 
 
-SMALL = Small(SearchSpace("small", _small), torch.randn(2, 1, 6, 5, generator=torch.Generator().manual_seed(0)))
-"""What the tests use unless a subclass names another space."""
-EVERY_KIND = SearchSpace("every-kind", _every_kind)
+SMALL = Small(
+    SearchSpace("nas-testing-small", _small), torch.randn(2, 1, 6, 5, generator=torch.Generator().manual_seed(0))
+)
+"""What the tests use unless a subclass names another space. Its name is one that no package would register."""
+EVERY_KIND = SearchSpace("nas-testing-every-kind", _every_kind)
 """A space whose networks cannot compute, for parts that see decisions alone."""

@@ -231,7 +231,10 @@ def run(command: str) -> str:
     words, sink = (words[:-2], words[-1]) if ">" in words else (words, "")
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as output:
         patch.setattr(sys, "argv", ["nas", *words])
-        nas.cli.main()
+        try:
+            nas.cli.main()
+        except SystemExit as ended:
+            pytest.fail(f"{command}: exit code {ended.code}\n{output.getvalue()}")
     if sink:
         Path(sink).write_text(output.getvalue(), encoding="utf-8")
     return output.getvalue()

@@ -155,7 +155,8 @@ def test_a_frozen_operation_never_moves_again() -> None:
             assert not gradients
     assert told == [{"lower": ["network.first.conv"]}]
     for name in frozen:
-        assert not torch.equal(values[4][name], values[5][name])
+        if name.endswith(".weight"):  # a bias before a norm has no gradient but rounding
+            assert not torch.equal(values[4][name], values[5][name])
         assert torch.equal(values[5][name], values[11][name]), "frozen after step 5"
     other = "network.second.linear.weight"
     assert not torch.equal(values[5][other], values[11][other])
