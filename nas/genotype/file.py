@@ -81,7 +81,7 @@ class Genotype(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """The genotype in a YAML text of any schema version; errors start with `where`."""
         data = parse_yaml(text, where)
         if not isinstance(data, dict):
-            raise InvalidFileError(f"{where}: expected a mapping with 'schema', 'space' and 'choices'")
+            raise InvalidFileError(f"{where} must be a mapping with 'schema', 'space' and 'choices'")
         version = data.pop("schema", None)
         if type(version) is not int or version not in (*MIGRATIONS, SCHEMA):
             found = "has no 'schema' field" if version is None else f"has schema version {version!r}"

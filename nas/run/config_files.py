@@ -105,7 +105,7 @@ def shipped_configs() -> dict[str, Path]:
 def _read(path: Path) -> dict[str, Any]:
     data = parse_yaml(read_text(path), str(path))
     if not isinstance(data, dict):
-        raise InvalidFileError(f"{path}: expected a mapping with 'space', 'task', and 'search' or 'retrain'")
+        raise InvalidFileError(f"{path} must be a mapping with 'space', 'task', and 'search' or 'retrain'")
     return data
 
 

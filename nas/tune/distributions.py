@@ -31,7 +31,7 @@ class Distribution(NamedTuple):
         """
         match = _CALL.fullmatch(text)
         if match is None:
-            raise ConfigError(f"{where}: found '{text}', expected a distribution such as log(1e-4, 1e-1)")
+            raise ConfigError(f"{where} must be a distribution such as log(1e-4, 1e-1), got '{text}'")
         kind = next((kind for kind in KINDS if kind == match[1]), None)
         if kind is None:
             raise ConfigError(f"{where}: {UnknownNameError('distribution', match[1], KINDS)}")
@@ -41,14 +41,14 @@ class Distribution(NamedTuple):
             raise ConfigError(str(error)) from error
         if kind == "choice":
             if not values:
-                raise ConfigError(f"{where}: '{text}' has nothing to choose from")
+                raise ConfigError(f"{where} must have a value to choose, got '{text}'")
             return cls(kind, tuple(map(_yaml, values)))
         numbers = [value for value in values if type(value) is int or (type(value) is float and kind != "int")]
         if len(values) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
             what = "whole numbers" if kind == "int" else "numbers"
-            raise ConfigError(f"{where}: found '{text}', expected {kind}(low, high), two {what}, the lower one first")
+            raise ConfigError(f"{where} must be {kind}(low, high), two {what}, the lower one first, got '{text}'")
         if kind == "log" and numbers[0] <= 0:
-            raise ConfigError(f"{where}: found '{text}', expected numbers above 0")
+            raise ConfigError(f"{where} must have numbers above 0, got '{text}'")
         return cls(kind, (numbers[0], numbers[1]))
 
     @property

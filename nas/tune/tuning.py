@@ -192,4 +192,4 @@ def _keep(out: Path, base: Config, distributions: dict[str, Distribution], genot
     begun = Genotype.load(out / GENOTYPE) if (out / GENOTYPE).exists() else None
     if begun != genotype:
         what = "without a genotype" if begun is None else "with another genotype" if genotype else "with a genotype"
-        raise ConfigError(f"{out}: was started {what}; go on as it was started, or use another folder")
+        raise ConfigError(f"{out}: was started {what}; resume it as it was started, or use another folder")

@@ -115,7 +115,7 @@ def test_upgrade(nas: Nas) -> None:
         (["import", "no.py", "-f", "tmics"], "no.py: cannot be read"),
         (["export", "a.yaml", "-f", "darts"], "the genotype must be of space 'darts', got 'toy'"),
         (["export", "a.yaml", "-f", "drats"], "unknown exporter 'drats' (did you mean 'darts'?)"),
-        (["upgrade", "tuple.py"], "tuple.py: expected a mapping"),
+        (["upgrade", "tuple.py"], "tuple.py must be a mapping"),
     ],
 )
 def test_refused(arguments: list[str], message: str, nas: Nas) -> None:

@@ -86,8 +86,8 @@ def test_a_minimal_file_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "g: expected a mapping with 'schema', 'space' and 'choices'"),
-        ("[1]", "g: expected a mapping"),
+        ("", "g must be a mapping with 'schema', 'space' and 'choices'"),
+        ("[1]", "g must be a mapping"),
         ("a: b: c", "g:1: not valid YAML"),
         ("space: t\nchoices: {}", "g: has no 'schema' field; this package reads version 1"),
         ("schema: 2\nspace: t\nchoices: {}", "g: has schema version 2; this package reads version 1"),

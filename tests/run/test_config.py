@@ -131,8 +131,8 @@ def test_the_task_of_a_retraining_has_its_own_fields_first(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "demo.yaml: expected a mapping with 'space', 'task', and 'search' or 'retrain'"),
-        ("- space", "demo.yaml: expected a mapping"),
+        ("", "demo.yaml must be a mapping with 'space', 'task', and 'search' or 'retrain'"),
+        ("- space", "demo.yaml must be a mapping"),
         ("space: [", "demo.yaml:1: not valid YAML"),
         (
             TEXT.replace("steps: 100", "stepz: 100"),

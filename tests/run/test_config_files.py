@@ -53,5 +53,5 @@ def test_a_bad_base_is_one_line(tmp_path: Path) -> None:
         read_config(tmp_path / "c.yaml")
     with pytest.raises(UnknownNameError, match=r"'digts' \(did you mean 'digits'\?\)"):
         read_config(tmp_path / "d.yaml")
-    with pytest.raises(InvalidFileError, match=r"f\.yaml: expected a mapping"):
+    with pytest.raises(InvalidFileError, match=r"f\.yaml must be a mapping"):
         read_config(tmp_path / "e.yaml")

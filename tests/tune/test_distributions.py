@@ -32,15 +32,15 @@ def test_parse(text: str, expected: Distribution) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1e-3", r"k: found '1e-3', expected a distribution such as log\(1e-4, 1e-1\)"),
+        ("1e-3", r"k must be a distribution such as log\(1e-4, 1e-1\), got '1e-3'"),
         ("lgo(1, 2)", r"k: unknown distribution 'lgo' \(did you mean 'log'\?\); known: float, log, int, choice"),
-        ("log(0, 1)", r"k: found 'log\(0, 1\)', expected numbers above 0"),
-        ("float(1, 0)", "expected float.low, high., two numbers, the lower one first"),
+        ("log(0, 1)", r"k must have numbers above 0, got 'log\(0, 1\)'"),
+        ("float(1, 0)", "must be float.low, high., two numbers, the lower one first"),
         ("float(1)", "two numbers"),
         ("float(a, b)", "two numbers"),
         ("int(1, 2.5)", "two whole numbers"),
         ("int(true, 3)", "two whole numbers"),
-        ("choice()", "has nothing to choose from"),
+        ("choice()", "must have a value to choose"),
         ("choice([)", "k:1: not valid YAML"),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_study_stays_what_it_was(change: Callable[[Path], Tuning], message: st
     ("overrides", "storage", "message"),
     [
         ([], "", "nothing is tuned: give a key a distribution"),
-        (["search.levels.upper.optimizer.lr=log(1e-3)"], "", "expected log"),
+        (["search.levels.upper.optimizer.lr=log(1e-3)"], "", "must be log"),
         (["search.levels.uper.optimizer.lr=log(1e-3, 1)"], "", "uper"),
         (["search.levels.upper.optimizer.lr=float(-1, 1)"], "", "lr"),
         (["search.steps=choice(1, many)"], "", "steps"),
