@@ -104,7 +104,7 @@ class _Proposals:
                 raise
             score, error = self.worst, str(diverged)
         if step == 1:
-            self._save(0)  # what cannot be scored at all leaves the folder free
+            self._save(0)  # not before: a search that can score nothing leaves no checkpoint
         self.searcher.tell(genotype, score)
         self.worst = score if self.worst is None else min(score, self.worst)
         if not error and (self.best is None or score > self.best[1]):
