@@ -803,26 +803,27 @@ def test_patience_counts_steps_in_a_row() -> None:
 # --- resuming ---
 
 
-def test_a_resumed_run_equals_the_uninterrupted_one() -> None:
-    torch.manual_seed(1)
-    levels = build(steps=8)
-    for k in range(4):
-        levels.step(k)
-    file = io.BytesIO()
-    torch.save(
-        {"model": levels.model.state_dict(), "levels": levels.state_dict(), "random": torch.get_rng_state()}, file
-    )
-    for k in range(4, 8):
-        levels.step(k)
-    file.seek(0)
-    saved = torch.load(file, weights_only=True)
-    resumed = build(steps=8)
-    resumed.model.load_state_dict(saved["model"])
-    resumed.load_state_dict(saved["levels"])
-    torch.set_rng_state(saved["random"])
-    for k in range(4, 8):
+@pytest.mark.parametrize("method", METHODS)
+def test_levels_that_are_saved_and_loaded_after_any_step_continue_bit_for_bit(method: str) -> None:
+    """After steps in which a level moved, did not move, warmed up, or took several inner steps."""
+    levels = answering(method)
+    changes = {"lower": {"warmup": 0.2}, "middle": {"period": 2}, "upper": {"inner_steps": 2}}
+    levels = {name: msgspec.structs.replace(each, **changes[name]) for name, each in levels.items()}
+    whole, resumed = build(levels, steps=5), build(levels, steps=5)
+    for k in range(5):
+        file = io.BytesIO()
+        state = {"model": whole.model.state_dict(), "levels": whole.state_dict(), "random": torch.get_rng_state()}
+        torch.save(state, file)
+        whole.step(k)
+        expected = snapshot(whole)
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+        resumed.model.load_state_dict(state["model"])  # which is a step behind
+        resumed.load_state_dict(state["levels"])
+        torch.set_rng_state(state["random"])
         resumed.step(k)
-    assert same(snapshot(levels), snapshot(resumed))
+        assert same(expected, snapshot(resumed)), f"after {k} steps"
+        resumed = build(levels, steps=5) if k == 2 else resumed
 
 
 def test_a_resumed_run_keeps_counting() -> None:

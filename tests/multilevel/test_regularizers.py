@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from nas.cost.latency import tabulated
 from nas.cost.space_cost import Cost, costs
 from nas.errors import ConfigError, NASError
+from nas.files import convert
+from nas.multilevel.level import Level
+from nas.multilevel.multilevel import Multilevel
 from nas.multilevel.regularizers import (
     Regularizer,
     Term,
@@ -29,6 +33,7 @@ from nas.registry import kind, register
 from nas.space.chooser import Chooser
 from nas.space.definition import find_space, search_space
 from nas.supernet import Supernet
+from states import same
 
 
 @search_space("regularized")
@@ -315,3 +320,33 @@ def test_complete_terms_state_all_their_arguments() -> None:
     assert complete_terms([{"name": "expected_cost", "weight": 0.5, "log": True}], "regularizers") == (
         {"name": "expected_cost", "weight": 0.5, "ramp": False, "reference": None, "log": True, "target": None},
     )
+
+
+@pytest.mark.parametrize("name", kind("regularizer").names())
+def test_levels_with_a_regularizer_that_are_saved_and_loaded_continue_bit_for_bit(name: str) -> None:
+    """Also where its weight rises: the state has the step."""
+    relaxation = "dirichlet" if name.startswith("dirichlet") else "sigmoid" if name == "zero_one" else "softmax"
+    terms = [{"name": name, "weight": 0.1, "ramp": True}]
+    common = {"loss": "l", "split": "s", "optimizer": {"name": "adam", "lr": 0.1}}
+
+    def built() -> Multilevel:
+        levels = {
+            "lower": convert({"parameters": ["network.*"], **common}, Level, "lower"),
+            "upper": convert({"parameters": ["arch.*"], "regularizers": terms, **common}, Level, "upper"),
+        }
+        supernet = Supernet(find_space("regularized"), relaxation=relaxation)
+        losses = {"l": lambda net, x: net(x).square().mean()}
+        return Multilevel(
+            supernet, levels, losses, lambda split, index: torch.full((1, 1, 4, 4), index + 1.0), 6, RESOURCES
+        )
+
+    whole, first, second = built(), built(), built()
+    for k in range(6):
+        whole.step(k)
+    for k in range(3):
+        first.step(k)
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for k in range(3, 6):
+        second.step(k)
+    assert same(whole.model.state_dict(), second.model.state_dict())
