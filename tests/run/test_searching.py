@@ -10,7 +10,9 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +32,7 @@ from nas.registry import register
 from nas.run import checkpoint
 from nas.run.collapse import COLLAPSE, sharpness
 from nas.run.config import Config, parse_config
+from nas.run.examination import examine
 from nas.run.folder import Run, read_genotypes, read_records
 from nas.run.observer import observed
 from nas.run.searching import build_supernet, derive_from, inherit_from
@@ -37,6 +40,7 @@ from nas.run.validation import VALIDATION
 from nas.space.chooser import Chooser
 from nas.space.definition import find_space, search_space
 from runs import assert_equal_runs, last, run_search
+from states import same
 from watch import Log, Stop, Stopped
 
 SHORT = ("search.steps=12", "search.epochs=4")
@@ -387,6 +391,47 @@ def test_a_full_disk_keeps_the_last_checkpoint(whole: Path, tmp_path: Path, monk
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["last.pt", "previous.pt"]
     run_search(tmp_path / "run", config, resume=True)
     assert_equal_runs(whole, tmp_path / "run")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes in memory."""
+    (path := tmp_path / "disk").mkdir()
+    try:
+        mount("-t", "tmpfs", "-o", "size=2m", "tmpfs", path)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no file system can be mounted here")
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
+def mount(*arguments: object) -> None:
+    subprocess.run(["mount", *map(str, arguments)], check=True, capture_output=True)
+
+
+def test_a_disk_that_is_full_or_read_only_leaves_the_run_intact(whole: Path, disk: Path, tmp_path: Path) -> None:
+    config, run = toy.config(*SHORT), disk / "run"
+    with pytest.raises(Stopped):
+        run_search(run, config, Stop(4))
+    before = last(run)
+    with (disk / "other").open("wb", buffering=0) as other, suppress(OSError):
+        while True:
+            other.write(bytes(4096))
+    with pytest.raises(InvalidFileError, match=r"run/.*: cannot be written: No space left on device; fix this and try"):
+        run_search(run, config, resume=True)
+    assert same(last(run), before)
+    assert any("MB are free" in finding.problem for finding in examine(run).findings)
+    (disk / "other").unlink()
+    mount("-o", "remount,ro", disk)
+    with pytest.raises(InvalidFileError, match=r"run/.*: cannot be written: Read-only file system"):
+        run_search(run, config, resume=True)
+    (finding,) = examine(run).findings
+    assert (finding.problem, finding.hinders) == ("the folder cannot be written", True)
+    with pytest.raises(InvalidFileError, match=r"new.*: cannot be written: Read-only file system"):
+        run_search(disk / "new", config)
+    mount("-o", "remount,rw", disk)
+    run_search(run, config, resume=True)
+    assert_equal_runs(whole, run)
 
 
 @pytest.mark.parametrize(
