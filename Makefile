@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 .DEFAULT_GOAL := help
-.PHONY: help demo digits test test-all coverage check docs bench
+.PHONY: help demo digits test test-all coverage check docs bench audit
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,11 @@ bench: $(STAMP)  ## time supernets against a plain evaluation, option by option
 	-$(BIN)/python -m nas.kernels
 	$(BIN)/python tools/bench.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/bench_tmics.py
+
+audit:  ## known vulnerabilities of the pinned releases, by pip-audit; it needs the internet, and fails without
+	@$(PYTHON) -m venv .venv/audit
+	@.venv/audit/bin/python -m pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
