@@ -3,6 +3,7 @@
     python tools/pretrain_flow.py street.mp4 harbour.mp4 --out flow.safetensors
     python tools/pretrain_flow.py --config compact task.train.root=DATA --out flow.safetensors
     python tools/pretrain_flow.py --check tmics-compact
+    python tools/pretrain_flow.py --check compact
 
 On films, the loss is how well the flow explains each frame by the next. With `--config`, films, rain and the flow's
 options are those of a configuration: a clean frame is moved by a random smooth motion, each of the two pictures gets
@@ -11,7 +12,8 @@ configuration takes them with
 
     initial: {alignment.ofm.flow: flow.safetensors}
 
-At the end, and with `--check` for a model or a run, the mean endpoint error on known motions is printed.
+At the end, the mean endpoint error on known motions is printed; with `--check` that of a model, of a run, or of the
+flow that a configuration begins with.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from nas.errors import NASError
 from nas.report.progress import Progress
 from nas.run.checkpoint import save_weights
 from nas.run.config import load_config
+from nas.run.models import model_folder
+from nas.run.searching import build_supernet
 from tmics_space.alignment import OpticalFlow
 from tmics_space.data.clips import sample
 from tmics_space.data.sources import Films
@@ -59,7 +63,7 @@ def main() -> None:
     parser.add_argument("films", nargs="*", help="video files, folders of frames, or bundled:NAME; or KEY=VALUE")
     parser.add_argument("--out", type=Path, help="file of weights to write (.safetensors)")
     parser.add_argument("--config", help="a configuration; the films are changes of it then")
-    parser.add_argument("--check", help="print the errors of the flow of this model or run, and train nothing")
+    parser.add_argument("--check", help="print the errors of this model, run or configuration, and train nothing")
     parser.add_argument("--width", type=int, default=16, help="channels of the flow network (default 16)")
     parser.add_argument("--levels", type=int, default=4, help="levels of its pyramid (default 4)")
     parser.add_argument("--rain", default="light25", help="rain on the films (default light25)")
@@ -74,7 +78,7 @@ def main() -> None:
         parser.error("films or --config, and --out, must be given")
     try:
         if arguments.check is not None:
-            print(*table(flow_of(nas.load(arguments.check))), sep="\n")
+            print(*table(flow_of(network_of(arguments.check))), sep="\n")
             return
         make = of_config if arguments.config else of_films
         flow, loss = make(arguments)
@@ -168,6 +172,13 @@ def train(flow: nn.Module, loss: Loss, steps: int, lr: float) -> None:
             optimizer.step()
             schedule.step()
             progress.update(step + 1, {"loss": value.item(), **shown})
+
+
+def network_of(target: str) -> nn.Module:
+    """Return the network of a model or of a run, or the supernet that a configuration begins with."""
+    if model_folder(target).is_dir():
+        return nas.load(target)
+    return build_supernet(load_config(target)).eval()
 
 
 def flow_of(network: nn.Module) -> nn.Module:

@@ -1,8 +1,7 @@
 """Choose, train and pack the network that ships as `tmics-compact`. Each part can be stopped and run again.
 
-    python tools/pretrain_flow.py --config compact task.train.root=CLIPS --steps 2500 --lr 2e-3 --out flow.safetensors
-    python tools/shipped_network.py choose --data CLIPS --flow flow.safetensors
-    python tools/shipped_network.py train GENOTYPE --data CLIPS --flow flow.safetensors
+    python tools/shipped_network.py choose --data CLIPS
+    python tools/shipped_network.py train GENOTYPE --data CLIPS
     nas models pack runs/shipped/network tmics_space/models/tmics-compact --card CARD.md
 
 `choose` trains every network by the same configuration from the same seeds and scores it on the validation films: they
@@ -86,7 +85,6 @@ def main() -> None:
     parser.add_argument("part", choices=("choose", "train", "table"))
     parser.add_argument("genotype", nargs="?", help="what `train` trains")
     parser.add_argument("--data", default=None, help="the folder of the films (task.train.root and the like)")
-    parser.add_argument("--flow", type=Path, help="weights that the optical flow begins with")
     parser.add_argument("--out", type=Path, default=Path("runs/shipped"), help="where runs go")
     parser.add_argument("--results", type=Path, default=RESULTS, help="one line per finished training of `choose`")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each network")
@@ -174,9 +172,10 @@ def configured(
         settings |= {f"task.{part}.root": arguments.data for part in ("train", "validation", "test")}
     if not full:
         settings |= {"retrain.stages.all.steps": arguments.steps}
-    plain = genotype is not None and genotype.space == "plain-cnn"
-    if arguments.flow is not None and not (plain and genotype.options["flow"] is None):
-        settings["initial"] = json.dumps({"alignment.flow" if plain else "alignment.ofm.flow": str(arguments.flow)})
+    if genotype is not None and genotype.space == "plain-cnn":  # its flow is the same one, and fixed, too
+        weights = load_config(arguments.config, arguments.set).initial.get("alignment.ofm.flow")
+        settings["initial"] = json.dumps({"alignment.flow": weights} if weights and genotype.options["flow"] else {})
+        settings["retrain.stages.all.level.parameters"] = json.dumps(["*", "!alignment.flow.*"])
     config = load_config(arguments.config, [*(f"{key}={value}" for key, value in settings.items()), *arguments.set])
     if genotype is None:
         return config

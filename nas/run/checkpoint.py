@@ -14,11 +14,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nas.errors import DivergedError, InvalidFileError, NASError, UnknownNameError
+from nas.errors import DivergedError, InvalidFileError, MissingFileError, NASError, UnknownNameError, nearest
 from nas.files import read_bytes, write_atomic
 from nas.kernels.finite import broken
+from nas.registry import kind
 
 FORMAT = 1
+
+SHIPPED = kind("weights")
+"""Weights that installed packages ship, by name."""
 
 WHOLE = "."
 """The name of the whole network among its parts; no part can have it."""
@@ -134,7 +138,8 @@ def load_parts(network: nn.Module, files: Mapping[str, str], known: Callable[[],
 
     Args:
         network: changed in place.
-        files: paths of files by the path of a submodule (`alignment.ofm.flow`); `.` is the whole network.
+        files: names of shipped weights, or paths of files, by the path of a submodule (`alignment.ofm.flow`); `.` is
+            the whole network.
         known: the parts of other networks of the space. Their files are read, but not used.
 
     Raises:
@@ -145,10 +150,31 @@ def load_parts(network: nn.Module, files: Mapping[str, str], known: Callable[[],
     for place, path in files.items():
         if place not in parts and place not in (others := set(known())):
             near = _beside(place, {*parts, *others})
-            raise UnknownNameError("part of the network (in 'initial')", place, near, f"'{WHOLE}' is the whole network")
-        weights = load_weights(path)
+            hint = f"'{WHOLE}' is the whole network; initial=null loads nothing"
+            raise UnknownNameError("part of the network (in 'initial')", place, near, hint)
+        file = weights_file(path)
+        weights = load_weights(file)
         if place in parts:
-            load_into(parts[place], weights, path)
+            try:
+                load_into(parts[place], weights, file)
+            except InvalidFileError as error:
+                raise InvalidFileError(f"{error}; initial=null begins without weights for '{place}'") from error
+
+
+def weights_file(target: str | Path) -> Path:
+    """Return the file that `target` names: that of shipped weights of this name, else the one at this path.
+
+    Raises:
+        MissingFileError: there is neither.
+        ConfigError: the package that offers the weights is broken.
+    """
+    name = str(target)
+    if name in SHIPPED.names():
+        return Path(SHIPPED.find(name)())
+    if not Path(target).exists():
+        near = nearest(name, SHIPPED.names())
+        raise MissingFileError(f"{target}: cannot be read: no such file, and no weights of this name{near}")
+    return Path(target)
 
 
 def _beside(place: str, parts: set[str]) -> list[str]:

@@ -144,8 +144,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
     seed: Seed = 0
     initial: dict[str, str] = {}
-    """Weights to start from (safetensors files), by the path of a part of the network (`alignment.ofm.flow`); `.`
-    is the whole network. A part that only other networks of the space have is skipped."""
+    """Weights to start from (names of shipped weights, or safetensors files), by the path of a part of the network
+    (`alignment.ofm.flow`); `.` is the whole network. A part that only other networks of the space have is skipped."""
     start: str = ""
     """Folder of a search; a new search starts from its last state: operation weights, arch parameters, and the states
     of equal optimizers. Schedules start from 0."""

@@ -314,6 +314,24 @@ def test_the_whole_network_is_a_part(tmp_path: Path) -> None:
     assert same(network.state_dict(), other.state_dict())
 
 
+def test_weights_are_found_by_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, other, decoy = (nn.Sequential(nn.Linear(2, 3)) for _ in range(3))
+    checkpoint.save_weights(tmp_path / "shipped.safetensors", other[0].state_dict())
+    checkpoint.save_weights(tmp_path / "first-layer", decoy[0].state_dict())
+    monkeypatch.setattr(checkpoint.SHIPPED, "_registered", {})
+    monkeypatch.setattr(checkpoint.SHIPPED, "_origins", {})
+    monkeypatch.chdir(tmp_path)
+    checkpoint.SHIPPED.register("first-layer")(lambda: tmp_path / "shipped.safetensors")
+    checkpoint.load_parts(network, {"0": "first-layer"})
+    assert same(network.state_dict(), other.state_dict())
+    checkpoint.load_parts(network, {"0": "./first-layer"})
+    assert same(network.state_dict(), decoy.state_dict())
+    with pytest.raises(InvalidFileError, match=r"first-lair: cannot be read: .*did you mean 'first-layer'"):
+        checkpoint.load_parts(network, {"0": "first-lair"})
+    with pytest.raises(InvalidFileError, match=r"shipped\.safetensors: weights of another.*; initial=null begins"):
+        checkpoint.load_parts(nn.Sequential(nn.Linear(3, 3)), {"0": "first-layer"})
+
+
 @pytest.mark.parametrize("place", ["inner.frist", "0.inner", "", ".0", "..", "0."])
 def test_a_part_that_no_network_has_is_an_error(place: str, tmp_path: Path) -> None:
     network = nn.Sequential(nn.Linear(2, 3))
@@ -321,7 +339,7 @@ def test_a_part_that_no_network_has_is_an_error(place: str, tmp_path: Path) -> N
     with pytest.raises(UnknownNameError, match=r"unknown part of the network \(in 'initial'\) '") as error:
         checkpoint.load_parts(network, files, lambda: ["inner", "inner.first"])
     assert ("did you mean 'inner.first'?" in str(error.value)) == (place == "inner.frist")
-    assert str(error.value).endswith("; '.' is the whole network")
+    assert str(error.value).endswith("; '.' is the whole network; initial=null loads nothing")
 
 
 def test_the_file_of_a_part_is_read_also_if_only_others_have_it(tmp_path: Path) -> None:

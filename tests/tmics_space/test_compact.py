@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.kernels.activation import SLOPE
+from nas.run.checkpoint import load_weights
 from nas.run.config import load_config
-from nas.run.folder import Run, read_records
+from nas.run.folder import Run, read_records, read_state
 from nas.run.retraining import retrain
 from nas.run.searching import search
 from nas.space.operations import OperationSet
+from states import same
 from tmics_space.compact import COMPACT, gated, inverted_residual, wide_pointwise, wide_residual
 from tmics_space.data import moving_texture, write_frames
+from tmics_space.weights import compact_flow
 
 
 def count(module: nn.Module) -> int:
@@ -115,7 +120,11 @@ def test_initial_weights() -> None:
     assert not last.bias.any()
 
 
-def test_the_configuration_runs(tmp_path: Path) -> None:
+def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in sorted(state.items()) if name.startswith(prefix)}
+
+
+def test_the_configuration_runs_and_holds_the_shipped_flow_fixed(tmp_path: Path) -> None:
     paths = {name: tmp_path / name for name in "abcd"}
     for seed, path in enumerate(paths.values()):
         with write_frames(path) as write:
@@ -132,12 +141,19 @@ def test_the_configuration_runs(tmp_path: Path) -> None:
         "compact",
         [*task, *small, "retrain.epochs=1", *(f"retrain.stages.{stage}.steps=2" for stage in config.retrain.stages)],
     )
+    shipped = part(load_weights(compact_flow()), "")
     with Run.create(tmp_path / "search", config.dump(), config.seed) as run:
         genotype = search(config, run)
+    state = read_state(tmp_path / "search")
+    assert state is not None
+    assert same(part(state["network"], "network.alignment.ofm.flow."), shipped)
     assert genotype.options["scale"] == 2
     assert genotype.choices["cell/1"] in COMPACT
+    choices = {**genotype.choices, "alignment": "ofm", "consistency": "photometric"}
+    genotype = msgspec.structs.replace(genotype, choices=choices)
     with Run.create(tmp_path / "network", config.dump(), config.seed) as run:
         network = retrain(config, genotype, run)
+    assert same(part(network.state_dict(), "alignment.ofm.flow."), shipped)
     losses = [record["loss"] for record in read_records(tmp_path / "network") if record["kind"] == "train"]
     assert losses
     assert all(map(math.isfinite, losses))

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import shipping
+from nas.run.config import load_config
+from nas.run.searching import build_supernet
 from tmics_space.data import moving_texture, write_frames
 from tmics_space.flow import warp
 
@@ -95,3 +97,14 @@ def test_both_pictures_have_rain_of_different_frames(tool: ModuleType) -> None:
 def test_the_flow_of_a_run_is_found(tool: ModuleType, tmp_path: Path) -> None:
     run = shipping.tiny_run(tmp_path / "run", alignment=["ofm"])
     assert len(tool.table(tool.flow_of(tool.nas.load(str(run))))) == 2 + len(tool.SHIFTS)
+
+
+@pytest.mark.parametrize("name", ["compact", "compact-demo"])
+def test_a_new_network_of_a_shipped_configuration_aligns_known_motions(tool: ModuleType, name: str) -> None:
+    errors = dict(zip(tool.SHIFTS, tool.endpoint_errors(tool.flow_of(tool.network_of(name))), strict=True))
+    assert errors[0, 0] < 1
+    assert errors[4, 0] < 1
+    assert errors[16, 0] < 2
+    untrained = build_supernet(load_config(name, {"initial": None}))
+    assert tool.endpoint_errors(tool.flow_of(untrained))[tool.SHIFTS.index((4, 0))] == pytest.approx(4)
+    assert load_config(name).task["photometric"] == 0, "the loss of the flow, which no level moves"

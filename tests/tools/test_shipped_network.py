@@ -49,12 +49,13 @@ def test_the_plain_network_restores_frames_of_any_size(tool: Any, flow: Any) -> 
         ("plain-cnn", {"flow": None}, None),
     ],
 )
-def test_every_network_with_a_learned_flow_begins_with_the_given_one(
+def test_every_network_with_a_learned_flow_begins_with_the_shipped_one_and_keeps_it(
     tool: Any, tmp_path: Path, space: str, options: dict[str, Any], place: str | None
 ) -> None:
-    flow = tmp_path / "flow.safetensors"
-    given = argparse.Namespace(data=str(tmp_path), steps=7, config="compact", set=[], flow=flow)
+    given = argparse.Namespace(data=str(tmp_path), steps=7, config="compact", set=[])
     genotype = tool.Genotype(space=space, choices={}, options=options)
     config = tool.configured(given, genotype)
-    assert config.initial == ({} if place is None else {place: str(flow)})
+    assert config.initial == ({} if place is None else {place: "tmics-compact-flow"})
     assert config.retrain.steps == 7
+    if place is not None:
+        assert f"!{place}.*" in config.retrain.stages["all"].level.parameters
