@@ -9,6 +9,7 @@ skipped, so that one list serves older versions too. The working tree is never e
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import shutil
@@ -120,21 +121,26 @@ class Trial:
         return "survived", f"{line}: {self.path}, {' '.join(self.tests)}, status {code}"
 
 
+@functools.cache
+def read(root: Path, pattern: str) -> dict[Path, str]:
+    """The texts of the files that match a pattern below `root`."""
+    return {path: path.read_text(encoding="utf-8") for path in sorted(root.glob(pattern))}
+
+
 def mutated(root: Path, mutation: Mutation) -> tuple[Path, str]:
     """The file that a mutation changes, relative to `root`, and its new text."""
-    texts = {path.relative_to(root): path.read_text(encoding="utf-8") for path in sorted(root.glob("nas/**/*.py"))}
-    hits = []
+    texts, hits = read(root, "nas/**/*.py"), []
     for variant in mutation.variants or (Variant(mutation.old, mutation.new),):
         found = [path for path, text in texts.items() for _ in range(text.count(variant.old))]
         if len(found) == 1:
-            return found[0], texts[found[0]].replace(variant.old, variant.new)
+            return found[0].relative_to(root), texts[found[0]].replace(variant.old, variant.new)
         hits.append(f"{len(found)} times: {variant.old}")
     raise LookupError(f"its text must occur once in nas/, got {', '.join(hits)}")
 
 
 def located(root: Path, names: Sequence[str]) -> list[str]:
     """What pytest is given to run test files and test functions of these names, wherever they are under tests/."""
-    texts = {path: path.read_text(encoding="utf-8") for path in sorted(root.glob("tests/**/test_*.py"))}
+    texts = read(root, "tests/**/test_*.py")
     found = []
     for name in names:
         found += [str(path.relative_to(root)) for path in texts if path.stem == name]
