@@ -40,9 +40,9 @@ def check_hypergradient(
     one step. Compare them with more steps: `--steps 20`. Use overrides to make the supernet small. The exit code is 1
     if an error exceeds its tolerance.
 
-    With `--moments` it takes the steps of the search, and prints at so many moments how much the response of each lower
-    level adds to the gradient of the highest one, as a share of its first-order gradient: by the configured method (or
-    by `--method`), and by the reference. The number of steps of the reference is then doubled until the response
+    With `--moments` it takes the steps of the search. At so many moments it prints how much the response of each lower
+    level adds to the gradient of the highest one, as a share of its first-order gradient. The rows are the configured
+    method (or `--method`) and the reference. The number of steps of the reference is then doubled until the response
     changes by less than 10%.
 
     Args:

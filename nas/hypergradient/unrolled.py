@@ -26,8 +26,8 @@ class Unrolled:
     Args:
         steps: number of optimizer steps.
         memory: `keep` the graphs of all steps, or `recompute` them one by one in the backward pass, from the parameters
-            and the optimizer's state before each step: the same result in the memory of one step, for one more forward
-            and backward pass a step.
+            and the optimizer's state before each step. `recompute` gives the same result in the memory of one step, for
+            one more forward and backward pass a step.
 
     References:
         Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, eq. 6-7 (one step).

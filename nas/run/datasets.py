@@ -46,9 +46,9 @@ def task_of(
 ) -> DatasetTask:
     """Make a task from map-style datasets, for `nas.search(config, task=...)`.
 
-    Each split goes through its dataset in one random order after another. The order and all random numbers that a
-    dataset draws from torch, NumPy or `random`, such as those of its augmentation, are a function of (seed, split,
-    index of the batch): a run that resumes continues exactly, and the program's own random state stays untouched.
+    Each split goes through its dataset in one random order after another. The order is a function of (seed, split,
+    index of the batch). So are all random numbers that a dataset draws from torch, NumPy or `random`, such as those of
+    its augmentation. Therefore a run that resumes continues exactly. The program's own random state stays untouched.
 
     Args:
         train: data of the lower level; also of a retraining. A dataset, or a `DataLoader`, of which the dataset, the

@@ -37,9 +37,9 @@ class Loop(abc.ABC):
 
     After each step it records the losses, calls the observers, and stops if the run is asked to or its time is spent.
     At the end of each epoch it calls the observers again and saves a checkpoint; a long epoch has checkpoints in
-    between. A run that is killed anywhere and resumed equals the uninterrupted one, bit for bit on one machine: a
-    checkpoint holds the network, the levels, the random state and the state of the observers, and what a run wrote
-    after it is written again.
+    between. A run that is killed anywhere and resumed equals the uninterrupted one, bit for bit on one machine. For
+    this a checkpoint holds the network, the levels, the random state and the state of the observers. What a run wrote
+    after its last checkpoint is written again.
 
     A search and a retraining each override the methods that differ.
 
