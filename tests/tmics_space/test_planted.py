@@ -111,16 +111,23 @@ def search(world: str, seed: int, lr: float) -> str:
     return str(supernet.derive().choices[decision])
 
 
-@pytest.mark.parametrize(("world", "least"), [("ofm", 5), ("tgm", 5), ("left", 4), ("right", 5)])
-def test_point_13_a_search_finds_the_planted_choice(world: str, least: int) -> None:
-    """Searched in float64: 60 steps magnify rounding so far that float32 would decide single seeds of the last two."""
-    assert sum(search(world, seed, lr=0.1) == world for seed in range(5)) >= least
-
-
+WORLDS = ("ofm", "tgm", "left", "right")
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
 
 
+@pytest.mark.parametrize("world", WORLDS)
+def test_point_13_a_search_finds_the_planted_choice(world: str) -> None:
+    """Searched in float64: 60 steps magnify rounding so far that float32 would decide single seeds of the last two."""
+    assert [search(world, seed, lr=0.1) for seed in range(2)] == [world] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", WORLDS)
+def test_point_13_other_seeds_find_it_too(world: str) -> None:
+    assert sum(search(world, seed, lr=0.1) == world for seed in range(2, 5)) >= 2
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("world", ["ofm", "tgm", "left", "right"])
+@pytest.mark.parametrize("world", WORLDS)
 def test_point_13_nothing_is_found_where_arch_parameters_stand_still(world: str, seed: int) -> None:
     assert search(world, seed, lr=0.0) != world

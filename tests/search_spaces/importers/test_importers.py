@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from typing import Any
@@ -13,7 +14,7 @@ from nas.genotype.decision import Choice
 from nas.genotype.file import Genotype
 from nas.importing.formats import export_genotype, import_genotype
 from nas.registry import kind
-from nas.space.definition import find_space, spaces
+from nas.space.definition import Description, find_space, spaces
 
 # Liu et al., ICLR 2019, in their published code; the last two as their followers add them.
 DARTS = """
@@ -154,9 +155,14 @@ def test_what_is_written_reads_the_same(name: str) -> None:
         export_genotype(name, Genotype(space="other", choices={}))
 
 
+@functools.cache
+def description(space: str) -> Description:
+    return find_space(space).describe()
+
+
 def random_genotype(space: str, seed: int) -> Genotype:
     generator, choices = random.Random(seed), dict[str, Choice]()
-    described = find_space(space).describe()
+    described = description(space)
     for decision in described.decisions.values():
         if decision.kind == "inputs":
             choices[decision.label] = tuple(sorted(generator.sample(decision.candidates, decision.keep)))
