@@ -106,6 +106,7 @@ SHARED_NAMES = {
     "benchmarking": "a Python function, and the command that calls it",
     "task": "the base class, its conformance tests, and the task of each plugin",
     "table": "what a table is, and its conformance tests",
+    "observer": "what an observer is, and its conformance tests",
     "relaxation": "what a relaxation is, and its conformance tests",
     "score": "what a score is, and its conformance tests",
     "searcher": "what a searcher is, and its conformance tests",
