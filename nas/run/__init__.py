@@ -7,7 +7,8 @@
 - What derives from a trained supernet: `projection`, `recalibration`.
 - Search by proposals: `proposals` asks a searcher, `judge` scores genotypes, `held_out` retrains on one split and
   scores on another.
-- What it keeps: `folder`, `checkpoint`, `modules`; `examination` says what is wrong with a folder. What is shipped: `models`, each with a `card`.
+- What it keeps: `folder`, `checkpoint`, `modules`; `examination` says what is wrong with a folder.
+- What is shipped: `models`, each with a `card`.
 - What is checked before or beside a search: `inheritance`, `hypergradient_comparison`.
 
 Imports `nas.multilevel` and below; knows no progress bar. Start with `loop`.
