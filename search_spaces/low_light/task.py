@@ -20,10 +20,10 @@ from nas.kernels.finite import require_finite
 from nas.registry import Count, NonNegative, register
 from nas.run.images import read_upright
 from nas.run.task import TEST, Task
-from search_spaces.classification.images import list_images
 from search_spaces.low_light.data import Folders, Pictures, Synthetic
 from search_spaces.low_light.reference_free import light_loss, noise_loss
 from search_spaces.low_light.ruas import Enhanced
+from search_spaces.pictures import list_images
 
 SPLITS = ("train", "val", "all")
 
