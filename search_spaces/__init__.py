@@ -4,7 +4,7 @@
 - `tables`: the results of every network of the last two
 - `low_light`: RUAS, a space of two cooperating modules, and low-light enhancement as a task
 - `classification`: image classification as a task
-- `pictures`: picture files, for both tasks
+- `picture_files`: reading pictures, for both tasks
 - `importers`: genotypes in the formats of other projects
 
 Imports public names of `nas`. Start with `digits`.

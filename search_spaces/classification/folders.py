@@ -11,7 +11,7 @@ import torch
 from nas.errors import InvalidFileError, UnknownNameError
 from nas.files import listed
 from search_spaces.classification.images import Images
-from search_spaces.pictures import list_images, read_image
+from search_spaces.picture_files import list_images, read_image
 
 
 class Folders(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="folders"):

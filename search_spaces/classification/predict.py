@@ -14,7 +14,7 @@ from torch import Tensor
 from nas.errors import ConfigError, InvalidFileError
 from nas.files import write_text
 from nas.kernels.finite import require_finite
-from search_spaces.pictures import list_images, read_image
+from search_spaces.picture_files import list_images, read_image
 
 
 def classify_files(

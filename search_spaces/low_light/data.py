@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas.errors import InvalidFileError
 from nas.registry import Count, NonNegative
-from search_spaces.pictures import list_images, read_image
+from search_spaces.picture_files import list_images, read_image
 
 Side = Annotated[int, msgspec.Meta(ge=8)]
 

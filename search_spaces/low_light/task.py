@@ -23,7 +23,7 @@ from nas.run.task import TEST, Task
 from search_spaces.low_light.data import Folders, Pictures, Synthetic
 from search_spaces.low_light.reference_free import light_loss, noise_loss
 from search_spaces.low_light.ruas import Enhanced
-from search_spaces.pictures import list_images
+from search_spaces.picture_files import list_images
 
 SPLITS = ("train", "val", "all")
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 import filmed
 from nas.errors import InvalidFileError
-from search_spaces.pictures import list_images, read_image
+from search_spaces.picture_files import list_images, read_image
 
 
 def test_a_picture_is_scaled_and_cut_at_the_centre(tmp_path: Path) -> None:
