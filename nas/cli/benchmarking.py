@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nas.cli.app import app
 from nas.cli.running import Quiet
+from nas.cli.terminal import say
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -70,14 +71,14 @@ def benchmark(
         progress=False if quiet else None,
     )
     published = read.published_of(found.target)
-    print(f"{shown}: {found.networks:,} networks, {found.seeds} seeds; regret with the 95% interval of its mean")
-    print(f"searchers see {found.target.seen}; {found.target.judged} judges, at best {found.best:.3f}")
+    say(f"{shown}: {found.networks:,} networks, {found.seeds} seeds; regret with the 95% interval of its mean")
+    say(f"searchers see {found.target.seen}; {found.target.judged} judges, at best {found.best:.3f}")
     print_table("", COLUMNS, result_rows(found, published))
     if published:
-        print()
+        say()
         print_table("Published results, and the same searchers here", PUBLISHED, published_rows(found, published))
     if out is not None:
-        print(f"report: {out / PAGE}")
+        say(f"report: {out / PAGE}")
 
 
 def read_table(name: str, file: Path | None, importer: str | None) -> tuple[Table, str]:

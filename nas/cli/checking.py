@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from nas.cli.app import app
+from nas.cli.terminal import say
 from nas.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ def check_hypergradient(
     title = f"Gradient of '{check.level}' where '{check.below}' responds, against {steps} exact step{'s'[: steps > 1]}"
     table(title, COLUMNS, rows)
     for remark in remarks:
-        print(f"skipped: {remark}")
+        say(f"skipped: {remark}")
     if exceeded:
-        print("\n".join(f"nas: {line}" for line in exceeded), file=sys.stderr)
+        say("\n".join(f"nas: {line}" for line in exceeded), error=True)
         sys.exit(1)
 
 

@@ -25,6 +25,7 @@ from nas.cli import (
     zero_cost,
 )
 from nas.cli.app import app
+from nas.cli.terminal import say
 from nas.errors import ConfigError, NASError, shortened
 from nas.run.modules import import_module, naming_modules
 
@@ -82,7 +83,7 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _tell(text: str) -> None:
-    print(f"nas: {shortened(' '.join(text.split()))}", file=sys.stderr)
+    say(f"nas: {shortened(' '.join(text.split()))}", error=True)
 
 
 def _run_folders(arguments: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nas.cli.app import app
 from nas.cli.targets import options_of, shape_of, space_of
+from nas.cli.terminal import say
 from nas.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def check(
     rows = list(run_tests(check.tests(name, options_of(options), flags)()))
     table(f"{found} '{name}'", ("test", "result"), [(test, error or "passed") for test, error in rows])
     failed = sum(bool(error) for _, error in rows)
-    print(f"{failed} of {len(rows)} failed" if failed else f"{len(rows)} passed")
+    say(f"{failed} of {len(rows)} failed" if failed else f"{len(rows)} passed")
     if failed:
         sys.exit(1)
 

@@ -11,6 +11,7 @@ from nas.cli.app import app
 from nas.cli.benchmarking import read_table
 from nas.cli.running import Quiet
 from nas.cli.targets import shape_of
+from nas.cli.terminal import say
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ def correlate(
         ]
         for each in found
     ]
-    print(f"{shown}: {len(read):,} networks; scores against {chosen}; weights of seed {batch.seed}; no training")
+    say(f"{shown}: {len(read):,} networks; scores against {chosen}; weights of seed {batch.seed}; no training")
     print_table("", COLUMNS, rows)
     if out is not None:
-        print(f"scores: {out / FILE}")
+        say(f"scores: {out / FILE}")
 
 
 def _batch(

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from nas.cli.app import app
+from nas.cli.terminal import say
 
 
 @app.command
@@ -19,7 +20,6 @@ def doctor(run: Path, /, *, repair: bool = False) -> None:
         repair: Repair what can be repaired without loss: a file that differs from its copy in the checkpoint is kept
             under another name. Nothing is removed.
     """
-    from nas.errors import printable
     from nas.run.examination import examine, run_folders
     from nas.run.folder import lock
 
@@ -31,13 +31,13 @@ def doctor(run: Path, /, *, repair: bool = False) -> None:
                 for each in found.findings:
                     if each.repair is not None:
                         each.repair()
-                        print(printable(f"{folder / each.file}: repaired"))
+                        say(f"{folder / each.file}: repaired")
             found = examine(folder)
-        print(printable(found.summary))
+        say(found.summary)
         for each in found.findings:
-            print(printable(f"  {each.file or '.'}: {each.problem}; {each.advice}"))
+            say(f"  {each.file or '.'}: {each.problem}; {each.advice}")
         if found.command:
-            print(printable(f"  to continue: {found.command}"))
+            say(f"  to continue: {found.command}")
         hindered |= any(each.hinders for each in found.findings)
     if hindered:
         sys.exit(1)

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from nas.cli.app import app
 from nas.cli.targets import options_of
+from nas.cli.terminal import say
 from nas.errors import ConfigError, InvalidFileError
 from nas.front.targets import genotype_file, genotype_of
 
@@ -28,7 +29,7 @@ def lint(targets: list[str], /) -> None:
 
     found = {target: problems_of(read_text(genotype_file(target)), target) for target in targets}
     for target, problems in found.items():
-        print("\n".join(problems) if problems else f"{target}: valid")
+        say("\n".join(problems) if problems else f"{target}: valid")
     wrong = [target for target, problems in found.items() if problems]
     if wrong:
         count = sum(map(len, found.values()))
@@ -54,9 +55,9 @@ def diff(before: str, after: str, /, *, out: Path | None = None) -> None:
     if changes:
         table("", ("field", before, after), changes)
     differ = sum(change.field.startswith("choices.") for change in changes)
-    print(f"{differ} of {len({**a.choices, **b.choices})} decisions differ", end="")
+    say(f"{differ} of {len({**a.choices, **b.choices})} decisions differ", end="")
     same = canon(a).canonical == canon(b).canonical
-    print("; the networks compute the same (equal canonical hash)" if differ and same else "")
+    say("; the networks compute the same (equal canonical hash)" if differ and same else "")
     if out is not None:
         save_difference(out, a, b)
 
@@ -109,7 +110,7 @@ def import_command(
     chosen = {} if name is None else {"name": name}
     found = import_genotype(format, read_text(source), str(source), **chosen, **options_of(options))
     if out is None:
-        print(found.dump(), end="")
+        say(found.dump(), end="")
     else:
         found.save(out)
 
@@ -134,7 +135,7 @@ def export_command(
 
     text = export_genotype(format, genotype_of(target))
     if out is None:
-        print(text)
+        say(text)
     else:
         write_text(out, f"{text}\n")
 
@@ -151,4 +152,4 @@ def upgrade(targets: list[str], /) -> None:
 
     for target in targets:
         version = upgrade_file(genotype_file(target))
-        print(f"{target}: schema {version}, " + ("current" if version == SCHEMA else f"now {SCHEMA}"))
+        say(f"{target}: schema {version}, " + ("current" if version == SCHEMA else f"now {SCHEMA}"))

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from nas.cli.app import app
 from nas.cli.targets import options_of, shape_of
+from nas.cli.terminal import say
 from nas.errors import ConfigError, MissingFileError, NASError, SpaceError, UnknownNameError
 from nas.front.targets import genotype_of
 
@@ -88,7 +89,7 @@ def show(
     if genotype is None and shapes:
         raise ConfigError(f"--input needs a genotype, got the search space '{target}'")
     if genotype is None and description.space.__doc__:
-        print(f"{inspect.cleandoc(description.space.__doc__)}\n")
+        say(f"{inspect.cleandoc(description.space.__doc__)}\n")
     rows = []
     for label, decision in description.decisions.items():
         choice = genotype.choices.get(label) if genotype else None
@@ -110,7 +111,7 @@ def show(
     from nas.cost.space_cost import costs
 
     outside = int(costs(description).base)
-    print(f"operation weights of the supernet: {size(description.network)}; outside every decision: {outside:,}")
+    say(f"operation weights of the supernet: {size(description.network)}; outside every decision: {outside:,}")
 
 
 def _show_provenance(genotype: Genotype) -> None:
@@ -119,7 +120,7 @@ def _show_provenance(genotype: Genotype) -> None:
     for field, value in msgspec.to_builtins(genotype.provenance or {}).items():
         if isinstance(value, dict):
             value = [f"{name} {number:g}" for name, number in value.items()]
-        print(f"{field}: {', '.join(value) if isinstance(value, list | tuple) else value}")
+        say(f"{field}: {', '.join(value) if isinstance(value, list | tuple) else value}")
 
 
 def _show_costs(genotype: Genotype, shapes: list[list[int]], depth: int, runs: int) -> None:
@@ -138,10 +139,10 @@ def _show_costs(genotype: Genotype, shapes: list[list[int]], depth: int, runs: i
     else:
         rows = [(r.module, r.parameters, _scaled(r.flops, 1e-9), _scaled(r.seconds, 1e3)) for r in modules]
         table("Modules", ("module", "parameters", "GFLOPs", "latency (ms)"), rows)
-        print(f"FLOPs: {whole.flops:,} ({CONVENTION})")
+        say(f"FLOPs: {whole.flops:,} ({CONVENTION})")
         threads = torch.get_num_threads()
-        print(f"latency: {_scaled(whole.seconds, 1e3):.4g} ms (median of {runs}, CPU, threads: {threads})")
-    print(f"parameters: {size(network)}")
+        say(f"latency: {_scaled(whole.seconds, 1e3):.4g} ms (median of {runs}, CPU, threads: {threads})")
+    say(f"parameters: {size(network)}")
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
@@ -166,9 +167,9 @@ def config(name: str | None = None, /) -> None:
         if BASE in parse_yaml(text, str(path)):
             own = "".join(f"{line if line.startswith('#') else f'#   {line}'}\n" for line in text.splitlines())
             text = f"{own}{dump_yaml(read_config(name))}"
-        print(text, end="")
+        say(text, end="")
     else:
-        print("".join(f"{known}\n" for known in shipped_configs()), end="")
+        say("".join(f"{known}\n" for known in shipped_configs()), end="")
 
 
 @app.command
@@ -194,7 +195,7 @@ def draw(
 
     description, genotype = _described(target, options)
     if out is None:
-        print(render(description, genotype, "text", cells=cells), end="")
+        say(render(description, genotype, "text", cells=cells), end="")
     else:
         save(out, description, genotype, cells=cells, theme="dark" if dark else "light")
 
@@ -225,7 +226,7 @@ def latency(config: str, /, *overrides: str, repeats: int = 20) -> None:
     inputs = placed(loaded.build_task().example(), loaded.torch_device())
     whole = replace(loaded, search_section=replace(loaded.search, wrappers=()))  # as derived networks compute them
     measured = measure_latency(build_supernet(whole), inputs, repeats)
-    print(dump_yaml({"latency": measured}), end="")
+    say(dump_yaml({"latency": measured}), end="")
 
 
 def _described(target: str, given: tuple[str, ...]) -> tuple[Description, Genotype | None]:

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from nas.cli.app import app
+from nas.cli.terminal import say
 
 models = App(name="models", help="List the models that can be used by name, show the card of one, or make one.")
 app.command(models)
@@ -26,7 +27,7 @@ def show_models(name: str | None = None, /) -> None:
 
     if name is not None:
         folder = model_folder(name)
-        print(read_card(folder if folder.is_dir() else MODELS.find(name)()).dump(), end="")
+        say(read_card(folder if folder.is_dir() else MODELS.find(name)()).dump(), end="")
         return
     rows = [
         (m.name, m.card.task, f"{m.card.parameters:,}", f"{m.size / 1000:.0f} kB", m.card.license, m.card.summary)
@@ -51,4 +52,4 @@ def pack(
     from nas.run.models import pack as packed
 
     made = packed(run, folder, card)
-    print(f"{folder}: {made.card.parameters:,} parameters, {made.size / 1000:.0f} kB")
+    say(f"{folder}: {made.card.parameters:,} parameters, {made.size / 1000:.0f} kB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas.cli.app import app
+from nas.cli.terminal import say
 from nas.errors import ConfigError
 
 
@@ -31,11 +32,11 @@ def report(
     if others:
         if search is not None:
             raise ConfigError(f"--search needs a single run, got {1 + len(others)}")
-        print(f"comparison: {write_comparison((run, *others), out or Path('comparison.html')).path}")
+        say(f"comparison: {write_comparison((run, *others), out or Path('comparison.html')).path}")
     else:
         shown, reason = previews_of(run)
-        print(f"report: {write_report(run, out, search=search, previews=shown).path}")
+        say(f"report: {write_report(run, out, search=search, previews=shown).path}")
         if reason:
-            print(f"without previews: {reason}")
+            say(f"without previews: {reason}")
     for folder in (run, *others) if tensorboard else ():
-        print(f"tensorboard: {write_tensorboard(folder)}; view it with `tensorboard --logdir {folder}`")
+        say(f"tensorboard: {write_tensorboard(folder)}; view it with `tensorboard --logdir {folder}`")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from cyclopts import Parameter
 
 from nas.cli.app import app
 from nas.cli.targets import options_of
+from nas.cli.terminal import say
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def search(
     for seed, folder in folders.items():
         begun = resume and (folder / CONFIG).is_file()
         _search(loaded[seed], folder, resume=begun, quiet=quiet, tensorboard=tensorboard, minutes=minutes)
-    print(f"comparison: {write_comparison([*folders.values()], out / 'comparison.html').path}")
+    say(f"comparison: {write_comparison([*folders.values()], out / 'comparison.html').path}")
 
 
 def _search(config: Config, out: Path, *, resume: bool, quiet: bool, tensorboard: bool, minutes: float | None) -> None:
@@ -99,8 +99,8 @@ def _search(config: Config, out: Path, *, resume: bool, quiet: bool, tensorboard
     _tell_stopped(found.records)
     genotype = found.genotype
     _show_choices(genotype)
-    print(f"genotype: {out / 'genotype.yaml'}\nreport: {found.report().path}")
-    print(_undecided(genotype), end="")
+    say(f"genotype: {out / 'genotype.yaml'}\nreport: {found.report().path}")
+    say(_undecided(genotype), end="")
 
 
 def _seeds(text: str) -> list[int]:
@@ -163,9 +163,9 @@ def derive(
         _compare(run, limits, entry)
         return
     genotype = derive_from(run, limits, entry)
-    print(_undecided(genotype), end="", file=sys.stderr)
+    say(_undecided(genotype), end="", error=True)
     if out is None:
-        print(genotype.dump(), end="")
+        say(genotype.dump(), end="")
     else:
         genotype.save(out)
 
@@ -197,14 +197,14 @@ def _pareto(run: Path, unit: Literal["params", "flops"], out: Path | None) -> No
     ]
     table("Best at their cost", (word, "sum of log weights", "decisions that differ from strongest"), rows)
     if len(front) > len(shown):
-        print(f"{len(shown)} of {len(front)} genotypes")
+        say(f"{len(shown)} of {len(front)} genotypes")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         digits = len(str(len(front)))
         for number, each in enumerate(front, 1):
             each.genotype.save(out / f"{number:0{digits}}.yaml")
         write_text(out / "pareto.svg", front_svg(front, word, derived))
-        print(f"genotypes: {out}\npicture: {out / 'pareto.svg'}")
+        say(f"genotypes: {out}\npicture: {out / 'pareto.svg'}")
 
 
 def _compare(run: Path, limits: dict[str, int] | None, budgeted: dict[str, Any] | None) -> None:
@@ -238,7 +238,7 @@ def _compare(run: Path, limits: dict[str, int] | None, budgeted: dict[str, Any] 
         rows.append(["mean margin", *(f"{sum(m) / len(m):.3g}" if m else "–" for m in margins)])
         table("Derivation", ("decision", *found), rows)
     for name, reason in refused.items():
-        print(f"{name}: {reason}")
+        say(f"{name}: {reason}")
 
 
 def _chosen(genotype: Genotype, label: str) -> str:
@@ -291,7 +291,7 @@ def retrain(
         )
     _tell_stopped(result.records)
     _show_scores(out, result.scores)
-    print(f"report: {result.report().path}")
+    say(f"report: {result.report().path}")
 
 
 @app.command(name="evaluate")
@@ -382,7 +382,7 @@ def predict(
     told = (
         f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in facts.items()
     )
-    print(f"{sink}: {', '.join(told)}" if facts else sink)
+    say(f"{sink}: {', '.join(told)}" if facts else sink)
 
 
 @app.command
@@ -403,7 +403,7 @@ def export(run: str, /, *, format: Format | None = None, out: Path | None = None
     if out is None and folder != Path(run):
         raise ConfigError(f"--out must be given for the model '{run}': its folder belongs to the package")
     written = export_run(folder, format, out)
-    print(f"{', '.join(map(str, written.files))}: {written.facts}")
+    say(f"{', '.join(map(str, written.files))}: {written.facts}")
 
 
 def _tell_stopped(records: list[dict[str, Any]]) -> None:
@@ -414,17 +414,17 @@ def _tell_stopped(records: list[dict[str, Any]]) -> None:
     if frozen := [record for record in records if record["kind"] == FROZEN]:
         count = sum(len(record["operations"]) for record in frozen)
         total = sum({record["level"]: record["of"] for record in frozen}.values())
-        print(f"frozen: {count} of {total} operations; the report names them")
+        say(f"frozen: {count} of {total} operations; the report names them")
     for record in records:
         if record["kind"] == BACKOFF:
-            print(
+            say(
                 f"level '{record['level']}': the learning rate was multiplied by {record['factor']:g} after step"
                 f" {record['step']}, since steps before were not finite"
             )
         if record["kind"] == STOPPING:
-            print(told(record))
+            say(told(record))
         if record["kind"] == STOPPED:
-            print(
+            say(
                 f"stopped after step {record['step']} of {record['steps']}, since the time is spent; --resume"
                 f" continues. Schedules were cut: for a whole run in this time set its steps to about {record['step']}"
             )
@@ -453,7 +453,7 @@ def _show_scores(run: str | Path, scores: Scores) -> None:
         table("One by one", ("", *columns), [(name, *part.values()) for name, part in scores.parts.items()])
     table(f"Scores of {run}", ("metric", "value"), list(scores.items()))
     if scores.statement:
-        print(scores.statement)
+        say(scores.statement)
 
 
 def _show_scoring(scoring: Scoring, out: Path) -> None:
@@ -469,12 +469,12 @@ def _show_scoring(scoring: Scoring, out: Path) -> None:
         rows = [row(p, m, scores=s) for p, by in scoring.parts.items() for m, s in by.items()]
         table(f"Each {scoring.part}", (scoring.part, "method", *columns), rows)
     table("Evaluation", ("method", *columns), [row(m, scores=scores) for m, scores in scoring.totals.items()])
-    print(scoring.statement)
+    say(scoring.statement)
     for line in scoring.skipped[:5]:
-        print(f"skipped: {line}")
+        say(f"skipped: {line}")
     if len(scoring.skipped) > 5:
-        print(f"skipped: {len(scoring.skipped) - 5} more; the page lists them")
-    print(f"page: {out / PAGE}")
+        say(f"skipped: {len(scoring.skipped) - 5} more; the page lists them")
+    say(f"page: {out / PAGE}")
 
 
 @contextmanager

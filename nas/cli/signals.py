@@ -11,6 +11,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from nas.cli.terminal import say
+
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -43,7 +45,7 @@ class Interrupts:
         """Print one line about an interruption. Returns the exit code."""
         number = self.received or signal.SIGINT
         self._told = True
-        print("; ".join([f"nas: {_WORDS[number]}", *map(str, hints)]), file=sys.stderr)
+        say("; ".join([f"nas: {_WORDS[number]}", *map(str, hints)]), error=True)
         return 128 + number
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from nas.cli.app import app
 from nas.cli.running import Quiet
+from nas.cli.terminal import say
 from nas.front.targets import genotype_of
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ def tune(
     table("Trials", ("trial", "state", "score", *keys), rows)
     if result.best is not None:
         settings = " ".join(shlex.quote(f"{key}={value}") for key, value in result.best.settings.items())
-        print(f"best: trial {result.best.number}, score {result.best.score:.4g}: {settings}")
-    print(f"dashboard: optuna-dashboard {shlex.quote(dashboard(url))}")
+        say(f"best: trial {result.best.number}, score {result.best.score:.4g}: {settings}")
+    say(f"dashboard: optuna-dashboard {shlex.quote(dashboard(url))}")
 
 
 def _show(trial: Trial) -> None:
     score = "" if trial.score is None else f", score {trial.score:.4g}"
-    print(f"trial {trial.number}: {trial.state}{score}{': ' if trial.error else ''}{trial.error}")
+    say(f"trial {trial.number}: {trial.state}{score}{': ' if trial.error else ''}{trial.error}")

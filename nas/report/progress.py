@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from nas.errors import printable
 from nas.report.notebook_progress import NotebookLive
 
 
@@ -96,7 +97,7 @@ class Progress:
 
     def update(self, step: int, metrics: Mapping[str, float], leaders: Leaders | None = None) -> None:
         """Show the steps done and the metrics. None for `leaders` keeps the previous ones."""
-        self._step, self._metrics = step, metrics
+        self._step, self._metrics = step, {printable(name): value for name, value in metrics.items()}
         self._leaders = self._leaders if leaders is None else leaders
         if self._live:
             self._bar.update(self._bar.task_ids[0], completed=step)
@@ -107,6 +108,7 @@ class Progress:
 
     def advise(self, advice: Sequence[str]) -> None:
         """Show advice in place of the previous advice."""
+        advice = [printable(text) for text in advice]
         if self._plain:
             for text in advice:
                 if text not in self._advice:
