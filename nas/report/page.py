@@ -6,6 +6,7 @@ import base64
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -111,11 +112,18 @@ def run_page(run: Recorded, origin: Recorded | None = None, previews: Sequence[P
 
 
 def render(template: str, **context: Any) -> str:
-    """Render a template with embedded style and script; its policy forbids browsers to load or run anything else."""
+    """Render a template with embedded style and script; its policy forbids browsers to load or run anything else.
+
+    Control characters, which may come from the files of a run, become question marks in a diamond.
+    """
     script, style = _text("report.js"), _text("report.css") + _dark_pictures()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return _environment().get_template(template).render(policy=policy, script=script, style=style, **context)
+    page = _environment().get_template(template).render(policy=policy, script=script, style=style, **context)
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", page)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @functools.cache

@@ -353,7 +353,7 @@ def read_records(folder: str | Path) -> list[Record]:
     for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], 1):
         try:
             record = msgspec.json.decode(line, type=Record)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidFileError(f"{path}:{number}: not a record: {error}") from error
         if not isinstance(record.get("kind"), str) or type(record.get("step", 0)) is not int:
             raise InvalidFileError(f"{path}:{number}: not a record: it must have a text 'kind' and an integer 'step'")

@@ -102,7 +102,7 @@ def test_texts_of_a_run_are_never_markup(tmp_path: Path) -> None:
         run.record("mixing", 0, weights={HOSTILE: [0.25, None]})
         run.record("train", 1, level=HOSTILE, loss=1.0)
         run.record("observer", 1, observer="collapse", entropy=0.5, **{f"skips/{HOSTILE}": 0.9})
-        run.record("evaluate", 1, statement=HOSTILE, **{HOSTILE: 2.0})
+        run.record("evaluate", 1, statement=f"\x1b[31m{HOSTILE}", **{HOSTILE: 2.0})
         source = Provenance(source=HOSTILE, margins={HOSTILE: 0.5})
         run.save_genotype(Genotype(space=HOSTILE, choices={HOSTILE: HOSTILE}, provenance=source))
     layers = {HOSTILE: torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}
@@ -110,7 +110,8 @@ def test_texts_of_a_run_are_never_markup(tmp_path: Path) -> None:
     page = Page(text)
     assert page.handlers == []
     assert all(link.startswith(("#", "data:")) for link in page.links)
-    assert HOSTILE in page.text
+    assert f"\N{REPLACEMENT CHARACTER}[31m{HOSTILE}" in page.text
+    assert "\x1b" not in text
     assert text.count("<script") == 2, "the data of the timeline, and our own"
 
 

@@ -245,6 +245,9 @@ def test_a_record_that_is_no_record_is_named(tmp_path: Path) -> None:
         (tmp_path / "metrics.jsonl").write_text(f'{{"kind":"a"}}\n{line}\n{{"kind":"a","step":2}}\n')
         with pytest.raises(InvalidFileError, match=r"metrics\.jsonl:2: not a record"):
             read_records(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"kind":"\xff"}\n')
+    with pytest.raises(InvalidFileError, match=r"metrics\.jsonl:1: not a record"):
+        read_records(tmp_path)
     with pytest.raises(InvalidFileError, match=r"metrics\.jsonl: cannot be read"):
         read_records(tmp_path / "nowhere")
 

@@ -318,7 +318,7 @@ def _next(items: Iterator[T], where: str) -> T | None:
 def _open(path: Path) -> Iterator[InputContainer]:
     av = require_av()
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise InvalidFileError(f"{path}: must be a video file or a folder of images, got a file without video")
             yield container

@@ -56,6 +56,15 @@ def test_mpeg4_stands_in_for_h264(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (read_frames(saved(tmp_path / "clip.mp4", clip)).float() - clip.float()).abs().mean() < 5
 
 
+def test_metadata_that_are_no_text_do_not_matter(tmp_path: Path) -> None:
+    clip = moving_texture(3, 48, 64)
+    path = saved(tmp_path / "clip.mkv", clip)
+    data = path.read_bytes()
+    assert b"Lavf" in data
+    path.write_bytes(data.replace(b"Lavf", b"L\xff\xfef"))
+    assert torch.equal(read_frames(path), clip)
+
+
 def test_a_telephone_held_upright(tmp_path: Path) -> None:
     clip = moving_texture(2, 32, 64)
     path = saved(tmp_path / "clip.mp4", clip)

@@ -1,0 +1,664 @@
+"""Feed damaged and hostile files to every reader of the project, and list what is neither a value nor a clear error.
+
+A case takes valid files, changes them at random (bits, lines, words, pieces of other files, hostile values), and has a
+reader read them in a forked worker with limits: 5 seconds of CPU time and 1 GiB of growth. A reader must return, or
+raise a `NASError` of one short printable line. It must write no file outside of its folder, start no program, open no
+connection and import no planted module: an audit hook sees these. Pictures, pages and texts made from what was read are
+parsed: no script, no handler of events and no control character may be in them.
+
+A case depends on the seed, the reader and its number alone. `--only READER --case NUMBER` repeats one. The exit code is
+1 if a case fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gzip
+import io
+import json
+import os
+import random
+import re
+import resource
+import select
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from nas.benchmark.table_file import read_rows
+from nas.draw.rendering import render
+from nas.errors import LONGEST, NASError
+from nas.files import dump_yaml
+from nas.genotype.file import Genotype, shipped
+from nas.importing.formats import export_genotype, import_genotype
+from nas.registry import kind
+from nas.report.page import write_report
+from nas.report.recorded import read_run
+from nas.run import checkpoint
+from nas.run.card import read_card
+from nas.run.config import load_config
+from nas.run.examination import examine
+from nas.run.folder import Run, read_state
+from nas.run.images import read_upright, upright_size
+from nas.searchers.journal import Journal
+from nas.space.definition import find_space
+from nas.space.operations import OperationSet
+from search_spaces.classification.cifar import CIFAR10
+from search_spaces.classification.idx import IDX
+from tmics_space.data import moving_texture, write_frames
+from tmics_space.data.frames import read_frames
+from tmics_space.data.layouts import find_layout
+
+Files = Mapping[str, bytes]
+"""Content by name in the folder of a case."""
+Documents = Iterable[tuple[str, str]]
+"""What was made of a file: its kind (`svg`, `html`, `text`), and the document."""
+SECONDS = 5
+"""CPU time of a case."""
+GROWTH = 1 << 30
+"""Bytes by which the memory of a worker may grow."""
+PATIENCE = 120.0
+"""Wall time of a case in seconds, after which its worker is killed."""
+PLANTED = "planted_by_a_file"
+"""The name of the module, and of the file, that payloads would load and write."""
+
+HOSTILE = (
+    *(
+        "null",
+        "-1",
+        "0",
+        ".nan",
+        "-.inf",
+        "1e400",
+        "9" * 24,
+        "9223372036854775807",
+        "999999999",
+        "true",
+        "''",
+        "[]",
+        "{}",
+    ),
+    *(
+        "[1, [2, {a: b}]]",
+        "{a: 1, a: 2}",
+        "&a [*a]",
+        "*a",
+        "<<: {a: 1}",
+        "? [a]\n: b",
+        "!!set {a}",
+        "!!binary aGk=",
+        "|",
+    ),
+    *(
+        "- - - -",
+        ">-\n  x",
+        "%",
+        "@",
+        "\t",
+        "[" * 600,
+        "x" * 5000,
+        "-" * 4000 + "1",
+        '"\\ud800"',
+        '"\\0"',
+        "\x00",
+        "\ufeff",
+    ),
+    *("\x1b[31mred\x1b]0;title\x07", "\u202egpj", "é" * 200, "%s%n", "&lt;", "&bogus;", "{{7*7}}", "${7*7}", "none"),
+    *(f"!!python/object/apply:os.system ['touch {PLANTED}']", f"!!python/name:{PLANTED}.x", f"{PLANTED}:thing"),
+    *(f"__import__('os').system('touch {PLANTED}')", "os:system", f"../../{PLANTED}", f"/tmp/{PLANTED}", "C:\\nul"),
+    *('"><script>alert(1)</script>', "<img src=x onerror=alert(1)>", "' onload='alert(1)", "javascript:alert(1)"),
+    *("]]><script>1</script>", "</style><script>1</script>", "(a+)+$", "[0-9", "(?P<x>", "__class__", "cell/0<-0"),
+)
+"""What stands in place of words."""
+
+
+class Reader(NamedTuple):
+    """A reader of files."""
+
+    read: Callable[[Path], Documents | None]
+    corpus: Callable[[], list[Files]]
+    """Valid inputs."""
+
+
+class Trap:
+    """Runs a program when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {PLANTED}",)
+
+
+# --- readers ---
+
+
+def one(name: str, *contents: str | bytes) -> list[Files]:
+    """Inputs of one file each."""
+    return [{name: c.encode() if isinstance(c, str) else c} for c in contents]
+
+
+def genotypes() -> list[Files]:
+    texts = [path.read_text() for path in shipped().values()]
+    small = find_space("digits").sample(torch.Generator().manual_seed(0))
+    return one("file.yaml", small.dump(), *texts)
+
+
+def read_genotype(folder: Path) -> Documents:
+    genotype = Genotype.load(folder / "file.yaml")
+    yield "text", genotype.dump()
+    if genotype.space == "digits":  # others take longer to draw than to read
+        yield "html", genotype._repr_html_()
+        description = find_space("digits").describe(**genotype.options)
+        for format, form in (("svg", "svg"), ("text", "text"), ("dot", "text"), ("mermaid", "text")):
+            yield form, render(description, genotype, format)  # type: ignore[call-overload]
+
+
+def read_configuration(folder: Path) -> Documents:
+    yield "text", load_config(folder / "file.yaml").dump()
+
+
+def configurations() -> list[Files]:
+    return one("file.yaml", *(load_config(name).dump() for name in ("digits", "demo", "darts", "gdas")))
+
+
+def importing(format: str) -> Reader:
+    def read(folder: Path) -> Documents:
+        text = (folder / "file.txt").read_bytes().decode("utf-8", "replace")
+        yield "text", import_genotype(format, text, "file.txt").dump()
+
+    def corpus() -> list[Files]:
+        found = [EXAMPLES[format]] if format in EXAMPLES else []
+        for path in shipped().values():
+            try:
+                found.append(export_genotype(format, Genotype.load(path)))
+            except NASError:
+                continue
+        return one("file.txt", *(found or ["x"]))
+
+    return Reader(read, corpus)
+
+
+EXAMPLES = {
+    "nas-bench-201": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|none~2|",
+    "nni": "{normal/op_2_0: sep_conv_3x3, normal/input_2_0: 0, normal/op_2_1: max_pool_3x3, normal/input_2_1: 1}",
+    "mmrazor": "normal_n2: {chosen: [normal_n2_p0]}\nnormal_n2_p0: {chosen: [sep_conv_3x3]}",
+}
+
+
+def tables() -> list[Files]:
+    csv = "key,accuracy,loss\n" + "".join(f"net{i},{i / 7},{-i}\n" for i in range(9))
+    data = {f"net{i}": {"accuracy": i / 7, "loss": -i} for i in range(9)}
+    files: list[Files] = [{"file.csv": csv.encode()}, {"file.json": json.dumps(data).encode()}]
+    return [*files, {"file.yaml": dump_yaml(data).encode()}, {"file.csv.gz": gzip.compress(csv.encode())}]
+
+
+def only(folder: Path) -> Path:
+    return next(path for path in folder.iterdir() if path.name.startswith("file"))
+
+
+def read_table(folder: Path) -> None:
+    read_rows(only(folder))
+
+
+def checkpoints() -> list[Files]:
+    buffers = [io.BytesIO() for _ in range(3)]
+    network = nn.Linear(3, 2)
+    of_run = {"metrics": 0, "files": {f"../{PLANTED}": "x"}, "state": {"step": 1}}
+    states = ({"network": network.state_dict(), "list": [1, (2.0, None)]}, {"trap": Trap()}, of_run)
+    for buffer, state in zip(buffers, states, strict=True):
+        torch.save({"format": 1, "state": state}, buffer)
+    return one("file.pt", *(buffer.getvalue() for buffer in buffers))
+
+
+def weights() -> list[Files]:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save_weights(path := Path(folder) / "w", nn.Linear(3, 2).state_dict(), {"about": "x"})
+        return one("file.safetensors", path.read_bytes())
+
+
+def runs() -> list[Files]:
+    """The folder of a small search, as a run writes it."""
+    config = load_config("digits")
+    space = find_space("digits")
+    sampled = space.sample(torch.Generator().manual_seed(1))
+    decisions = space.describe().decisions
+    candidates = {label: list(each.candidates) for label, each in decisions.items() if hasattr(each, "candidates")}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "run"
+        with Run.create(folder, config.dump(), 0) as run:
+            run.resume()
+            run.save_checkpoint({"kind": "search", "step": 0})
+            run.record("decisions", 0, decisions=candidates)
+            for step in range(4):
+                run.record("mixing", step, weights={label: [1 / len(c)] * len(c) for label, c in candidates.items()})
+                for level in ("lower", "upper"):
+                    run.record("train", step + 1, level=level, loss=2.0 - step, gradient=0.1)
+                scores = {"accuracy": 0.5, "loss": 2.0, "best_epoch": 1}
+                run.record("observer", step + 1, observer="validation", **scores)
+                collapse = {"entropy": 1.0, "margin": 0.1, "least_margin": 0.0, "undecided": 1.0, "gradient": 0.1}
+                run.record("observer", step + 1, observer="collapse", **collapse)
+                run.record("observer", step + 1, observer="mine", norm=1.0)
+                run.save_genotype(sampled, step + 1)
+                run.save_checkpoint({"kind": "search", "step": step + 1})
+            run.record("stopping", 4, rule="mine", reason="enough", genotype=4, steps=9)
+            run.record("frozen", 4, level="lower", operations=["a"], of=2)
+            parts, best = {"a": {"accuracy": 0.5}}, {"accuracy": "max"}
+            run.record("evaluate", accuracy=0.5, statement="of images", parts=parts, best=best)
+            run.save_genotype(sampled)
+        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+        return [{str(path.relative_to(folder)): path.read_bytes() for path in paths}]
+
+
+def read_report(folder: Path) -> Documents:
+    examine(folder)
+    run = read_run(folder)
+    yield "html", write_report(folder, folder / "report.html").path.read_text()
+    for genotype in run.genotypes.values():
+        yield "text", genotype.dump()
+    read_state(folder)
+
+
+def examined(folder: Path) -> Documents:
+    for found in examine(folder).findings:
+        if found.repair is not None:
+            found.repair()
+    with Run.open(folder) as run:
+        run.resume()
+    return ()
+
+
+def pictures() -> list[Files]:
+    found = []
+    for format in ("png", "jpeg", "webp", "gif", "tiff", "bmp"):
+        buffer = io.BytesIO()
+        Image.effect_noise((24, 16), 60).convert("RGB").save(buffer, format)
+        found.append({f"file.{format}": buffer.getvalue()})
+    return found
+
+
+def read_picture(folder: Path) -> None:
+    upright_size(only(folder))
+    read_upright(only(folder))
+
+
+def videos() -> list[Files]:
+    found = []
+    for suffix in ("mp4", "mkv", "avi"):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"file.{suffix}"
+            with write_frames(path) as write:
+                for frame in moving_texture(4, 32, 32):
+                    write(frame)
+            found.append({path.name: path.read_bytes()})
+    return found
+
+
+def read_video(folder: Path) -> None:
+    read_frames(only(folder), 0, 4)
+
+
+def read_cifar(folder: Path) -> None:
+    (folder / "batches.meta.txt").write_text("cat\ndog\n")
+    CIFAR10(str(folder)).load()
+
+
+def idx() -> list[Files]:
+    images = bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 8, 0, 0, 0, 8]) + bytes(2 * 64)
+    return [{"train-images-idx3-ubyte": images, "train-labels-idx1-ubyte": bytes([0, 0, 8, 1, 0, 0, 0, 2, 1, 2])}]
+
+
+LAYOUT = "splits: {test: {rain: '{clip}/rain/{frame}', truth: '{clip}/truth/{frame}'}}\ncrop: 4\n"
+OPERATIONS = "operations:\n  a: {factory: residual, kernel: 3}\n  b: {factory: skip_connect}\n"
+JOURNAL = '{"op_code":0,"worker_id":"a","study_name":"s"}\n{"op_code":4,"worker_id":"a","study_id":0}\n'
+READERS: dict[str, Reader] = {
+    "genotype": Reader(read_genotype, genotypes),
+    "configuration": Reader(read_configuration, configurations),
+    **{f"import {format}": importing(format) for format in kind("importer").names()},
+    "layout": Reader(lambda folder: find_layout(folder / "file.yaml") and None, lambda: one("file.yaml", LAYOUT)),
+    "operations": Reader(
+        lambda folder: OperationSet.load(folder / "file.yaml") and None, lambda: one("file.yaml", OPERATIONS)
+    ),
+    "table": Reader(read_table, tables),
+    "card": Reader(
+        lambda folder: read_card(folder) and None,  # its text is Markdown: printed escaped, shown by nothing else
+        lambda: one("card.md", (kind("model").find("tmics-compact")() / "card.md").read_bytes()),
+    ),
+    "journal": Reader(lambda folder: Journal(folder / "file.log") and None, lambda: one("file.log", JOURNAL)),
+    "checkpoint": Reader(lambda folder: checkpoint.load(folder / "file.pt") and None, checkpoints),
+    "weights": Reader(lambda folder: checkpoint.load_weights(folder / "file.safetensors") and None, weights),
+    "report": Reader(read_report, runs),
+    "run": Reader(examined, runs),
+    "picture": Reader(read_picture, pictures),
+    "video": Reader(read_video, videos),
+    "idx": Reader(lambda folder: IDX(str(folder)).load() and None, idx),
+    "cifar": Reader(read_cifar, lambda: one("data_batch_1.bin", bytes(2 * 3073))),
+}
+
+
+# --- changes ---
+
+
+def changed(files: Files, others: Sequence[bytes], pick: random.Random) -> dict[str, bytes]:
+    """The files with one or more of them changed; sometimes one is missing."""
+    found = dict(files)
+    for _ in range(pick.choice([1, 1, 1, 2])):
+        name = pick.choice(list(files))
+        if len(files) > 1 and pick.random() < 0.05:
+            found.pop(name, None)
+            continue
+        data = found.get(name, b"")
+        for _ in range(pick.choice([1, 1, 2, 3, 8])):
+            text = _text(data) if pick.random() < 0.8 else None
+            data = _changed_bytes(data, others, pick) if text is None else _changed_text(text, pick)
+        if name.endswith(".jsonl") and pick.random() < 0.7 and (text := _text(data)) is not None:
+            data = text.replace("\x1b", "\\u001b").replace("\x07", "\\u0007").encode("utf-8", "surrogatepass")
+        found[name] = data
+    return found
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _changed_text(text: str, pick: random.Random) -> bytes:
+    words = list(re.finditer(r"[^\s:,\[\]{}()\"'|~+]+", text))
+    lines = text.split("\n")
+    at = pick.randrange(len(lines))
+    match pick.randrange(8) if words else 7:
+        case 0 | 1 | 2:
+            word, value = pick.choice(words), pick.choice(HOSTILE)
+            value = json.dumps(value) if pick.random() < 0.4 else value
+            text = text[: word.start()] + value + text[word.end() :]
+        case 3:
+            a, b = sorted(pick.choices(words, k=2), key=lambda word: word.start())
+            if a != b:
+                text = text[: a.start()] + b[0] + text[a.end() : b.start()] + a[0] + text[b.end() :]
+        case 4:
+            lines.insert(at, lines[pick.randrange(len(lines))])
+            text = "\n".join(lines)
+        case 5:
+            del lines[at]
+            text = "\n".join(lines)
+        case 6:
+            lines[at] = pick.choice(["  ", "- ", "? ", "\t", "#", "'"]) + lines[at]
+            text = "\n".join(lines)
+        case _:
+            place = pick.randint(0, len(text))
+            text = text[:place] + pick.choice([*HOSTILE, "\n", ":", "[", "}"]) + text[place:]
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _changed_bytes(data: bytes, others: Sequence[bytes], pick: random.Random) -> bytes:
+    found = bytearray(data)
+    place = pick.randint(0, len(found))
+    head = pick.randint(0, min(len(found), 64))
+    match pick.randrange(7):
+        case 0 if found:
+            found[min(place, len(found) - 1)] ^= 1 << pick.randrange(8)
+        case 1 if found:
+            found[min(head, len(found) - 1)] = pick.choice([0, 1, 127, 128, 255])
+        case 2:
+            return bytes(found[:place])
+        case 3:
+            del found[place : place + pick.choice([1, 4, 64])]
+        case 4:
+            found[place:place] = pick.choice([b"\0", b"\xff" * 4, b"\x7f\xff\xff\xff", bytes(64), b"PK\x03\x04"])
+        case 5:
+            other = pick.choice(others)
+            start = pick.randint(0, len(other))
+            found[place:place] = other[start : start + 256]
+        case _:
+            found[head : head + 4] = pick.choice([b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\x80\0\0\0"])
+    return bytes(found)
+
+
+def case_files(corpus: Sequence[Files], name: str, seed: int, number: int) -> dict[str, bytes]:
+    """The files of a case; the first cases are the corpus as it is."""
+    if number < len(corpus):
+        return dict(corpus[number])
+    pick = random.Random(f"{seed}/{name}/{number}")
+    others = [data for files in corpus for data in files.values()]
+    return changed(pick.choice(corpus), others, pick)
+
+
+# --- what is checked ---
+
+
+class _Elements(HTMLParser):
+    """What a page could run: scripts beside its own, handlers of events, frames, links to scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripts, self.found = 0, list[str]()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.scripts += tag == "script" and ("type", "application/json") not in attributes
+        self.found += [tag] * (tag in ("iframe", "object", "embed", "foreignobject"))
+        self.found += [f"{tag} {name}" for name, value in attributes if runs_code(name, value or "")]
+
+
+def runs_code(attribute: str, value: str) -> bool:
+    return attribute.lower().startswith("on") or value.strip().lower().startswith("javascript:")
+
+
+def unsafe(kind: str, document: str) -> str:
+    """What a document could do that it must not; empty if nothing."""
+    if any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in document):
+        return "a control character"
+    if kind == "svg":
+        for element in ElementTree.fromstring(document).iter():
+            if element.tag.rpartition("}")[2] in ("script", "foreignObject", "iframe"):
+                return f"an element {element.tag}"
+            if names := [name for name, value in element.attrib.items() if runs_code(name.rpartition("}")[2], value)]:
+                return f"an attribute {names[0]}"
+    if kind == "html":
+        elements = _Elements()
+        elements.feed(document)
+        if elements.found or elements.scripts > 1:  # one is the page's own
+            return f"{elements.scripts} scripts, {', '.join(elements.found)}"
+    return ""
+
+
+_forbidden: list[str] = []
+_folder = [""]
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_PATHS = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod", "os.truncate")
+_PROGRAMS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "pty.spawn")
+_CONNECTIONS = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "webbrowser.open")
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    """Note what a reader must not do, while a case is read."""
+    if not _folder[0]:
+        return
+    if event in _PROGRAMS or event in _CONNECTIONS:
+        _forbidden.append(f"{event} {arguments[:1]}")
+    elif event == "import" and arguments[0].startswith(PLANTED):
+        _forbidden.append(f"imports {arguments[0]}")
+    elif (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES) or event in _PATHS:
+        for path in arguments[: 1 if event == "open" else 2]:
+            if isinstance(path, str | bytes) and not _inside(os.fsdecode(path)):
+                _forbidden.append(f"{event} {os.fsdecode(path)}")
+
+
+def _inside(path: str) -> bool:
+    return path == os.devnull or os.path.realpath(path).startswith((_folder[0], _CACHE))
+
+
+_CACHE = os.path.join(tempfile.gettempdir(), "torchinductor_")
+"""How the folder begins that torch makes for itself when a network is counted."""
+
+
+def run_case(reader: Reader, files: Files, folder: Path) -> str:
+    """Read the files of a case, in an empty folder; returns what is wrong, or an empty string."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / f"{PLANTED}.py").write_text("x = 1\n")
+    os.chdir(folder)
+    _forbidden.clear()
+    _folder[0] = os.path.realpath(folder)
+    wrong = ""
+    try:
+        for form, document in reader.read(folder) or ():
+            wrong = wrong or ((what := unsafe(form, document)) and f"{form}: {what}")
+    except NASError as error:
+        message = str(error)
+        if len(message) > 2 * LONGEST or not message.isprintable():
+            wrong = f"message of {len(message)} characters: {message[:100]!r}"
+    except Exception as error:  # noqa: BLE001 - all of them are failures
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        wrong = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {str(error)[:200]!r}"
+    finally:
+        _folder[0] = ""
+    if _forbidden:
+        return f"forbidden: {_forbidden[0]}"
+    return wrong or ("a payload ran" if (folder / PLANTED).exists() else "")
+
+
+# --- workers ---
+
+
+class Failure(NamedTuple):
+    """A case that failed."""
+
+    reader: str
+    seed: int
+    case: int
+    wrong: str
+
+
+def run_reader(name: str, reader: Reader, seed: int, numbers: range, until: float | None = None) -> Iterator[Failure]:
+    """Run cases in forked workers, one after another; a worker that dies is a failure of its case.
+
+    Stops at the monotonic time `until`.
+    """
+    corpus = reader.corpus()
+    at = numbers.start
+    while at < numbers.stop and (until is None or time.monotonic() < until):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(reading)
+            _work(name, reader, corpus, seed, range(at, min(numbers.stop, at + 400)), writing)
+        os.close(writing)
+        at, hung = min(numbers.stop, at + 400), False
+        begun = -1
+        with os.fdopen(reading, "rb") as pipe:
+            while not hung:
+                if not select.select([pipe], [], [], PATIENCE)[0]:
+                    os.kill(child, signal.SIGKILL)
+                    hung = True
+                line = pipe.readline()
+                if not line:
+                    break
+                begun, wrong = json.loads(line)
+                if wrong:
+                    yield Failure(name, seed, begun, wrong)
+        _, status = os.waitpid(child, 0)
+        if hung or os.WIFSIGNALED(status) or os.WEXITSTATUS(status):
+            ended = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {status}"
+            reason = {"SIGXCPU": f"more than {SECONDS} s of CPU time"}.get(ended, ended)
+            yield Failure(name, seed, begun, f"no answer in {PATIENCE:g} s" if hung else reason)
+            at = begun + 1
+
+
+def _work(name: str, reader: Reader, corpus: Sequence[Files], seed: int, numbers: range, pipe: int) -> None:
+    """Run cases in this process, which ends here. Before each its number is written, after it what is wrong."""
+    try:
+        sys.dont_write_bytecode = True
+        faulthandler.disable()
+        warnings.simplefilter("ignore")
+        sys.addaudithook(_audit)
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + GROWTH, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for number in numbers:
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            spent = int(usage.ru_utime + usage.ru_stime)
+            resource.setrlimit(resource.RLIMIT_CPU, (spent + SECONDS + 1, resource.RLIM_INFINITY))
+            os.write(pipe, f"{json.dumps([number, ''])}\n".encode())
+            with tempfile.TemporaryDirectory() as folder:
+                inner = Path(folder) / "a" / "b"
+                inner.mkdir(parents=True)
+                wrong = run_case(reader, case_files(corpus, name, seed, number), inner)
+                os.chdir("/")
+            if wrong:
+                os.write(pipe, f"{json.dumps([number, wrong])}\n".encode())
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - nothing may return into the copy of the parent
+        os.write(pipe, f"{json.dumps([-1, traceback.format_exc()])}\n".encode())
+        os._exit(1)
+
+
+def alike(failure: Failure) -> str:
+    """What failures of one cause have in common."""
+    return re.sub(r"\d+|'[^']*'", "", failure.wrong)
+
+
+def replay(name: str, seed: int, number: int) -> None:
+    """Run one case in this process, with its traceback."""
+    files = case_files(READERS[name].corpus(), name, seed, number)
+    with tempfile.TemporaryDirectory() as folder:
+        for file, data in files.items():
+            (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / file).write_bytes(data)
+            if len(data) < 3000:
+                print(f"{file}: {data!r}")
+        for form, document in READERS[name].read(Path(folder)) or ():
+            print(form, unsafe(form, document) or "safe")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=2000, help="cases of each reader (default 2000)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other cases (default 0)")
+    parser.add_argument("--only", action="append", choices=READERS, metavar="READER", help=", ".join(READERS))
+    parser.add_argument("--minutes", type=float, help="of wall time for each reader")
+    parser.add_argument("--case", type=int, help="run this case of --only alone, with its traceback")
+    arguments = parser.parse_args()
+    chosen = arguments.only or list(READERS)
+    if arguments.case is not None:
+        replay(chosen[0], arguments.seed, arguments.case)
+        return 0
+    console, table, failures = Console(width=118), Table("reader", "cases", "failures", "CPU seconds"), list[Failure]()
+    for name in chosen:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        until = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
+        found = list(run_reader(name, READERS[name], arguments.seed, range(arguments.count), until))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        failures += found
+        table.add_row(name, str(arguments.count), str(len(found)), f"{spent:.0f}")
+        kinds = Counter(map(alike, found))
+        for failure in {alike(each): each for each in reversed(found)}.values():
+            where = f"{name}, seed {failure.seed}, case {failure.case} ({kinds[alike(failure)]} like it)"
+            console.print(f"{where}: {failure.wrong}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"seed {arguments.seed}")
+    console.print(table)
+    return int(bool(failures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
