@@ -158,3 +158,5 @@ def test_the_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert processes.finish(process) == 0, f"{command}\n{errors.read_text()}"
     for made in ("runs/derain/genotype.yaml", "heavy.svg", "runs/derainer/weights.safetensors", "clean.mp4"):
         assert (tmp_path / made).stat().st_size > 0, made
+    shown = README.parent / "docs" / "figures" / "darts-v2.svg"
+    assert (tmp_path / "darts-v2.svg").read_bytes() == shown.read_bytes()
