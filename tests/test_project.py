@@ -24,7 +24,7 @@ def texts() -> Iterator[tuple[str, str]]:
     ignored = [".git", *(line.strip("/") for line in (ROOT / ".gitignore").read_text().split())]
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if not any(fnmatch.fnmatch(name, i) for i in ignored)]
-        for path in (Path(folder, name) for name in names):
+        for path in (Path(folder, name) for name in names if name != ".git"):  # of a worktree
             try:
                 yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
             except UnicodeDecodeError:
