@@ -11,7 +11,7 @@ from torch import nn
 
 from nas.errors import ConfigError, NASError
 from nas.export.exporting import Exported, Format, export_run
-from nas.front.targets import config_of
+from nas.front.targets import config_of, existing
 from nas.genotype.file import Genotype
 from nas.report.page import Report, write_report
 from nas.run.config import Config
@@ -200,6 +200,7 @@ def load(run: str | Path) -> nn.Module:
         run: the folder of a retraining or of a model, or the name of a shipped model (`nas models` lists them).
 
     Raises:
+        MissingFileError: no such folder, and no model of this name.
         ConfigError: the folder holds no retraining, or one that has not ended.
         InvalidFileError: a file is damaged, or a later version of the package wrote it.
 
@@ -210,7 +211,7 @@ def load(run: str | Path) -> nn.Module:
         >>> nas.load("runs/network")(torch.zeros(1, 1, 8, 8)).shape
         torch.Size([1, 10])
     """
-    return load_network(model_folder(run))
+    return load_network(existing(model_folder(run)))
 
 
 def previews_of(run: Path, task: Task | None = None) -> tuple[list[Preview], str]:

@@ -58,10 +58,24 @@ def config_of(run: str | Path, overrides: Overrides = ()) -> Config:
         MissingFileError: no such folder.
         ConfigError: the folder holds no run.
     """
-    from nas.genotype.file import shipped
-    from nas.registry import kind
     from nas.run.config import load_config
     from nas.run.folder import CONFIG
+
+    run = existing(run)
+    if not (run / CONFIG).is_file():
+        raise ConfigError(f"{run}: not the folder of a run (it has no {CONFIG})")
+    return load_config(run / CONFIG, overrides)
+
+
+def existing(run: str | Path) -> Path:
+    """Return the path of a run or model.
+
+    Raises:
+        MissingFileError: no such folder.
+        ConfigError: it is a genotype.
+    """
+    from nas.genotype.file import shipped
+    from nas.registry import kind
 
     run = Path(run)
     if not run.exists() and (str(run) in shipped() or run.suffix in (".yaml", ".yml")):
@@ -75,6 +89,4 @@ def config_of(run: str | Path, overrides: Overrides = ()) -> Config:
             f"{run}: no such folder and no model of this name{nearest(str(run), known)}; expected the folder of a run"
             f" of `nas search` or `nas retrain`, or a model: {', '.join(known) or 'none is installed'}"
         )
-    if not (run / CONFIG).is_file():
-        raise ConfigError(f"{run}: not the folder of a run (it has no {CONFIG})")
-    return load_config(run / CONFIG, overrides)
+    return run

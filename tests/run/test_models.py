@@ -130,6 +130,13 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(("name", "near"), [("tyni", r" \(did you mean 'tiny'\?\)"), ("runs/net", "")])
+def test_a_model_that_does_not_exist(name: str, near: str) -> None:
+    with pytest.raises(FileNotFoundError, match=f"^{name}: no such folder and no model of this name{near}; "):
+        nas.load(name)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
