@@ -260,6 +260,11 @@ def kind(name: str) -> Kind:
     return kinds[name]
 
 
+def entry_name(entry: str | Mapping[str, Any]) -> str:
+    """Return the name in an entry of a configuration: a name, or a mapping of `name` and arguments."""
+    return entry if isinstance(entry, str) else str(entry["name"])
+
+
 def register(kind_name: str, name: str) -> Callable[[T], T]:
     """Decorator: register an object under `name`, for configurations to name.
 

@@ -95,13 +95,14 @@ class Supernet(nn.Module):
         self.wrappers = [_wrapper(entry, f"wrappers[{i}]") for i, entry in enumerate(wrappers)]
         require_composed(self.parts())
         if self.wrappers:
-            decisions = space.describe(**options).decisions
+            decisions = space.whole.describe(**options).decisions
             for wrapper in self.wrappers:
                 wrapper.require(decisions)
         reader = _Reader(self)
         choose = Relaxed(reader, seed, self.wrappers, reader.moment)
         self.network = space(choose, **options)
         self.decisions: dict[str, Decision] = choose.decisions
+        self._candidates = {label: decision.candidates for label, decision in self.decisions.items()}
         self._terms = choose.terms
         self.seed = seed
         passes = getattr(self.relaxation, "passes", None)
@@ -359,13 +360,13 @@ class Supernet(nn.Module):
             training=self.training,
             fixed=self._fixed is not None,
             loss=None if self._loss is None else self._loss_at,
+            candidates=self._candidates,
         )
 
     def _draws(self, arch: Mapping[str, Tensor], random: bool) -> Iterator[tuple[str, Tensor, Draw]]:
         """Label, logits and draw of each decision in the present step."""
-        candidates = {label: self.decisions[label].candidates for label in arch}
         how: Any = {"seed": self.seed, "step": self._step, "progress": self._progress, "turn": self._turn}
-        return draws(arch, candidates, random=random, **how)
+        return draws(arch, self._candidates, random=random, **how)
 
     def _hold(self) -> Callable[[], AbstractContextManager[None]]:
         """Capture the mixing weights; returns a context manager that restores them."""

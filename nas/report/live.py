@@ -49,6 +49,9 @@ class RunProgress(Observer):
         self._scores: dict[str, float] = {}
         self._progress.update(start.step, {}, self._leaders())
 
+    def on_stage(self, start: Start) -> None:
+        self._start = start
+
     def on_step(self, step: int, moved: Mapping[str, Moved], /) -> None:
         if self._start.kind == "retrain":
             self._losses.clear()  # losses of the previous stage

@@ -30,6 +30,24 @@ PROPOSING = ("searcher", "score", "evaluations")
 """The fields of `search` without effect on a search by the gradient."""
 
 
+class SearchStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One stage of a search: a supernet of its own, over the candidates that the stages before kept."""
+
+    epochs: Count
+    """How many of the epochs of the search."""
+    keep: Count | None = None
+    """How many candidates each decision keeps at the end: those with the largest mixing weights. By default all."""
+    options: dict[str, Any] = {}
+    """Options of the space that differ in this stage, such as more cells."""
+    wrappers: tuple[str | dict[str, Any], ...] | None = None
+    """In place of those of the search."""
+    warmup: dict[str, Annotated[float, msgspec.Meta(ge=0, lt=1)]] = {}
+    """By level, the share of this stage after which it starts, in place of its own `warmup`."""
+    continues: bool = False
+    """Whether operation weights, arch parameters, optimizers and schedules are those of the stage before. Otherwise
+    only its candidates are, and the stage starts as a search of its own."""
+
+
 class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to search."""
 
@@ -66,6 +84,8 @@ class SearchConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     check: Literal["error", "warn"] = "error"
     """Whether a search fails before its first step, or warns, if derived networks of narrow widths do not compute what
     the supernet does (see `nas.run.inheritance`)."""
+    stages: dict[str, SearchStage] = {}
+    """By name, the stages that follow one another (see `nas.run.stages`); by default the search is one."""
     stopping: str | dict[str, Any] | None = None
     """When the search ends before its last step: the name of a stopping rule, or a mapping of `name` and arguments."""
     observers: tuple[str | dict[str, Any], ...] = ()
@@ -172,8 +192,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return everything that a run depends on as YAML, with all defaults."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         absent = [name for name in ("search", "retrain") if plain[name] is None]
-        if self.search_section is not None and self.search_section.searcher is None:
-            plain["search"] = {key: value for key, value in plain["search"].items() if key not in PROPOSING}
+        if self.search_section is not None:
+            how = self.search_section
+            unused = {*(PROPOSING if how.searcher is None else ()), *(() if how.stages else ("stages",))}
+            plain["search"] = {key: value for key, value in plain["search"].items() if key not in unused}
         return dump_yaml({name: value for name, value in plain.items() if name not in ("tune", *absent)})
 
     def torch_device(self) -> torch.device:

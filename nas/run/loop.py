@@ -6,6 +6,7 @@ import abc
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -41,12 +42,11 @@ class Loop(abc.ABC):
     this a checkpoint holds the network, the levels, the random state and the state of the observers. What a run wrote
     after its last checkpoint is written again.
 
-    A search and a retraining each override the methods that differ.
+    A run consists of stages, one after another. A search and a retraining each override the methods that differ.
 
     Args:
         run: the folder.
-        network: trained in place.
-        stages: levels over the network by the name of their stage, in order; a search has one stage.
+        lengths: the number of steps of each stage, in order.
         epochs: how many there are, as equal as can be.
         seed: of the random state at step 0.
         observers: in the order in which they are called; at the end of an epoch the network has its averaged weights.
@@ -64,8 +64,7 @@ class Loop(abc.ABC):
     def __init__(
         self,
         run: Run,
-        network: nn.Module,
-        stages: Mapping[str, Multilevel],
+        lengths: Sequence[int],
         *,
         epochs: int,
         seed: int,
@@ -74,12 +73,41 @@ class Loop(abc.ABC):
         checkpoint_minutes: float,
         decay: float | None = None,
     ) -> None:
-        self.run, self.network, self.stages, self.seed = run, network, dict(stages), seed
-        self.steps = sum(stage.steps for stage in stages.values())
+        self.run, self.seed = run, seed
+        self.ends = list(accumulate(lengths))
+        """The step of the run with which each stage ends."""
+        self.steps = self.ends[-1]
+        self.stage = 0
+        """The number of the present stage."""
         self._epochs = epochs
         self._seconds, self._save_seconds = seconds_of(minutes), 60 * checkpoint_minutes
-        self._average = None if decay is None else WeightAverage(network, decay)
+        self._average = None if decay is None else WeightAverage(self.network, decay)
         self._observers = Observers(observers)
+
+    @property
+    @abc.abstractmethod
+    def network(self) -> nn.Module:
+        """The network of the present stage, trained in place."""
+
+    @property
+    @abc.abstractmethod
+    def levels(self) -> Multilevel:
+        """The levels of the present stage over its network."""
+
+    @property
+    def first(self) -> int:
+        """The step of the levels with which the present stage begins."""
+        return 0
+
+    def enter(self, step: int) -> None:  # noqa: B027 - the stages of a retraining have one network
+        """Make what the present stage trains, after `step` steps, from what the stage before trained."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - the stages of a retraining have one network
+        """Make what the present stage trains, before the state of a checkpoint is loaded into it."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return what `restore` needs of a checkpoint."""
+        return {}
 
     @abc.abstractmethod
     def prepare(self) -> None:
@@ -123,47 +151,47 @@ class Loop(abc.ABC):
             if step == 0:
                 self.record_start()
             try:
-                self._observers.start(Start(self.kind, self.run.path, self.network, step, self.steps))
+                self._observers.start(self._start(step))
                 if self.ended:
                     return step
-                before = 0
-                for stage in self.stages.values():
-                    for k in range(max(step - before, 0), stage.steps):
-                        step = before + k + 1
-                        spent = self._step(stage, k, step)
-                        if self.ended:
-                            return step
-                        if spent and step < self.steps:
-                            self.run.record(STOPPED, step, steps=self.steps)
-                            return step
-                    stage.require_moved()  # the last step did, unless the run was resumed after it
-                    before += stage.steps
+                while step < self.steps:
+                    if step == self.ends[self.stage]:
+                        self.levels.require_moved()  # the last step did, unless the run was resumed after it
+                        self.stage += 1
+                        self.enter(step)
+                        self._observers.stage(self._start(step))
+                    step += 1
+                    spent = self._step(step)
+                    if self.ended:
+                        return step
+                    if spent and step < self.steps:
+                        self.run.record(STOPPED, step, steps=self.steps)
+                        return step
+                self.levels.require_moved()
             finally:
                 self._observers.end()
         return self.steps
 
-    def _step(self, stage: Multilevel, k: int, step: int) -> bool:
-        """Take step `k` of a stage, counted from 0; it is step number `step` of the run, counted from 1.
-
-        Returns whether the time is spent.
-        """
+    def _step(self, step: int) -> bool:
+        """Take step number `step` of the run, counted from 1; returns whether the time is spent."""
+        k = self.first + step - 1 - (self.ends[self.stage - 1] if self.stage else 0)
         try:
-            moved = stage.step(k)
+            moved = self.levels.step(k)
         except DivergedError as error:
-            self._save(step, stage)
-            raise self._explained(error, stage, k, step) from error
+            self._save(step)
+            raise self._explained(error, k, step) from error
         for level, move in moved.items():
             self.run.record("train", step, level=level, loss=move.loss, gradient=move.gradient, **move.terms)
         for move in moved.values():
             for level, operations in move.frozen.items():
-                total = len(stage.freezers[level].operations)
+                total = len(self.levels.freezers[level].operations)
                 self.run.record(FROZEN, step, level=level, operations=operations, of=total)
         for level, move in moved.items():
             if move.backoff is not None:
                 self.run.record(BACKOFF, step, level=level, factor=move.backoff)
         if self._average is not None:
             self._average.update(k)
-            if k == stage.steps - 1:
+            if step in self.ends:
                 self._average.copy_to_network()
         self._observers.step(step, moved)
         stop = self.run.stop()
@@ -176,18 +204,21 @@ class Loop(abc.ABC):
         now = time.monotonic()
         spent = self._seconds is not None and now - self._began >= self._seconds
         if ended or stop or spent or now - self._saved >= self._save_seconds:
-            self._save(step, stage)
+            self._save(step)
         if stop:
             raise KeyboardInterrupt
         return spent
 
-    def _explained(self, error: DivergedError, stage: Multilevel, k: int, step: int) -> DivergedError:
+    def _explained(self, error: DivergedError, k: int, step: int) -> DivergedError:
         """Write the batches of the steps that were skipped last; returns the error with their path."""
-        path, batches = self.run.path / DIVERGED, checkpoint.plain(stage.skipped_batches(k))
+        path, batches = self.run.path / DIVERGED, checkpoint.plain(self.levels.skipped_batches(k))
         checkpoint.save(path, {"step": step, "message": str(error), "batches": batches})
         return DivergedError(f"{error}. {path} has the batches, {self.run.path / LAST} the state of step {step}")
 
-    def _save(self, step: int, stage: Multilevel) -> None:
+    def _start(self, step: int) -> Start:
+        return Start(self.kind, self.run.path, self.network, step, self.steps)
+
+    def _save(self, step: int) -> None:
         average = {} if self._average is None else {"average": self._average.state_dict()}
         self.run.save_checkpoint(
             {
@@ -195,9 +226,10 @@ class Loop(abc.ABC):
                 "step": step,
                 "network": self.network.state_dict(),
                 **average,
-                "levels": stage.state_dict(),
+                "levels": self.levels.state_dict(),
                 "random": checkpoint.random_state(),
                 "observers": self._observers.state_dict(),
+                **self.extra_state(),
             }
         )
         self._saved = time.monotonic()
@@ -207,28 +239,22 @@ class Loop(abc.ABC):
         state = self.run.resume()
         if state is None:
             self.prepare()
-            self._save(0, next(iter(self.stages.values())))
+            self._save(0)
             return 0
         path = self.run.path / LAST
         with checkpoint.restoring(path):
             require_kind(self.run.path, state, self.kind)
             step = int(state["step"])
             self.check_resumed(step)
+            self.stage = next(stage for stage, end in enumerate(self.ends) if step <= end)
+            self.restore(state)
             checkpoint.load_into(self.network, state["network"], path)
             if self._average is not None:
                 self._average.load_state_dict(state["average"])
-            self._stage_of(step).load_state_dict(state["levels"])
+            self.levels.load_state_dict(state["levels"])
             self._observers.load_state_dict(state["observers"])
             checkpoint.set_random_state(state["random"])
         return step
-
-    def _stage_of(self, step: int) -> Multilevel:
-        """The stage that took a step; the first one for step 0."""
-        for stage in self.stages.values():
-            if step <= stage.steps:
-                return stage
-            step -= stage.steps
-        raise ValueError(f"step {step} after the last stage")
 
 
 def seconds_of(minutes: float | None) -> float | None:

@@ -17,7 +17,7 @@ from nas.genotype.file import Genotype
 from nas.kernels.evaluation import copied
 from nas.kernels.finite import equal
 from nas.multilevel.multilevel import Moved
-from nas.registry import kind
+from nas.registry import entry_name, kind
 from nas.run import checkpoint
 from nas.run.folder import Record
 
@@ -89,6 +89,12 @@ class Observer:
         """
         return None
 
+    def on_stage(self, start: Start) -> None:
+        """Called when a stage of a search begins after another, with a supernet of its own: `start.network`.
+
+        A run that resumes within a stage calls `on_start` alone.
+        """
+
     def on_end(self) -> None:
         """Called when the run ends in this process, for whatever reason, if `on_start` returned."""
 
@@ -115,7 +121,7 @@ def configured(entries: Iterable[str | Mapping[str, Any]], **given: Any) -> list
     for i, entry in enumerate(entries):
         where = f"search.observers[{i}]"
         observer = kind("observer").create(entry, where, **given)
-        name = entry if isinstance(entry, str) else entry["name"]
+        name = entry_name(entry)
         if not isinstance(observer, Observer):
             raise ConfigError(f"{where}: '{name}' must make a nas.Observer, got {observer!r}")
         observer.name = name
@@ -153,6 +159,10 @@ class Observers:
         for observer in self._by_name.values():
             observer.on_start(start)
             self._started.append(observer)
+
+    def stage(self, start: Start) -> None:
+        for observer in self._by_name.values():
+            observer.on_stage(start)
 
     def end(self) -> None:
         while self._started:

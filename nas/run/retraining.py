@@ -98,19 +98,20 @@ class _Retraining(Loop):
             check_validation(self._how, [stage.level.split for stage in config.retrain.stages.values()], task)
             self._validation = WeightValidation(validation_score(self._how, task), task)
         precision, total = config.retrain.precision, config.retrain.steps
-        stages, before = {}, 0
+        self._network = network
+        self._stages: list[Multilevel] = []
+        before = 0
         for name, stage in config.retrain.stages.items():
             steps, span = stage.steps, (before / total, (before + stage.steps) / total)
-            stages[name] = Multilevel(
-                network, {name: stage.level}, task.losses, task.batch, steps, precision=precision, span=span
+            self._stages.append(
+                Multilevel(network, {name: stage.level}, task.losses, task.batch, steps, precision=precision, span=span)
             )
             before += steps
-        if not stages:
+        if not self._stages:
             raise ConfigError("retrain.stages is empty: nothing would be trained")
         super().__init__(
             run,
-            network,
-            stages,
+            [stage.steps for stage in self._stages],
             epochs=config.retrain.epochs,
             seed=config.seed,
             observers=observers if self._validation is None else [self._validation, *observers],
@@ -118,6 +119,14 @@ class _Retraining(Loop):
             checkpoint_minutes=config.retrain.checkpoint_minutes,
             decay=config.retrain.ema,
         )
+
+    @property
+    def network(self) -> nn.Module:
+        return self._network
+
+    @property
+    def levels(self) -> Multilevel:
+        return self._stages[self.stage]
 
     def prepare(self) -> None:
         self.run.save_genotype(self.genotype)

@@ -30,8 +30,9 @@ from nas.genotype.file import Genotype, Provenance
 from nas.kernels.device import placed
 from nas.multilevel.level import Level, assign
 from nas.multilevel.multilevel import Multilevel
-from nas.registry import kind
+from nas.registry import entry_name, kind
 from nas.run import checkpoint
+from nas.run.carrying import carry_over, changes
 from nas.run.collapse import Collapse
 from nas.run.config import Config, load_config
 from nas.run.folder import BEST, CONFIG, LAST, ORIGIN, Run, config_hash, package_version, read_genotypes, read_state
@@ -41,11 +42,19 @@ from nas.run.loop import Loop, require_kind
 from nas.run.observer import Observer, configured
 from nas.run.projection import STATE, TrainedProjection, projected
 from nas.run.recalibration import recalibrated
-from nas.run.stopping import STOPPING, Stop, StoppingRule, create_rule, name_of, part_of, read_epochs
+from nas.run.stages import Stage, stages_of, survivors
+from nas.run.stopping import STOPPING, Stop, StoppingRule, create_rule, part_of, read_epochs
 from nas.run.task import Task
 from nas.run.validation import Score, Validation, mean_metrics, sign
-from nas.space.definition import Description, find_space
+from nas.space.chooser import Kept
+from nas.space.definition import Description, SearchSpace, find_space
 from nas.supernet import Supernet
+
+STAGE, KEPT = "stage", "kept"
+"""Fields of the state of a search in stages: the name of the present one, and the candidates that are left.
+
+A record of the kind `stage` begins a stage; it has its name and its `decisions`.
+"""
 
 
 def search(
@@ -95,33 +104,72 @@ class _Search(Loop):
         self, config: Config, run: Run, observers: Sequence[Observer], task: Task, minutes: float | None
     ) -> None:
         self.config, self.task = config, task
-        self.description = _describe(config)
-        self.price = _prices(config, task)
-        self.supernet = build_supernet(replace(config, initial={}) if config.start else config)
-        self.levels = build_levels(config, self.supernet, task)
+        self.plan = stages_of(config)
+        self._build(self.plan[0], {})
         self.epochs: dict[int, Genotype] = {}
-        self.score = _scorer(config, task, self.supernet, self.levels.batch)
+        self.score = _scorer(config, task, self.supernet, self._batch)
         how = config.search
         self.rule = None if how.stopping is None else create_rule(how.stopping, self.description, how.epochs)
         self.stop: Stop | None = None
-        own: list[Observer] = [_collapse(config, task, self.description, self.levels), LogitGradients()]
+        own: list[Observer] = [_collapse(config, task, self.description, self.supernet, self._batch), LogitGradients()]
         if self.score is not None:
             own.append(Validation(self.score, task))
-        chosen = configured(config.search.observers, description=self.description, task=task, levels=self.levels)
+        given = {"description": self.description, "task": task}
+        chosen = configured(how.observers, **given, **({} if how.stages else {"levels": self.levels}))
         super().__init__(
             run,
-            self.supernet,
-            {"search": self.levels},
-            epochs=config.search.epochs,
+            [stage.length for stage in self.plan],
+            epochs=how.epochs,
             seed=config.seed,
             observers=[*own, *chosen, *observers],
             minutes=minutes,
             checkpoint_minutes=config.search.checkpoint_minutes,
         )
 
+    @property
+    def network(self) -> Supernet:
+        return self.supernet
+
+    @property
+    def levels(self) -> Multilevel:
+        return self._levels
+
+    @property
+    def first(self) -> int:
+        return self.plan[self.stage].first
+
+    def _build(self, stage: Stage, kept: Kept) -> None:
+        """Make the supernet of a stage, over the candidates that are left, and its levels."""
+        self.kept = kept
+        self.part, space = stage.over(kept)  # the stage as a search of its own
+        self.description = space.whole.describe(**self.part.options)
+        carried = stage.continues or self.config.start
+        self.supernet = build_supernet(replace(self.part, initial={}) if carried else self.part, space)
+        self._levels = build_levels(self.part, self.supernet, self.task)
+        self.price = _prices(self.part, self.supernet, self.task)
+
+    def _batch(self, split: str, index: int) -> Any:
+        """A batch on the device, as the levels read it."""
+        return self.levels.batch(split, index)
+
+    def enter(self, step: int) -> None:
+        before, stage = self.levels, self.plan[self.stage]
+        self._build(stage, survivors(self.supernet, self.plan[self.stage - 1].keep))
+        if stage.continues:
+            carry_over(before, self.levels)
+        self._record_stage(step)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        if self.stage:
+            self._build(self.plan[self.stage], state[KEPT])
+
+    def extra_state(self) -> dict[str, Any]:
+        return {STAGE: self.plan[self.stage].name, KEPT: self.kept} if self.config.search.stages else {}
+
     def prepare(self) -> None:
         require_composed([*self.levels.parts, *_parts(self.config, self.rule)])
         _check(self.config, self.description, self.task)
+        _check_later(self.plan, self.levels, [*_parts(self.config, self.rule)])
         if _trains(self.config):
             _require_projectable(self.config, self.score)
         with warnings.catch_warnings(action="ignore"):  # of equal mixing weights there is nothing to say
@@ -140,6 +188,8 @@ class _Search(Loop):
             label: list(self.supernet.decisions[label].candidates) for label in self.supernet.candidate_logits()
         }
         self.run.record("decisions", 0, decisions=candidates)
+        if self.config.search.stages:
+            self._record_stage(0)
         self._record_weights(0)
 
     def end_epoch(self, step: int) -> Genotype:
@@ -149,7 +199,7 @@ class _Search(Loop):
     def judge(self, step: int) -> None:
         self._ask()
         if self.stop is not None:
-            rule = name_of(self.config.search.stopping or "")
+            rule = entry_name(self.config.search.stopping or "")
             about = {"rule": rule, "reason": self.stop.reason, "genotype": self.stop.step}
             self.run.record(STOPPING, step, **about, steps=self.steps)
 
@@ -167,7 +217,7 @@ class _Search(Loop):
         chosen = self.stop.step if final and self.stop is not None else step
         genotype = self._derive(step, final=final) if chosen == step else self.epochs[chosen]
         if chosen != step and _trains(self.config):
-            name = name_of(self.config.search.derivation)
+            name = entry_name(self.config.search.derivation)
             warnings.warn(
                 f"the genotype is that of step {chosen}, as derivation 'strongest' reads it: '{name}' trains the"
                 " supernet of the last step",
@@ -179,26 +229,44 @@ class _Search(Loop):
         return genotype
 
     def _derive(self, step: int, *, final: bool = False) -> Genotype:
-        config, project = self.config, None
+        config, project = self.part, None
         if _trains(config):
             if final:
                 frozen = {name: list(freezer.frozen) for name, freezer in self.levels.freezers.items()}
                 project = _projecting(config, self.supernet, self.task, self.run.path, step, frozen)
             else:  # an epoch's genotype shows the state of the search; training for it would take longer than the epoch
                 config = replace(config, search_section=replace(config.search, derivation="strongest"))
-        return _derive(self.supernet, config, self.task, self.score, self.price, self.epochs, step, project)
+        origin = _provenance(self.config)
+        return _derive(self.supernet, config, origin, self.task, self.score, self.price, self.epochs, step, project)
+
+    def _record_stage(self, step: int) -> None:
+        """Record a stage that begins after a step, and the candidates of each decision that are left."""
+        left = {label: list(self.supernet.decisions[label].candidates) for label in self.supernet.candidate_logits()}
+        self.run.record(STAGE, step, stage=self.plan[self.stage].name, decisions=left)
 
     def _record_weights(self, step: int) -> None:
+        """Record the mixing weights; those of candidates that were dropped are 0."""
         with torch.no_grad():
-            weights = {label: weight.tolist() for label, weight in self.supernet.mixing_weights().items()}
+            found = {label: weight.tolist() for label, weight in self.supernet.mixing_weights().items()}
+        weights = {}
+        for label, decision in self.description.decisions.items():
+            if decision.kind != "inputs":
+                own = self.supernet.decisions[label].candidates if label in found else ()
+                left = dict(zip(own, found.get(label, []), strict=True))
+                weights[label] = [left.get(candidate, 0.0) for candidate in decision.candidates]
         self.run.record("mixing", step, weights=weights)
 
 
-def build_supernet(config: Config) -> Supernet:
-    """The supernet of a configuration, at its initial weights."""
-    space = find_space(config.space)
+def build_supernet(config: Config, space: SearchSpace | None = None) -> Supernet:
+    """The supernet of a configuration, at its initial weights; over `space` if it has fewer candidates."""
+    supernet = _supernet(config, space or find_space(config.space))
+    checkpoint.load_parts(supernet.network, config.initial, lambda: config.parts(config.options))
+    return supernet.to(config.torch_device())
+
+
+def _supernet(config: Config, space: SearchSpace) -> Supernet:
     how = config.search
-    supernet = Supernet(
+    return Supernet(
         space,
         relaxation=how.relaxation,
         wrappers=how.wrappers,
@@ -207,8 +275,6 @@ def build_supernet(config: Config) -> Supernet:
         memory=how.memory,
         **config.options,
     )
-    checkpoint.load_parts(supernet.network, config.initial, lambda: config.parts(config.options))
-    return supernet.to(config.torch_device())
 
 
 def build_levels(
@@ -217,8 +283,8 @@ def build_levels(
     """The levels of a search over its supernet; `batch` where it is not the task's own. Raises `ConfigError` where they
     cannot work."""
     prices: dict[str, Callable[[], Cost]] = {
-        "cost": lambda: costs(_describe(config)),
-        "flops": lambda: costs(_describe(config), "flops", task.example()),
+        "cost": lambda: costs(_described(supernet)),
+        "flops": lambda: costs(_described(supernet), "flops", task.example()),
         "latency": lambda: tabulated(supernet.decisions, config.search.latency),
     }
     how = config.search
@@ -244,11 +310,15 @@ def derive_from(
         InvalidFileError: the folder holds no search.
         UnknownNameError: no policy has this name.
     """
-    config, supernet, step = searched(Path(run))
-    how = config.search
-    how = replace(how, at_most=how.at_most if at_most is None else dict(at_most))
-    how = replace(how, derivation=how.derivation if derivation is None else derivation)
-    config = replace(config, search_section=how)
+    whole, part, supernet, step = _searched(Path(run))
+
+    def asked(config: Config) -> Config:
+        how = config.search
+        how = replace(how, at_most=how.at_most if at_most is None else dict(at_most))
+        how = replace(how, derivation=how.derivation if derivation is None else derivation)
+        return replace(config, search_section=how)
+
+    config, how = asked(part), asked(part).search
     policy = find_policy(how.derivation, "search.derivation")
     task, score, project = None, None, None
     if derivation is not None:
@@ -261,7 +331,8 @@ def derive_from(
         saved = (read_state(run) or {})["levels"].get("freezing", {})
         frozen = {name: state["frozen"] for name, state in saved.items()}
         project = _projecting(config, supernet.to(config.torch_device()), task, Path(run), step, frozen)
-    return _derive(supernet, config, task, score, _prices(config, task), read_genotypes(run), step, project)
+    price, origin = _prices(config, supernet, task), _provenance(asked(whole))
+    return _derive(supernet, config, origin, task, score, price, read_genotypes(run), step, project)
 
 
 def tradeoffs_from(run: str | Path, unit: Unit, most: float = math.inf) -> list[Best]:
@@ -280,7 +351,7 @@ def tradeoffs_from(run: str | Path, unit: Unit, most: float = math.inf) -> list[
     """
     config, supernet, _ = searched(Path(run))
     weights = {label: weight.detach() for label, weight in supernet.strengths().items()}
-    found = best_at_each_cost(supernet.decisions, weights, _prices(config, None)(unit).shares, most)
+    found = best_at_each_cost(supernet.decisions, weights, _prices(config, supernet, None)(unit).shares, most)
     return [
         Best(Genotype(space=config.space, options=supernet.options, choices=choices), score, cost)
         for choices, score, cost in found
@@ -298,6 +369,7 @@ def inherit_from(run: str | Path, genotype: Genotype) -> nn.Module:
 def _derive(
     supernet: Supernet,
     config: Config,
+    provenance: Provenance,
     task: Task | None,
     score: Score | None,
     price: Callable[[Unit], Cost],
@@ -320,12 +392,6 @@ def _derive(
         metrics = shared_metrics(config, supernet, task, genotype, score, config.search.validation_batches)
         return sign(task) * metrics[task.score]
 
-    provenance = Provenance(
-        package=package_version(),
-        seed=config.seed,
-        config=config_hash(config.dump()),
-        source=f"a search that started from the last state of {config.start}" if config.start else "",
-    )
     genotype = supernet.derive(
         provenance,
         price("parameters").candidates,
@@ -339,6 +405,16 @@ def _derive(
     return judged(genotype, [earlier for at, earlier in epochs.items() if at < step])
 
 
+def _provenance(config: Config) -> Provenance:
+    """Where the genotypes of a search come from, given its whole configuration."""
+    return Provenance(
+        package=package_version(),
+        seed=config.seed,
+        config=config_hash(config.dump()),
+        source=f"a search that started from the last state of {config.start}" if config.start else "",
+    )
+
+
 def _trains(config: Config) -> bool:
     """Whether the derivation policy trains a copy of the supernet between decisions."""
     policy = find_policy(config.search.derivation, "search.derivation")
@@ -348,7 +424,7 @@ def _trains(config: Config) -> bool:
 def _require_projectable(config: Config, score: Score | None) -> Score:
     """What scores candidates; raises `ConfigError` if a policy that trains cannot work, so that no search is wasted."""
     entry = config.search.derivation
-    name = name_of(entry)
+    name = entry_name(entry)
     if score is None:
         raise ConfigError(
             f"derivation '{name}' must have validation batches, got none: set search.validation_batches above 0,"
@@ -370,7 +446,7 @@ def _projecting(
         how = config.search
         steps = epochs * math.ceil(how.steps / how.epochs)
         training = projected(config, max(rounds * steps, 1), lr, list(_owners(config, supernet, "network.")))
-        copy = build_supernet(training).to(next(supernet.parameters()).device)
+        copy = build_supernet(training, supernet.space).to(next(supernet.parameters()).device)
         copy.load_state_dict(supernet.state_dict())
         levels = build_levels(training, copy, task)
         for name, operations in frozen.items():
@@ -417,12 +493,12 @@ def weight_levels(config: Config, description: Description) -> dict[str, Level]:
     return {name: level for name, level in config.search.levels.items() if any(own in weights for own in owned[name])}
 
 
-def _prices(config: Config, task: Task | None) -> Callable[[Unit], Cost]:
-    """What the candidates of the space cost, by unit; FLOPs are those of the task's example."""
+def _prices(config: Config, supernet: Supernet, task: Task | None) -> Callable[[Unit], Cost]:
+    """What the candidates of a supernet cost, by unit; FLOPs are those of the task's example."""
 
     def price(unit: Unit) -> Cost:
         inputs = (task or config.build_task()).example() if unit == "flops" else None
-        return costs(_describe(config), unit, inputs)
+        return costs(_described(supernet), unit, inputs)
 
     return functools.cache(price)
 
@@ -445,12 +521,24 @@ def _last(folder: Path) -> tuple[Config, dict[str, Any]]:
 
 
 def searched(folder: Path) -> tuple[Config, Supernet, int]:
-    """The configuration of a search, and its supernet at the last checkpoint, and the steps done then."""
+    """The configuration of a search, and its supernet at the last checkpoint, and the steps done then.
+
+    Of a search in stages, the configuration is that of its last stage.
+    """
+    return _searched(folder)[1:]
+
+
+def _searched(folder: Path) -> tuple[Config, Config, Supernet, int]:
+    """The whole configuration of a search, that of its last stage, its supernet at the last checkpoint, and the steps
+    done then."""
     config, state = _last(folder)
+    with checkpoint.restoring(folder / LAST):
+        stage = next(stage for stage in stages_of(config) if stage.name == state.get(STAGE, ""))
+    part, space = stage.over(state.get(KEPT, {}))
     # Files and devices may be gone.
-    supernet = build_supernet(replace(config, initial={}, device="cpu"))
+    supernet = build_supernet(replace(part, initial={}, device="cpu"), space)
     checkpoint.load_into(supernet, state["network"], folder / LAST)
-    return config, supernet, int(state["step"])
+    return config, part, supernet, int(state["step"])
 
 
 def _start(config: Config, supernet: Supernet, levels: Multilevel) -> None:
@@ -467,17 +555,20 @@ def _optimizers(config: Config) -> dict[str, tuple[object, ...]]:
     return {name: (level.parameters, {**level.optimizer, "lr": 0.0}) for name, level in levels}
 
 
-def _describe(config: Config) -> Description:
-    return find_space(config.space).describe(**config.options)
+def _described(supernet: Supernet) -> Description:
+    """The decisions of a supernet, with the candidates that it has."""
+    return supernet.space.describe(**supernet.options)
 
 
-def _collapse(config: Config, task: Task, description: Description, levels: Multilevel) -> Collapse:
+def _collapse(
+    config: Config, task: Task, description: Description, supernet: Supernet, batch: Callable[[str, int], Any]
+) -> Collapse:
     """Indicators on the first batch of the level that owns the arch parameters."""
-    level = _arch_level(config, levels.model)
+    level = _arch_level(config, supernet)
     if level is None:
         return Collapse(description)
     loss, products = task.losses[level.loss], config.search.hessian_products
-    return Collapse(description, lambda model: loss(model, levels.batch(level.split, 0)), products)
+    return Collapse(description, lambda model: loss(model, batch(level.split, 0)), products)
 
 
 def _scorer(config: Config, task: Task, supernet: Supernet, batch: Callable[[str, int], Any]) -> Score | None:
@@ -514,7 +605,7 @@ def _owners(config: Config, supernet: nn.Module, prefix: str) -> Iterator[Level]
 
 def _derivation(config: Config) -> Part:
     """The derivation policy, for the check that it fits the other parts."""
-    name = name_of(config.search.derivation)
+    name = entry_name(config.search.derivation)
     return Part(f"derivation '{name}'", declaration_of(kind("derivation").find(name)))
 
 
@@ -525,6 +616,31 @@ def _parts(config: Config, rule: StoppingRule | None) -> Iterator[Part]:
         yield Part("search.hessian_products", Declaration(gives=frozenset({EIGENVALUE})))
     if rule is not None:
         yield part_of(config.search.stopping or "", rule)
+
+
+def _check_later(stages: Sequence[Stage], levels: Multilevel, others: Sequence[Part]) -> None:
+    """Raise `ConfigError` if a stage after the first cannot work; its supernet is built without memory for weights.
+
+    Args:
+        stages: of the search.
+        levels: of the first stage.
+        others: parts of the search that do not act on its supernet.
+    """
+    first = levels.model
+    assert isinstance(first, Supernet)
+    fixed = levels.parts[len(first.parts()) :]
+    before = first
+    for stage in stages[1:]:
+        config, space = stage.over({})
+        try:
+            with torch.device("meta"):
+                supernet = _supernet(config, space)
+            require_composed([*supernet.parts(), *fixed, *others])
+            if stage.continues:
+                changes(before, supernet)
+        except (ConfigError, SpaceError) as error:
+            raise type(error)(f"search.stages.{stage.name}: {error}") from error
+        before = supernet
 
 
 def _check(config: Config, description: Description, task: Task) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from nas.declarations import Declaration, Part, declaration_of
 from nas.errors import ConfigError
 from nas.genotype.file import Genotype
-from nas.registry import kind
+from nas.registry import entry_name, kind
 from nas.run.collapse import COLLAPSE
 from nas.run.folder import read_records
 from nas.run.observer import observed
@@ -78,19 +78,14 @@ def create_rule(entry: str | Mapping[str, Any], description: Description, epochs
     """Create the rule of `search.stopping`; raises `UnknownNameError` and `ConfigError`."""
     made = kind(RULE).create(entry, "search.stopping", description=description, epochs=epochs)
     if not callable(made):
-        raise ConfigError(f"search.stopping: '{name_of(entry)}' must make a function of epochs, got {made!r}")
+        raise ConfigError(f"search.stopping: '{entry_name(entry)}' must make a function of epochs, got {made!r}")
     rule: StoppingRule = made
     return rule
 
 
 def part_of(entry: str | Mapping[str, Any], rule: StoppingRule) -> Part:
     """The rule of `search.stopping`, for the check that it fits the other parts."""
-    return Part(f"stopping rule '{name_of(entry)}'", declaration_of(rule, DEFAULT))
-
-
-def name_of(entry: str | Mapping[str, Any]) -> str:
-    """The name of an entry of a configuration."""
-    return entry if isinstance(entry, str) else str(entry["name"])
+    return Part(f"stopping rule '{entry_name(entry)}'", declaration_of(rule, DEFAULT))
 
 
 def told(record: Mapping[str, Any]) -> str:

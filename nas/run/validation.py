@@ -31,6 +31,8 @@ Score = Callable[[nn.Module], dict[str, float]]
 class Validation(Observer):
     """Scores a supernet on the same validation batches at each epoch; keeps the best genotype as `best.yaml`.
 
+    In a search in stages that is the best one of the last stage so far.
+
     Args:
         score: the validation metrics of a network.
         task: its score ranks epochs.
@@ -45,6 +47,9 @@ class Validation(Observer):
 
     def on_start(self, start: Start) -> None:
         self._folder: Path = start.folder
+
+    def on_stage(self, start: Start) -> None:
+        self._best = None  # scores of another supernet do not compare
 
     def on_epoch(self, step: int, supernet: nn.Module, genotype: Genotype, /) -> dict[str, float]:
         metrics = self._score(supernet)

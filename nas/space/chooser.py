@@ -17,7 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -32,6 +33,11 @@ from nas.space.operations import misfit
 from nas.space.wrapper import Moment, Spot, Term, Wrapper
 
 Factory = Callable[[], nn.Module]
+C = TypeVar("C", str, int)
+
+Kept = Mapping[str, Sequence[str | int]]
+"""The candidates that exist, by label, of decisions that lost some; all other decisions have all of theirs."""
+_ALL: Kept = MappingProxyType({})
 
 MODULES = 100_000
 """The greatest number of modules in a description."""
@@ -121,15 +127,17 @@ class Building(abc.ABC):
         self.decisions: dict[str, Decision] = {}
         """The decisions declared so far, by label, in the order of their first declaration."""
         self._scope: list[tuple[Condition, ...]] = []
-        self._seeds = [_seed(seed, "network")]
+        self._seeds = [seed_of(seed, "network")]
         self._counts: list[Counter[str]] = [Counter()]
+        self._kept: Kept = {}
 
-    def build(self, function: Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Module:
+    def build(self, function: Callable[..., nn.Module], options: Mapping[str, Any], kept: Kept = _ALL) -> nn.Module:
         """Call a search space's function with this chooser and its seed; keep the caller's random state.
 
         Args:
             function: of a search space.
             options: its keyword arguments.
+            kept: the candidates that exist, of decisions that lost some (see `SearchSpace.restricted`).
 
         Returns:
             The network.
@@ -137,6 +145,7 @@ class Building(abc.ABC):
         Raises:
             SpaceError: the function returns no `nn.Module`, or declares a decision that is not well formed.
         """
+        self._kept = {**self._kept, **kept}
         described = torch.get_default_device().type == "meta"
         with _seeded(self._seeds[0]), _bounded(function) if described else nullcontext():
             network = function(self, **options)
@@ -154,6 +163,7 @@ class Building(abc.ABC):
                     f"the name of a candidate of '{label}' must be letters, digits and '_', begin with a letter and not"
                     f" be an attribute of nn.Module, got '{name}'. Rename it, for example to '{usable}'"
                 )
+        candidates = {name: candidates[name] for name in self._left(label, candidates)}
         with self._declared(Decision(label, "operation", tuple(candidates))) as decision:
             return self._operation(decision, candidates)
 
@@ -168,14 +178,21 @@ class Building(abc.ABC):
             return self._inputs(decision, functions)
 
     def width(self, label: str, sizes: Iterable[int], dim: int = 1) -> ChosenWidth:
-        with self._declared(Decision(label, "width", _whole_numbers("size", label, sizes, 1))) as decision:
+        numbers = self._left(label, _whole_numbers("size", label, sizes, 1))
+        with self._declared(Decision(label, "width", numbers)) as decision:
             return self._width(decision, dim)
 
     def depth(self, label: str, counts: Iterable[int], block: Callable[[int], nn.Module]) -> nn.Module:
         if isinstance(block, nn.Module) or not callable(block):
             raise SpaceError(f"the block of '{label}' must be a function of its number, got {_kind(block)}")
-        with self._declared(Decision(label, "depth", _whole_numbers("count", label, counts, 0))) as decision:
+        numbers = self._left(label, _whole_numbers("count", label, counts, 0))
+        with self._declared(Decision(label, "depth", numbers)) as decision:
             return self._depth(decision, block)
+
+    def _left(self, label: str, candidates: Iterable[C]) -> tuple[C, ...]:
+        """The candidates of a decision that exist."""
+        kept = self._kept.get(label)
+        return tuple(candidate for candidate in candidates if kept is None or candidate in kept)
 
     @abc.abstractmethod
     def _operation(self, decision: Decision, candidates: Mapping[str, Factory]) -> nn.Module: ...
@@ -194,7 +211,7 @@ class Building(abc.ABC):
     ) -> nn.Module:
         """Build one candidate within its own scope and with its own seed."""
         occurrence = self._counts[-1][decision.label]
-        seed = _seed(self._seeds[-1], decision.label, str(candidate), str(occurrence))
+        seed = seed_of(self._seeds[-1], decision.label, str(candidate), str(occurrence))
         self._scope.append(_conditions(decision, candidate))
         self._seeds.append(seed)
         self._counts.append(Counter())
@@ -290,7 +307,7 @@ class Relaxed(Building):
     def _spot(self, decision: Decision) -> Spot:
         parents = self._scope[-1] if self._scope else ()
         in_edge = any(self.decisions[parent].kind == "inputs" for parent, _ in parents)
-        seed = _seed(self._seeds[-1], decision.label, str(self._counts[-1][decision.label]))
+        seed = seed_of(self._seeds[-1], decision.label, str(self._counts[-1][decision.label]))
         return Spot(decision.label, in_edge, seed, self._moment)
 
     def _terms(self, spot: Spot, candidates: Mapping[str, Factory]) -> dict[str, Term]:
@@ -322,9 +339,9 @@ class Described(Relaxed):
     def __init__(self) -> None:
         super().__init__(_no_mixing)
 
-    def build(self, function: Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Module:
+    def build(self, function: Callable[..., nn.Module], options: Mapping[str, Any], kept: Kept = _ALL) -> nn.Module:
         with torch.device("meta"):
-            return super().build(function, options)
+            return super().build(function, options, kept)
 
 
 class Derived(Building):
@@ -344,8 +361,8 @@ class Derived(Building):
         self._choices = genotype.choices
         self._name = genotype.space
 
-    def build(self, function: Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Module:
-        network = super().build(function, options)
+    def build(self, function: Callable[..., nn.Module], options: Mapping[str, Any], kept: Kept = _ALL) -> nn.Module:
+        network = super().build(function, options, kept)
         for label in self._choices:
             if label not in self.decisions:
                 error = UnknownNameError(f"decision in the genotype of space '{self._name}'", label, self.decisions)
@@ -458,7 +475,8 @@ def _either(a: tuple[Condition, ...], b: tuple[Condition, ...]) -> tuple[Conditi
     return tuple(dict.fromkeys(a + b)) if a and b else ()
 
 
-def _seed(*parts: object) -> int:
+def seed_of(*parts: object) -> int:
+    """Return a seed that is a function of the parts."""
     digest = hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

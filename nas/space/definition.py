@@ -19,7 +19,7 @@ from nas.errors import ConfigError, SpaceError, UnknownNameError
 from nas.genotype.decision import Decision
 from nas.genotype.file import Genotype
 from nas.registry import kind, origin
-from nas.space.chooser import Building, Derived, Described
+from nas.space.chooser import Building, Derived, Described, Kept
 from nas.space.operations import OperationSet
 
 Function = Callable[..., nn.Module]
@@ -80,6 +80,8 @@ class SearchSpace:
                 f"search space '{name}': the annotation '{error.name}' must be known at run time. Import it outside"
                 " `if TYPE_CHECKING`"
             ) from error
+        self.kept: Kept = {}
+        """The candidates that exist, of the decisions that lost some (see `restricted`)."""
         self._parameters: dict[str, tuple[Any, Any]] = {}
         first, *others = inspect.signature(function).parameters.values() or (None,)
         if first is None or first.kind is first.KEYWORD_ONLY:
@@ -119,7 +121,7 @@ class SearchSpace:
             )
         arguments = self._arguments(options)
         try:
-            return choose.build(self.function, arguments)
+            return choose.build(self.function, arguments, self.kept)
         except (RuntimeError, TypeError) as error:
             reason = str(error).partition("\n")[0]
             if not re.search(r"\bmeta\b", reason, re.IGNORECASE):
@@ -149,6 +151,27 @@ class SearchSpace:
                     f" OperationSet, which files can hold, got {value!r}. Give it a name and map names in the space"
                 ) from error
         return plain
+
+    def restricted(self, kept: Kept) -> SearchSpace:
+        """Return this space with fewer candidates. Its genotypes are genotypes of this space.
+
+        It has the same name, and is not found by it.
+
+        Args:
+            kept: by label, the candidates that exist: names, channels or numbers of blocks. Other decisions have all.
+        """
+        return self._with({**self.kept, **kept})
+
+    @property
+    def whole(self) -> SearchSpace:
+        """This space with all candidates."""
+        return self._with({}) if self.kept else self
+
+    def _with(self, kept: Kept) -> SearchSpace:
+        other = object.__new__(SearchSpace)  # not by the constructor, which makes a space known by its name
+        other.__dict__.update(self.__dict__)
+        other.kept = dict(kept)
+        return other
 
     def require_own(self, genotype: Genotype) -> None:
         """Check that a genotype is of this space.

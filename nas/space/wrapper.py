@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class Moment:
     """Whether the supernet is fixed to a genotype: it computes what the derived network computes."""
     loss: LossOfWeights | None = None
     """The loss of the step; None outside of the steps of a level."""
+    candidates: Mapping[str, Sequence[str | int]] = field(default_factory=dict)
+    """Those of each decision, by label."""
 
     def noise_seed(self, place: object) -> int:
         """Return the seed of the noise at one place, for a `torch.Generator`; the same in each evaluation of a pass."""
@@ -95,7 +97,10 @@ class Wrapper:
     """Whether each choice of in-edges has arch parameters of its own, `(sources,)`; see `edge_weights`."""
 
     def require(self, decisions: Mapping[str, Decision]) -> None:
-        """Raise `ConfigError` for a space that the wrapper cannot take, given its decisions by label."""
+        """Raise `ConfigError` for a space that the wrapper cannot take, given its decisions by label.
+
+        In a search in stages they have all candidates, also those that were dropped.
+        """
 
     def terms(self, spot: Spot, candidates: Mapping[str, Factory]) -> Mapping[str, Term]:
         """Return further terms of the sum at one spot, by names that no candidate has.

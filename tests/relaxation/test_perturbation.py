@@ -43,13 +43,13 @@ def moment(**fields: Any) -> Moment:
         "learns": False,
         "training": True,
         "fixed": False,
+        "candidates": {label: decision.candidates for label, decision in DECISIONS.items()},
     }
     return Moment(**{**plain, **fields})
 
 
 def perturbed(at: Moment, around: Tensor = START, **options: Any) -> Tensor:
     wrapper = Perturbation(**options)
-    wrapper.require(DECISIONS)
     found = wrapper.transform({"first": around}, at)["first"]
     assert isinstance(found, Tensor)
     return found

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from nas.declarations import SOFTMAX, declares
 from nas.errors import ConfigError
-from nas.genotype.decision import Decision
 from nas.registry import Count, NonNegative
 from nas.relaxation.sampling import Draw, linear
 from nas.space.mixed import Sampled
@@ -58,10 +57,6 @@ class Perturbation(Wrapper):
         if start > epsilon:
             raise ConfigError(f"perturbation: start must be at most epsilon, {epsilon:g}, got {start:g}")
         self.attack, self.epsilon, self.start, self.steps = attack, epsilon, start, steps
-        self._decisions: Mapping[str, Decision] = {}
-
-    def require(self, decisions: Mapping[str, Decision]) -> None:
-        self._decisions = decisions
 
     def transform(self, weights: Mapping[str, Tensor | Sampled], moment: Moment) -> Mapping[str, Tensor | Sampled]:
         adversarial = self.attack == "adversarial"
@@ -76,8 +71,7 @@ class Perturbation(Wrapper):
 
     def _noise(self, label: str, like: Tensor, moment: Moment) -> Tensor:
         """Uniform noise in (-1, 1) for each candidate, `(candidates,)`."""
-        candidates = self._decisions[label].candidates
-        draw = Draw(moment.seed, label, candidates, moment.step, moment.progress, random=True)
+        draw = Draw(moment.seed, label, moment.candidates[label], moment.step, moment.progress, random=True)
         return 2 * like.new_tensor(draw.uniform(f"perturbation {moment.turn}")) - 1
 
     def _attacked(self, around: Weights, start: Weights, epsilon: float, loss: LossOfWeights) -> Weights:
