@@ -7,7 +7,8 @@ whether the recipe has it; a field that differs must be listed there under `devi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from generated_page import replaced, write
 from nas.files import read_text
 from nas.multilevel.level import Level
 from nas.registry import kind
-from nas.run.config import Config, load_config
+from nas.run.config import Config, SearchStage, load_config
 from nas.run.config_files import find_config, shipped_configs
+from nas.space.operations import OperationSet
 
 ROOT = Path(__file__).parent.parent
 PAGE, SOURCES = ROOT / "docs" / "recipes.md", ROOT / "docs" / "recipe-sources.yaml"
@@ -45,10 +47,25 @@ def part(entry: Any) -> dict[str, Any]:
     return {"name": entry} if isinstance(entry, str) else dict(entry or {})
 
 
-def wrapper(config: Config, name: str) -> Any:
-    """The wrapper of this name, with all its arguments; None if there is none."""
-    found = next((entry for entry in map(part, config.search.wrappers) if entry["name"] == name), None)
+def wrapper(config: Config, name: str, stage: SearchStage | None = None) -> Any:
+    """The wrapper of this name, with all its arguments, in a stage or in the whole search; None if there is none."""
+    entries = config.search.wrappers if stage is None or stage.wrappers is None else stage.wrappers
+    found = next((entry for entry in map(part, entries) if entry["name"] == name), None)
     return None if found is None else kind("wrapper").complete(found, "search.wrappers")
+
+
+def stages(config: Config) -> list[SearchStage]:
+    return list(config.search.stages.values())
+
+
+def left(config: Config) -> list[int]:
+    """How many candidates an edge has in each stage, and in the end."""
+    return [len(OperationSet.of(config.options["operations"])), *(stage.keep or 0 for stage in stages(config)[:-1]), 1]
+
+
+def the_same(values: Sequence[Any]) -> Any:
+    """The value that all stages have, or all of them."""
+    return values[0] if len(set(values)) == 1 else list(values)
 
 
 def regularizer(config: Config, name: str) -> dict[str, Any]:
@@ -97,6 +114,14 @@ VALUES: Mapping[str, Field] = {
     "resume_epoch": lambda c: c.search.epochs,
     "threshold": lambda c: {**part(lower(c).freezing), **part(c.search.derivation)}["threshold"],
     "steps": lambda c: part(lower(c).freezing)["window"],
+    "epochs_per_stage": lambda c: the_same([stage.epochs for stage in stages(c)]),
+    "layers_per_stage": lambda c: [stage.options["cells"] for stage in stages(c)],
+    "kept_per_stage": lambda c: left(c)[1:],
+    "dropped_per_stage": lambda c: [before - after for before, after in pairwise(left(c))],
+    "operations_kept_per_stage": lambda c: left(c)[:-1],
+    "partial_channels_per_stage": lambda c: [wrapper(c, "partial_channels", stage)["k"] for stage in stages(c)],
+    "skip_dropout": lambda c: [wrapper(c, "skip_dropout", stage)["rate"] for stage in stages(c)],
+    "arch_start_epoch_of_each_stage": lambda c: the_same([round(upper(c).warmup * s.epochs, 1) for s in stages(c)]),
     "clamp": lambda c: upper(c).optimizer["floor"],
     "perturb": lambda c: {"adversarial": "pgd_linf"}.get(how := wrapper(c, "perturbation")["attack"], how),
 }
@@ -109,7 +134,18 @@ def anneals(config: Config, stated: Mapping[str, Any]) -> bool:
     return (own["temperature"], own["final_temperature"]) == (stated["from"], stated["to"])
 
 
+DROPOUT = {"epochs": 25, "warmup": 10, "decay": 0.2}
+"""How the probability of P-DARTS falls within a stage."""
+
+
 STATEMENTS: Mapping[str, Callable[[Config, Any], bool]] = {
+    "epochs_per_stage": lambda c, stated: [stage.epochs for stage in stages(c)] == stated,
+    "carried_over": lambda c, stated: (
+        all(stage.continues == stated.startswith("weights") for stage in stages(c)[1:]) and len(stages(c)) > 1
+    ),
+    "skip_dropout_schedule": lambda c, _: all(
+        DROPOUT.items() <= wrapper(c, "skip_dropout", s).items() for s in stages(c)
+    ),
     "drop_path": lambda c, stated: c.options["drop_path"] == (0 if stated == "unused" else stated["default"]),
     "pool_batch_norm": lambda c, stated: stated == "affine false" and c.options["operations"].startswith("darts"),
     "derivation": lambda c, stated: part(c.search.derivation)["name"] == derivation(stated),
@@ -229,17 +265,19 @@ def title(name: str) -> str:
 
 
 def table() -> str:
-    columns = ("recipe", "method", "relaxation", "wrappers", "stopping", "derivation", "command")
+    columns = ("recipe", "method", "relaxation", "wrappers", "stages", "stopping", "derivation", "command")
     rows = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for name, config in recipes().items():
         how = config.search
-        wrappers = ", ".join(f"`{part(entry)['name']}`" for entry in how.wrappers) or "–"
+        entries = [*how.wrappers, *(entry for stage in stages(config) for entry in stage.wrappers or ())]
+        wrappers = ", ".join(dict.fromkeys(f"`{part(entry)['name']}`" for entry in entries)) or "–"
         stopping = part(how.stopping).get("name")
         cells = (
             f"`{name}`",
             title(name),
             f"`{part(how.relaxation)['name']}`",
             wrappers,
+            str(len(how.stages) or "–"),
             f"`{stopping}`" if stopping else "–",
             f"`{part(how.derivation)['name']}`",
             f"`nas search {name} --out runs/{name}`",

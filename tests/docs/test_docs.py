@@ -38,7 +38,7 @@ from nas.front.targets import genotype_of
 from nas.genotype.file import Genotype, Provenance, shipped
 from nas.multilevel.level import Level
 from nas.registry import kind, kinds
-from nas.run.config import Config, RetrainConfig, SearchConfig, ValidationConfig
+from nas.run.config import Config, RetrainConfig, SearchConfig, SearchStage, ValidationConfig
 from nas.space.definition import find_space
 from nas.testing import SearchSpaceTests
 from nas.tune.tuning import KINDS
@@ -333,6 +333,7 @@ def ours(name: str) -> list[str]:
         ("tmics", DerainConfig.__struct_fields__[2:]),
         ("configuration", Config.__struct_encode_fields__),
         ("configuration", SearchConfig.__struct_fields__),
+        ("configuration", SearchStage.__struct_fields__),
         ("configuration", RetrainConfig.__struct_fields__),
         ("configuration", ValidationConfig.__struct_fields__),
         ("configuration", [*ours("derivation"), *ours("relaxation"), *ours("optimizer")]),

@@ -40,7 +40,7 @@ def test_the_page_is_current(tool: Any) -> None:
     page = tool.PAGE.read_text(encoding="utf-8")
     assert tool.updated(page) == page, "run tools/recipes.py"
     assert all(f"| `{name}` |" in page for name in RECIPES)
-    assert set(RECIPES) <= set(LARGE.split()) == set(tool.read_sources())
+    assert set(RECIPES) == set(LARGE.split()) == set(tool.read_sources())
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -91,10 +91,13 @@ def test_a_recipe_takes_three_steps(name: str, tmp_path: Path) -> None:
 def small(name: str) -> dict[str, Any]:
     """Overrides by which a recipe runs in seconds: the fewest cells, and every level from the first step on."""
     config = load_config(name)
-    channels = {"options.channels": 6} if name == "drnas" else {}  # a multiple of the share of the partial channels
+    channels = {"options.channels": 12} if name == "drnas" else {}  # a multiple of the shares of the partial channels
     cells = {"options.cells": 1} if config.space == "nas-bench-201" else {"options.cells": 3, "options.nodes": 1}
     levels: dict[str, Any] = {f"search.levels.{level}.period": 1 for level in config.search.levels}
     levels |= {f"search.levels.{level}.warmup": 0 for level in config.search.levels}
+    for stage in config.search.stages:
+        levels |= {f"search.stages.{stage}.epochs": 1, f"search.stages.{stage}.options.cells": 3}
+        levels["search.epochs"] = len(config.search.stages)
     if config.search.stopping is not None:
         levels["search.stopping"] = None  # no rule judges so few epochs
     few: dict[str, Any] = {"best_of": {"samples": 2}, "perturbation": {"epochs": 1}}
@@ -102,6 +105,36 @@ def small(name: str) -> dict[str, Any]:
     if isinstance(policy, dict) and policy["name"] in few:
         levels["search.derivation"] = {**policy, **few[policy["name"]]}
     return {**SMALL, **cells, **levels, **channels}
+
+
+RATE = {"name": "skip_dropout", "rate": 0.7}
+OTHER_STAGES: dict[str, dict[str, tuple[str, object]]] = {
+    "p-darts": {
+        "epochs_per_stage": ("deep.epochs", 26),
+        "layers_per_stage": ("deep.options.cells", 16),
+        "kept_per_stage": ("middle.keep", 4),
+        "dropped_per_stage": ("shallow.keep", 6),
+        "skip_dropout": ("middle.wrappers", [RATE]),
+        "skip_dropout_schedule": ("deep.wrappers", [{**RATE, "warmup": 9}]),
+        "carried_over": ("deep.continues", True),
+    },
+    "drnas": {
+        "epochs_per_stage": ("four.epochs", 26),
+        "partial_channels_per_stage": ("four.wrappers", [{"name": "partial_channels", "k": 6}]),
+        "operations_kept_per_stage": ("all.keep", 3),
+        "carried_over": ("four.continues", False),
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHER_STAGES)
+def test_the_comparison_notices_other_stages(tool: Any, name: str) -> None:
+    sources, recipe = tool.read_sources()[name], load_config(name)
+    assert recipe.search.levels["upper"].warmup * 25 == sources["arch_start_epoch_of_each_stage"][0] == 10
+    for field, (key, value) in OTHER_STAGES[name].items():
+        stated = {field: sources[field]}
+        assert tool.compared(recipe, stated) == {field: True}
+        assert tool.compared(load_config(name, {f"search.stages.{key}": value}), stated) == {field: False}
 
 
 @pytest.mark.parametrize("name", RECIPES)
