@@ -34,6 +34,8 @@ T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Rate = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 kinds: dict[str, Kind] = {}
 """Every kind of this package and of the plugins that were imported, by name."""

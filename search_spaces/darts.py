@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import msgspec
 from torch import Tensor, nn
 
 from nas import Cell, Chooser, OperationSet, search_space
 from nas.errors import ConfigError
-from nas.registry import Count
+from nas.registry import Count, Rate
 from nas.space.chooser import Factory
 from nas.space.primitives import DARTS, DropPath, FactorizedReduce, relu_conv_bn
-
-Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 S2 = DARTS.only("skip_connect", "sep_conv_3x3").register("robust-darts-s2")
 """The candidates of the space S2 of RobustDARTS (Zela et al., ICLR 2020, sec. 3), on which DARTS collapses."""
@@ -32,7 +29,7 @@ def darts_space(
     in_channels: Count = 3,
     affine: bool = False,
     auxiliary: bool = False,
-    drop_path: Share = 0.0,
+    drop_path: Rate = 0.0,
     stem: Literal["cifar", "imagenet"] = "cifar",
     operations: OperationSet = DARTS,
 ) -> nn.Module:

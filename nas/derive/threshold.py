@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import msgspec
 from torch import Tensor
 
 from nas.declarations import SEPARATE, declaration_of, declares
@@ -14,11 +13,10 @@ from nas.derive.candidates import edges
 from nas.derive.strongest import choose_strongest
 from nas.errors import ConfigError
 from nas.genotype.decision import NONE, Choice, Decision
+from nas.registry import Share
 
 if TYPE_CHECKING:
     from nas.supernet import Supernet
-
-Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 
 @declares(reads="mixing weights", needs=SEPARATE)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from nas.errors import ConfigError, nearest
 from nas.multilevel.regularizers import complete_terms
-from nas.registry import Count, Positive, checked, kind
+from nas.registry import Count, Positive, Rate, Share, checked, kind
 
 WARMUP = "warmup"
 """The argument of every schedule: the share of the steps in which the learning rate rises."""
@@ -51,9 +51,9 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Number of batches (micro-batches, each with its own graph) whose mean loss one step descends."""
     patience: Count = 10
     """Number of steps in a row, skipped for a non-finite loss or gradient, after which the run stops."""
-    backoff: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+    backoff: Share | None = None
     """Factor by which the learning rate is multiplied when `patience` ends, once in a run, in place of stopping."""
-    warmup: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    warmup: Rate = 0.0
     mode: Literal["train", "eval"] = "train"
     hypergradient: dict[str, Any] = {}
     """`{lower: {name: unrolled, steps: 2}}`: for each lower level, the method by which its response enters the gradient
@@ -130,7 +130,7 @@ def _complete_schedule(entry: Any) -> dict[str, Any]:
     if not isinstance(entry, Mapping) or WARMUP not in entry:
         return kind("schedule").complete(entry, "schedule")
     own = {key: value for key, value in entry.items() if key != WARMUP}
-    share = checked(entry[WARMUP], Annotated[float, msgspec.Meta(ge=0, lt=1)], f"schedule.{WARMUP}")
+    share = checked(entry[WARMUP], Rate, f"schedule.{WARMUP}")
     return {**kind("schedule").complete(own, "schedule"), WARMUP: share}
 
 

@@ -27,6 +27,9 @@ in [0, 1) of the run's steps that are done as a keyword argument."""
 Terms = dict[str, Tensor]
 """What each regularizer adds to a loss, by name."""
 
+AFTER = (1.0, 1.0)
+"""The span of a training that follows the run."""
+
 
 class Evaluated(NamedTuple):
     """A level's loss at some values of the parameters."""
@@ -160,7 +163,8 @@ class LossEvaluation:
         index = (k * level.inner_steps + inner) * level.accumulate + batch
         begin, end = self._span
         progress = begin + (end - begin) * min(k / self.steps, 1.0)
-        return Inputs(self.batch(level.split, index), ramp(k, self.steps, level.warmup), turn, progress)
+        ramped = 1.0 if self._span == AFTER else ramp(k, self.steps, level.warmup)
+        return Inputs(self.batch(level.split, index), ramped, turn, progress)
 
     def buffers(self) -> Parameters:
         """The buffers that the model has now, by name."""

@@ -28,7 +28,7 @@ from nas.multilevel.dependence import require_influence
 from nas.multilevel.divergence import diagnosis
 from nas.multilevel.freezer import freezers
 from nas.multilevel.level import Level, Precision, assign
-from nas.multilevel.loss_evaluation import LossEvaluation, TaskLoss, trainable
+from nas.multilevel.loss_evaluation import AFTER, LossEvaluation, TaskLoss, trainable
 from nas.multilevel.parts import parts_of
 from nas.multilevel.regularizers import Resources
 from nas.multilevel.responses import Gradient, Methods, Responses
@@ -82,6 +82,8 @@ class Multilevel:
             before the first step; otherwise the constructor does.
         span: where in the run its first step begins and its last one ends, as shares; the losses that depend on the
             progress of a run read it.
+        elapsed: steps of a run that is over and that these follow, in place of `span`: what changes over a run stays as
+            it was at its end, and random numbers are other ones.
 
     Raises:
         ConfigError: the levels cannot work; see `nas.multilevel.level.assign` and `check`.
@@ -100,8 +102,10 @@ class Multilevel:
         *,
         steppers: Mapping[str, Stepper] | None = None,
         span: tuple[float, float] = (0.0, 1.0),
+        elapsed: int | None = None,
     ) -> None:
         self.model, self.levels, self.steps = model, dict(levels), steps
+        self._elapsed = elapsed
         self.steppers = _configured(model, self.levels, steps) if steppers is None else dict(steppers)
         self.owned = {name: list(stepper.parameters) for name, stepper in self.steppers.items()}
         methods = {name: self._methods(name) for name in self.levels}
@@ -114,7 +118,14 @@ class Multilevel:
         self.batch = kept(lambda split, index: placed(batch(split, index), device))
         """The batches, on the device of the model."""
         self._evaluation = LossEvaluation(
-            model, self.levels, losses, self.batch, steps, resources or {}, precision, span
+            model,
+            self.levels,
+            losses,
+            self.batch,
+            steps,
+            resources or {},
+            precision,
+            span if elapsed is None else AFTER,
         )
         self._responses = Responses(self._evaluation, self.steppers, methods)
         self.freezers = freezers(model, self.levels, self.owned)
@@ -264,8 +275,9 @@ class Multilevel:
         return found
 
     def _set_progress(self, k: int) -> None:
+        step, steps = (k, self.steps) if self._elapsed is None else (self._elapsed + k, self._elapsed + k + 1)
         for module in self._annealed:
-            module.on_progress(k, self.steps)
+            module.on_progress(step, steps)
 
     def _move(self, name: str, k: int, inner: int, taken: dict[str, Parameters]) -> Moved:
         """Take one step of a level; `taken` receives its gradient if a level above reuses it."""

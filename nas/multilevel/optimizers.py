@@ -22,23 +22,20 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
 
-import msgspec
 import torch
 from torch import nn
 
-from nas.registry import NonNegative
+from nas.registry import NonNegative, Rate
 
 Parameters = Iterable[nn.Parameter]
-Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 def sgd(
     parameters: Parameters,
     *,
     lr: NonNegative,
-    momentum: Share = 0.0,
+    momentum: Rate = 0.0,
     weight_decay: NonNegative = 0.0,
     nesterov: bool = False,
 ) -> torch.optim.SGD:
@@ -50,7 +47,7 @@ def adam(
     parameters: Parameters,
     *,
     lr: NonNegative,
-    betas: tuple[Share, Share] = (0.9, 0.999),
+    betas: tuple[Rate, Rate] = (0.9, 0.999),
     weight_decay: NonNegative = 0.0,
     decoupled: bool = True,
 ) -> torch.optim.Adam | torch.optim.AdamW:
@@ -69,7 +66,7 @@ def adamw(
     parameters: Parameters,
     *,
     lr: NonNegative,
-    betas: tuple[Share, Share] = (0.9, 0.999),
+    betas: tuple[Rate, Rate] = (0.9, 0.999),
     weight_decay: NonNegative = 1e-2,
 ) -> torch.optim.AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019, alg. 2)."""

@@ -33,7 +33,8 @@ def parts_of(
         optimizers: of each level.
 
     Raises:
-        ConfigError: an optimizer that moves arch parameters alone has others.
+        ConfigError: an optimizer that moves arch parameters alone has others, or a response reuses the gradient of a
+            step with perturbed mixing weights.
     """
     if not isinstance(model, Supernet):
         return
@@ -49,6 +50,8 @@ def parts_of(
             if method["name"] != "first_order":
                 where = f"level '{level}': hypergradient.{below} ({method['name']})"
                 yield Part(where, Declaration(needs=_only(SAME_CANDIDATES)))
+                if method.get("reuse"):
+                    _require_unperturbed(model, where)
         for number, term in enumerate(config.regularizers):
             function: Any = kind("regularizer").find(term["name"])
             yield Part(f"level '{level}': regularizers[{number}] ({term['name']})", declaration_of(function))
@@ -62,6 +65,13 @@ def _optimizer(level: str, optimizer: Optimizer, owned: Sequence[str]) -> Part:
     if "logits" in part.declaration.writes and others:
         raise ConfigError(f"{part.what} must be given arch parameters alone, got '{others[0]}'")
     return part
+
+
+def _require_unperturbed(supernet: Supernet, where: str) -> None:
+    """Raise `ConfigError` if steps of operation weights have other mixing weights than a response that reuses them."""
+    for part, wrapper in zip(supernet.parts()[1:], supernet.wrappers, strict=True):
+        if wrapper.perturbs:
+            raise ConfigError(f"{where}.reuse must be false with {part.what}, which changes these steps, got true")
 
 
 def _only(fact: str) -> frozenset[str]:

@@ -13,7 +13,7 @@ from nas.errors import ConfigError
 from nas.files import convert, dump_yaml, parse_yaml, read_text
 from nas.genotype.file import Genotype
 from nas.multilevel.level import Level, Precision
-from nas.registry import Count, NonNegative, Positive
+from nas.registry import Count, NonNegative, Positive, Rate, Share
 from nas.run.config_files import find_config, read_config, with_base
 from nas.run.modules import naming_modules
 from nas.run.task import PYTHON, TASKS, Task, require_ranked
@@ -41,7 +41,7 @@ class SearchStage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Options of the space that differ in this stage, such as more cells."""
     wrappers: tuple[str | dict[str, Any], ...] | None = None
     """In place of those of the search."""
-    warmup: dict[str, Annotated[float, msgspec.Meta(ge=0, lt=1)]] = {}
+    warmup: dict[str, Rate] = {}
     """By level, the share of this stage after which it starts, in place of its own `warmup`."""
     continues: bool = False
     """Whether operation weights, arch parameters, optimizers and schedules are those of the stage before. Otherwise
@@ -132,7 +132,7 @@ class RetrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """As that of the search."""
     validation: ValidationConfig | None = None
     """How the network is scored at each epoch; by default it is not."""
-    ema: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
+    ema: Share | None = None
     """Decay of the exponential moving average of the weights, such as 0.999; each stage ends with the average."""
     options: dict[str, Any] = {}
     """Options of the space that differ from the genotype, such as more channels."""

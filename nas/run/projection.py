@@ -24,11 +24,14 @@ STATE = "checkpoints/projection.pt"
 class TrainedProjection:
     """A copy of a supernet, whose levels train with the decisions made so far.
 
+    Relaxations, wrappers and ramps stay as they were at the end of the search (ruocwang/darts-pt, `sota/cnn/
+    projection.py`, hands over the last epsilon). Learning rates follow their schedules over all trainings together.
+
     After each training its state is written; an object with the same key resumes from it.
 
     Args:
         supernet: the copy.
-        levels: over the copy, of as many steps as all trainings together.
+        levels: over the copy, of as many steps as all trainings together, after the steps of the search.
         score: the validation score of the copy; larger is better.
         steps: of one training.
         path: of the state.
@@ -63,7 +66,7 @@ class TrainedProjection:
         return dict(self._choices)
 
     def score(self, label: str, candidate: str | int) -> float:
-        self._supernet.on_progress(1, 2)  # schedules are where the search left them, before and after a training
+        self._supernet.on_progress(1, 2)  # schedules are where the search left them, as in its trainings
         with self._supernet.partly_fixed(self._choices, (label, candidate)):
             return self._score(self._supernet)
 

@@ -278,10 +278,25 @@ def _supernet(config: Config, space: SearchSpace) -> Supernet:
 
 
 def build_levels(
-    config: Config, supernet: Supernet, task: Task, batch: Callable[[str, int], Any] | None = None
+    config: Config,
+    supernet: Supernet,
+    task: Task,
+    batch: Callable[[str, int], Any] | None = None,
+    *,
+    elapsed: int | None = None,
 ) -> Multilevel:
-    """The levels of a search over its supernet; `batch` where it is not the task's own. Raises `ConfigError` where they
-    cannot work."""
+    """The levels of a search over its supernet.
+
+    Args:
+        config: of the search.
+        supernet: of its space.
+        task: has the losses and the data.
+        batch: in place of the task's own batches.
+        elapsed: of a training that follows a search, the steps of this search (see `Multilevel`).
+
+    Raises:
+        ConfigError: the levels cannot work.
+    """
     prices: dict[str, Callable[[], Cost]] = {
         "cost": lambda: costs(_described(supernet)),
         "flops": lambda: costs(_described(supernet), "flops", task.example()),
@@ -289,7 +304,14 @@ def build_levels(
     }
     how = config.search
     return Multilevel(
-        supernet, how.levels, task.losses, batch or task.batch, how.steps, prices, precision=how.precision
+        supernet,
+        how.levels,
+        task.losses,
+        batch or task.batch,
+        how.steps,
+        prices,
+        precision=how.precision,
+        elapsed=elapsed,
     )
 
 
@@ -448,7 +470,7 @@ def _projecting(
         training = projected(config, max(rounds * steps, 1), lr, list(_owners(config, supernet, "network.")))
         copy = build_supernet(training, supernet.space).to(next(supernet.parameters()).device)
         copy.load_state_dict(supernet.state_dict())
-        levels = build_levels(training, copy, task)
+        levels = build_levels(training, copy, task, elapsed=how.steps)
         for name, operations in frozen.items():
             levels.freezers[name].freeze(operations)
         score = _require_projectable(config, _scorer(config, task, copy, levels.batch))

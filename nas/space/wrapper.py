@@ -93,6 +93,8 @@ class Wrapper:
     """Whether operation weights have other shapes than those of derived networks, which then cannot inherit them."""
     schedule = "none"
     """How it changes over a search, in words; `none` if it does not. `nas.Levels` needs `steps` for one that does."""
+    perturbs = False
+    """Whether it changes the mixing weights in the steps that move no logits alone (see `Moment.learns`)."""
     weighs_edges = False
     """Whether each choice of in-edges has arch parameters of its own, `(sources,)`; see `edge_weights`."""
 

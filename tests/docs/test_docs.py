@@ -142,7 +142,9 @@ def small(load: Callable[..., Config]) -> Callable[..., Config]:
         config = load(source, overrides)
         config.build_task()
         films = "{{kind: films, films: {{{}}}}}".format
-        changes = {"search.steps": "1", "search.epochs": "1"} if config.search_section else {}
+        stages = config.search.stages.values() if config.search_section else ()
+        epochs = str(sum(stage.epochs for stage in stages) or 1)
+        changes = {"search.steps": epochs, "search.epochs": epochs} if config.search_section else {}
         changes |= {f"retrain.stages.{stage}.steps": "1" for stage in config.retrain.stages}
         if config.task["name"] == "derain":
             changes["task.train"] = films("one: films/one, two: films/two, three: films/three")

@@ -127,6 +127,7 @@ def test_weights_stay_a_mixture_whatever_the_noise() -> None:
 
 ADVERSARIAL = "search.wrappers=[{name: perturbation, attack: adversarial, steps: 3}]"
 FIRST = "search.levels.upper.hypergradient={}"
+REUSED = "{name: gauss_newton, reuse: true, batches: repeat}"
 
 
 def levels(*overrides: str) -> Multilevel:
@@ -191,6 +192,10 @@ def test_a_search_with_it_is_resumed_bit_for_bit(entry: str, evaluation: str, tm
         (["search.wrappers=[{name: perturbation, attack: pgd}]"], r"attack must be one of random, adversarial"),
         (["search.wrappers=[perturbation]", "search.relaxation=gumbel"], r"needs mixing weights that are the softmax"),
         (["search.wrappers=[perturbation, perturbation]"], r"listed once"),
+        (
+            ["search.wrappers=[perturbation]", f"search.levels.upper.hypergradient={{middle: {REUSED}}}"],
+            r"hypergradient\.middle \(gauss_newton\)\.reuse must be false with wrapper 'perturbation'",
+        ),
     ],
 )
 def test_what_cannot_be_perturbed_is_one_line(overrides: list[str], message: str) -> None:

@@ -15,6 +15,7 @@ from nas.derive.random import choose_randomly
 from nas.errors import ConfigError, InvalidFileError, SpaceError
 from nas.genotype.decision import Choice
 from nas.genotype.file import Genotype
+from nas.multilevel.multilevel import Multilevel
 from nas.registry import kind
 from nas.run import checkpoint
 from nas.run.folder import read_genotypes, read_state
@@ -89,17 +90,28 @@ def test_what_it_needs_is_asked_for_before_the_search(tmp_path: Path) -> None:
         run_search(tmp_path / "b", toy.config(*SHORT, POLICY, "search.at_most={conv: 1}"))
 
 
-def test_scores_are_taken_where_the_schedules_ended(tmp_path: Path, monkeypatch: Any) -> None:
+def test_what_changes_over_a_search_stays_where_it_ended(tmp_path: Path, monkeypatch: Any) -> None:
     seen, real = list[float](), Supernet.partly_fixed
+    trained, step = list[tuple[float, int, float, float]](), Multilevel.step
 
     def spied(net: Supernet, choices: Any, without: Any = None) -> Any:
         seen.extend([net._progress] if without else [])
         return real(net, choices, without)
 
+    def stepped(levels: Multilevel, k: int) -> Any:
+        moved, inputs = step(levels, k), levels._evaluation.inputs("upper", k)
+        assert isinstance(levels.model, Supernet)
+        trained.append((levels.model._progress, levels.model._step, inputs.ramped, inputs.progress))
+        return moved
+
     monkeypatch.setattr(Supernet, "partly_fixed", spied)
+    monkeypatch.setattr(Multilevel, "step", stepped)
     skip = "search.wrappers=[{name: auxiliary_skip, candidate: scale}]"
     run_search(tmp_path / "run", toy.config(*SHORT, POLICY, skip, "search.levels.upper.hypergradient={}"))
     assert {*seen} == {1.0}
+    assert [at[0] for at in trained[:6]] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert trained[6:] == [(1.0, step, 1.0, 1.0) for step in range(6, len(trained))]
+    assert len(trained) > 6
 
 
 def test_a_score_is_larger_for_a_better_network(whole: Path, tmp_path: Path, monkeypatch: Any) -> None:

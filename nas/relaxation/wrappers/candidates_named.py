@@ -13,7 +13,7 @@ def require_candidate(wrapper: str, candidate: str, decisions: Mapping[str, Deci
     names = dict.fromkeys(str(c) for d in decisions.values() if d.kind == "operation" for c in d.candidates)
     if candidate not in names:
         raise ConfigError(
-            f"wrapper '{wrapper}' needs a space with a candidate '{candidate}', got"
+            f"wrapper '{wrapper}': the space must have a candidate '{candidate}', got"
             f" {', '.join(names) or 'no operations'}{nearest(candidate, names)}. Name the skip connection by"
             " `candidate`, or leave the wrapper out"
         )

@@ -30,7 +30,7 @@ class EdgeNormalization(Wrapper):
     def require(self, decisions: Mapping[str, Decision]) -> None:
         if not any(decision.kind == "inputs" for decision in decisions.values()):
             raise ConfigError(
-                "wrapper 'edge_normalization' needs a space with nodes that sum in-edges, got none. Leave it out"
+                "wrapper 'edge_normalization': the space must have nodes that sum in-edges, got none. Leave it out"
             )
 
     def edge_weights(self, logits: Tensor) -> Tensor:

@@ -46,8 +46,8 @@ class PartialChannels(Wrapper):
         parents = {parent for d in decisions.values() if d.kind == "operation" for parent, _ in d.conditions}
         if not any(decisions[parent].kind == "inputs" for parent in parents):
             raise ConfigError(
-                "wrapper 'partial_channels' needs a space with decisions on the in-edges of a cell, got none. Leave it"
-                " out"
+                "wrapper 'partial_channels': the space must have decisions on the in-edges of a cell, got none. Leave"
+                " it out"
             )
 
     def candidates(self, spot: Spot, made: Mapping[str, Factory]) -> Mapping[str, Factory]:

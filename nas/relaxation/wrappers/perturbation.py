@@ -45,6 +45,7 @@ class Perturbation(Wrapper):
         alg. 1; xiangning-chen/SmoothDARTS, `sota/cnn/train_search.py`; ruocwang/darts-pt, `attacker/perturb.py`.
     """
 
+    perturbs = True
     schedule = "`epsilon` from 0.03 to 0.3, linear"
 
     def __init__(

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from nas.declarations import declares
 from nas.errors import ConfigError
 from nas.genotype.decision import Decision
-from nas.registry import Count, NonNegative
+from nas.registry import Count, NonNegative, Rate
 from nas.relaxation.wrappers.candidates_named import require_candidate
 from nas.space.wrapper import Factory, Moment, Spot, Wrapper
 
-Rate = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Epochs = Annotated[int, msgspec.Meta(ge=0)]
 
 

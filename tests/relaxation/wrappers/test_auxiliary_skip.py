@@ -67,7 +67,7 @@ def test_a_space_without_a_skip_connection_is_refused() -> None:
     def bare(choose: Chooser, /) -> nn.Module:
         return choose("edge", NAS_BENCH_201.without("skip_connect").bind(4))
 
-    with pytest.raises(ConfigError, match=r"'auxiliary_skip' needs .*'skip_connect', got none, nor_conv_1x1"):
+    with pytest.raises(ConfigError, match=r"'auxiliary_skip': .*'skip_connect', got none, nor_conv_1x1"):
         Supernet(SearchSpace("bare", bare), wrappers=["auxiliary_skip"])
     with pytest.raises(ConfigError, match=r"'skip_conect'.*did you mean 'skip_connect'"):
         outputs(range(1), [{"name": "auxiliary_skip", "candidate": "skip_conect"}])

@@ -103,7 +103,7 @@ def test_what_it_cannot_be_combined_with() -> None:
     def edge(choose: Chooser, /) -> nn.Module:
         return choose("edge", NAS_BENCH_201.bind(4))
 
-    with pytest.raises(ConfigError, match="'edge_normalization' needs a space with nodes"):
+    with pytest.raises(ConfigError, match="'edge_normalization': the space must have nodes"):
         Supernet(SearchSpace("edge", edge), wrappers=["edge_normalization"])
     with pytest.raises(ConfigError, match="'edge_normalization' needs logits that get a gradient"):
         supernet([0.0, 0.0], relaxation="uniform_path")

@@ -141,7 +141,7 @@ def test_refused_spaces() -> None:
         return Cell(choose, "cell", operations.bind(8), nodes=1, inputs=1)
 
     wrappers = ["partial_channels"]
-    with pytest.raises(ConfigError, match="needs a space with decisions on the in-edges of a cell"):
+    with pytest.raises(ConfigError, match="the space must have decisions on the in-edges of a cell"):
         Supernet(SearchSpace("chosen", chosen), wrappers=wrappers)
     with pytest.raises(ConfigError, match=r"'mine' of 'cell/1<-0' must be bound .* OperationSet.bind"):
         Supernet(SearchSpace("unbound", unbound), wrappers=wrappers)

@@ -98,7 +98,7 @@ def test_an_auxiliary_skip_is_not_dropped() -> None:
         ({"rate": 1.0}, r"wrappers\[0\].rate must be below 1, got 1"),
         ({"rate": -0.1}, r"rate must be at least 0, got -0.1"),
         ({"rate": 0.1, "warmup": 30}, r"warmup must be at most epochs=25, got 30"),
-        ({"rate": 0.1, "candidate": "skip"}, r"'skip_dropout' needs .*'skip'.*did you mean 'skip_connect'"),
+        ({"rate": 0.1, "candidate": "skip"}, r"'skip_dropout': .*'skip'.*did you mean 'skip_connect'"),
         ({}, r"needs the argument 'rate'"),
     ],
 )
