@@ -1,4 +1,13 @@
-"""Clips for deraining: reading, writing, pairing, rain, camera motion, and batches of windows."""
+"""Clips for deraining: reading, writing, pairing, rain, camera motion, and batches of windows.
+
+- `frames` reads clips, by `video` and `container` from video files; `writer` writes them
+- `sources` are what a configuration names: films with synthetic rain, or `paired` data sets by their `layouts`;
+  `matching` finds the same clip in several folders, `bundled` clips of other packages, `texture` makes clips
+- `clips` holds them in memory or on disk (`stored`), in half the memory (`packed`); `shots` splits them
+- `windowing` draws windows; `effects` gives each of them `rainfall`, camera `motion`, `compression` and `twins`
+
+Start with `clips`.
+"""
 
 from tmics_space.data.bundled import BUNDLED, bundled_clip
 from tmics_space.data.clips import Batch, Clip, load_clips, load_pairs, sample

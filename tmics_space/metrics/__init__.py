@@ -1,4 +1,8 @@
-"""Scores of restored clips: per image (`image`), over time (`temporal`), and by named protocols (`protocol`)."""
+"""Scores of restored clips: per image (`image`), over time (`temporal`), and by named protocols (`protocol`).
+
+`clip_meter` scores several versions of a clip at once, `rain_error` separates what remains of the rain from damage.
+`interval` is the confidence interval over clips, `clip_checks` compares sizes. Start with `protocol`.
+"""
 
 from __future__ import annotations
 

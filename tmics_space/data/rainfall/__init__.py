@@ -1,4 +1,8 @@
-"""Synthetic rain on clean clips, a function of a seed, and what measures it: `statistics` and `shape`."""
+"""Synthetic rain on clean clips, a function of a seed.
+
+`presets` describes kinds of rain, `mix` draws one for each window, `streaks` draws the streaks of a layer, and
+`composition` lays them over the frames. `statistics` and `shape` measure rain. Start with `presets`.
+"""
 
 from tmics_space.data.rainfall.composition import rain, rain_frames
 from tmics_space.data.rainfall.mix import DrawnRain, RainMix, WeightedPreset, jittered
