@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import io
 import itertools
 import random
@@ -26,7 +27,7 @@ import msgspec
 from nas.compare.canonical_form import canon
 from nas.cost.network_cost import measure
 from nas.errors import ConfigError, NASError
-from nas.files import parse_yaml, write_text
+from nas.files import parse_yaml, write_atomic
 from nas.genotype.file import Genotype
 from nas.run.config import Config, load_config, parse_config
 from nas.run.folder import Run
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="train each network with the seeds 0, 1, ... (3)")
     parser.add_argument("--only", nargs="*", help="train only these networks, such as 1111 0120")
     parser.add_argument("--minutes", type=float, help="begin no training after this time")
-    parser.add_argument("--table", type=Path, help="also write the finished rows as a table, a .csv file")
+    parser.add_argument("--table", type=Path, help="also write the finished rows as a table: .csv or .csv.gz")
     parser.add_argument("overrides", nargs="*", default=[], help="key.path=value, changes of the configuration")
     arguments = parser.parse_intermixed_args()
     try:
@@ -56,7 +57,7 @@ def main() -> None:
         trained = trained_for(genotypes(config))
         print_summary(rows, len(set(trained.values())), arguments.seeds)
         if arguments.table is not None:
-            write_text(arguments.table, table_text(rows, trained, arguments.seeds))
+            write_table(arguments.table, table_text(rows, trained, arguments.seeds))
     except NASError as error:
         sys.exit(f"error: {error}")
 
@@ -208,6 +209,12 @@ def table_text(rows: ResultRows, trained: Mapping[str, str], seeds: int) -> str:
         each = [f"{value:.2f}" for values in by_split for value in values]
         writer.writerow([key, *each, *means, found[0]["params"], f"{seconds:.1f}"])
     return text.getvalue()
+
+
+def write_table(path: Path, text: str) -> None:
+    """Write a table; compressed if its name ends in `.gz`."""
+    data = gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text.encode()
+    write_atomic(path, lambda file: file.write(data))
 
 
 if __name__ == "__main__":

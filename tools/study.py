@@ -15,7 +15,6 @@ stopped program are a fair part of all.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from torch import nn
 from collapse import collapsed
 from enumerate_cells import genotypes, shuffled, train
 from nas.benchmark.rankings import correlate
+from nas.benchmark.table_file import read_rows
 from nas.errors import ConfigError, InvalidFileError, NASError
 from nas.files import dump_yaml, parse_yaml, read_text, write_text
 from nas.genotype.file import Genotype
@@ -51,7 +51,7 @@ SEEDS = 20
 TUNING_SEEDS, TUNING_BUDGET = (100, 101, 102), 5
 FACTORS = (1.0, 10.0, 100.0)
 """Of the learning rate of the arch parameters: the paper's is for far longer searches."""
-RANKED_SEEDS, RANKED_IMAGES = 2, 512
+RANKED_SEEDS, RANKED_IMAGES = 1, 512
 """With this many seeds, all networks are also scored in the supernet, on this many images. No method pays for it."""
 
 SEARCHERS: Mapping[str, Mapping[str, Any]] = {
@@ -101,15 +101,12 @@ def read_table(path: Path) -> Table:
     Raises:
         InvalidFileError: the file is not such a table.
     """
-    rows = list(csv.DictReader(read_text(path).splitlines()))
-    try:
-        seeds = [name for name in rows[0] if name.startswith("val_")]
-        return {
-            row["cell"]: Cell(tuple(float(row[name]) for name in seeds), float(row["test"]), float(row["seconds"]))
-            for row in rows
-        }
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise InvalidFileError(f"{path}: must be a table of tools/enumerate_cells.py, got {error!r}") from error
+    rows = read_rows(path)
+    if lacking := {"val_0", "test", "seconds"} - rows.columns.keys():
+        raise InvalidFileError(f"{path}: must be a table of tools/enumerate_cells.py, got no column '{min(lacking)}'")
+    test, seconds = (rows.columns[name].tolist() for name in ("test", "seconds"))
+    val = zip(*(rows.columns[name].tolist() for name in rows.columns if name.startswith("val_")), strict=True)
+    return {key: Cell(*each) for key, *each in zip(rows.keys, val, test, seconds, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -218,7 +215,7 @@ def mean_seconds(table: Table) -> float:
     return statistics.fmean(cell.seconds for cell in table.values())
 
 
-def measure_costs(base: Config, names: Sequence[str], short: int = 20, long: int = 60) -> dict[str, Cost]:
+def measure_costs(base: Config, names: Sequence[str], short: int = 20, long: int = 50) -> dict[str, Cost]:
     """Measure recipes beside trainings of three networks, all in one process; costs are in mean trainings."""
     every, steps = genotypes(base), base.retrain.steps
     sample = [every[key] for key in shuffled(every)[:3]]
@@ -235,11 +232,11 @@ def measure_costs(base: Config, names: Sequence[str], short: int = 20, long: int
         return float(searched(name, recipe(name, count, 0, 1.0, base), every, False)["cpu_seconds"])
 
     def line(measure: Any) -> tuple[float, float]:
-        measure(short)
         low, high = measure(short), measure(long)
         slope = max(high - low, 1e-9) / (long - short)
         return low - short * slope, slope
 
+    trained(short)  # the first one imports modules, and is not counted
     fixed, slope = line(trained)
     unit = fixed + slope * steps
     costs = {}

@@ -154,6 +154,8 @@ def page(rows: Collection[Row], picture: str) -> str:
         " A budget is in mean trainings of CPU time, the search and the training of its result included."
         f" p: two-sided permutation test against random search, adjusted by Holm for all {len(compared)} comparisons.",
         "",
+        *_summary(compared),
+        "",
         f"![Difference of the regret from that of random search, with 95 % intervals]({picture})",
         "",
         "## Hypotheses",
@@ -168,6 +170,19 @@ def page(rows: Collection[Row], picture: str) -> str:
     lines += [""] + [f"- `{method}` with {budget} trainings: {reason}" for method, budget, reason in refused]
     lines += ["", "## Learning rates", "", *_learning_rates(rows)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _summary(compared: Sequence[Compared]) -> list[str]:
+    """What beats random search and what does not, in words."""
+    lines = []
+    for verdict in ("better than random search", "worse than random search", "not told apart"):
+        found: dict[int, list[str]] = {}
+        for each in compared:
+            if each.verdict == verdict:
+                found.setdefault(each.budget, []).append(f"`{each.method}`")
+        told = "; ".join(f"with {budget} trainings {', '.join(names)}" for budget, names in sorted(found.items()))
+        lines.append(f"- **{verdict.capitalize()}** at equal cost: {told or 'none'}.")
+    return lines
 
 
 def _table(rows: Collection[Row], compared: Sequence[Compared]) -> list[str]:

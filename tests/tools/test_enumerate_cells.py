@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.benchmark.table_file import read_rows
 from nas.errors import ConfigError, InvalidFileError
 from nas.files import parse_yaml
 from nas.run.config import Config, load_config, parse_config
@@ -131,7 +132,7 @@ def test_separation_in_closed_form(tool: ModuleType) -> None:
         tool.separation(fake({"00": [0.1, 0.3], "01": [0.4, 0.6], "02": [0.8]}), 2)
 
 
-def test_the_table_holds_percent_by_seed_and_their_mean(tool: ModuleType) -> None:
+def test_the_table_holds_percent_by_seed_and_their_mean(tool: ModuleType, tmp_path: Path) -> None:
     text = tool.table_text(fake({"00": [0.5, 0.6], "01": [0.25, 0.35]}), {"00": "00", "01": "01", "10": "01"}, 2)
     first, second, third = csv.DictReader(io.StringIO(text))
     assert first == {
@@ -139,6 +140,9 @@ def test_the_table_holds_percent_by_seed_and_their_mean(tool: ModuleType) -> Non
         **{"val": "55.000", "test": "27.500", "params": "7", "seconds": "1.0"},
     }
     assert second == {**third, "cell": "01"}
+    for name in ("cells.csv", "cells.csv.gz"):
+        tool.write_table(tmp_path / name, text)
+        assert read_rows(tmp_path / name).columns["test"].tolist() == [27.5, 15.0, 15.0]
     assert third["cell"] == "10"
     with pytest.raises(ConfigError, match=r"every network with every seed, got none for 01"):
         tool.table_text(fake({"00": [0.5, 0.6], "01": [0.25]}), {"00": "00", "01": "01"}, 2)
