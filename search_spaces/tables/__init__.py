@@ -42,5 +42,21 @@ def nas_bench_macro() -> Table:
     return replace(table, columns=columns, targets={"c10": Target("test_1", "test_2_3")})
 
 
+def nas_bench_201_small() -> Table:
+    """Read the table of the space `nas-bench-201-small`: accuracy in percent on Fashion-MNIST of 14x14 pixels.
+
+    A searcher sees the validation accuracy of one training of each network. The mean test accuracy of all its trainings
+    judges.
+    """
+    return Table.of(
+        "nas-bench-201-small",
+        _path("nas_bench_201_small"),
+        options={"affine": True},
+        targets={"fashion": Target("val_0", "test")},
+        source="tools/enumerate_cells.py",
+        input=(1, 14, 14),
+    )
+
+
 def _path(name: str) -> Path:
     return Path(__file__).with_name(f"{name}.csv.gz")

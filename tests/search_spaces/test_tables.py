@@ -27,6 +27,10 @@ class TestNASBenchMacro(TableTests):
     table = "nas-bench-macro"
 
 
+class TestNASBench201Small(TableTests):
+    table = "nas-bench-201-small"
+
+
 @pytest.fixture(scope="module")
 def bench_201() -> Table:
     return find_table("nas-bench-201")
@@ -68,6 +72,20 @@ def test_all_networks_of_nas_bench_macro(macro: Table) -> None:
     best = macro.column("test").max()
     assert best == pytest.approx(93.127, abs=5e-4)
     assert best == macro.column("test")[macro.enumeration.row_of_key("22212220")]
+
+
+def test_the_small_table_is_that_of_its_trainings() -> None:
+    table = find_table("nas-bench-201-small")
+    assert len(table) == 81
+    for split in ("val", "test"):
+        seeds = [column for name, column in table.columns.items() if name.startswith(f"{split}_")]
+        assert len(seeds) >= 2
+        assert np.mean(seeds, axis=0) == pytest.approx(table.column(split), abs=0.006)
+    assert [measure(table.genotype(row)) for row in (0, 40, 80)] == table.column("params")[[0, 40, 80]].tolist()
+    first, second = (table.column(f"val_{seed}") for seed in (0, 1))
+    assert np.corrcoef(first, second)[0, 1] >= 0.8  # it tells networks apart
+    equal = [table.enumeration.row_of_key(key) for key in ("0120", "0210", "1200", "2100")]  # one function
+    assert len({*table.column("test")[equal]}) == 1
 
 
 def test_the_space_of_nas_bench_macro_has_the_parameters_and_multiply_adds_of_its_table(macro: Table) -> None:
