@@ -33,6 +33,8 @@ from nas.genotype.file import Genotype
 from nas.kernels.activation import PReLU
 from nas.registry import Count
 from nas.run.config import Config, load_config
+from nas.run.folder import GENOTYPE
+from nas.run.models import model_folder
 from nas.space.chooser import Chooser
 from nas.space.definition import find_space, search_space
 from tmics_space.alignment import Aligned, OpticalFlow
@@ -40,6 +42,7 @@ from tmics_space.blocks import conv, he, head
 from tmics_space.flow import FLOW_PROVIDERS
 from tmics_space.network import Deraining, Route
 
+SHIPPED = "tmics-compact"
 SCORE = "psnr"
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "compact-choice.jsonl"
 RANDOM = 4
@@ -121,7 +124,7 @@ def choose(arguments: argparse.Namespace) -> None:
 
 
 def candidates(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> Iterator[tuple[str, Genotype]]:
-    """Name the networks to compare: searched, random of equal cost, plain of equal cost."""
+    """Name the networks to compare: searched, the shipped one, random of equal cost, plain of equal cost."""
     config = configured(arguments)
     searched = []
     for seed in range(arguments.searches):
@@ -134,6 +137,9 @@ def candidates(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> Ite
             rows.append(record(arguments.results, found))
         searched.append(Genotype(space=found["space"], options=found["options"], choices=found["choices"]))
         yield name, searched[-1]
+    shipped = msgspec.structs.replace(Genotype.load(model_folder(SHIPPED) / GENOTYPE), provenance=None)
+    if shipped not in searched:
+        yield "shipped", shipped
     target = statistics.fmean(flops(each) for each in searched)
     description = find_space(config.space).describe(**config.options)
     generator = torch.Generator().manual_seed(0)
@@ -171,7 +177,7 @@ def configured(
     if arguments.data is not None:
         settings |= {f"task.{part}.root": arguments.data for part in ("train", "validation", "test")}
     if not full:
-        settings |= {"retrain.stages.all.steps": arguments.steps}
+        settings |= {"retrain.stages.all.steps": arguments.steps, "retrain.validation.every": arguments.steps}
     if genotype is not None and genotype.space == "plain-cnn":  # its flow is the same one, and fixed, too
         weights = load_config(arguments.config, arguments.set).initial.get("alignment.ofm.flow")
         settings["initial"] = json.dumps({"alignment.flow": weights} if weights and genotype.options["flow"] else {})

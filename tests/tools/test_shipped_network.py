@@ -59,3 +59,21 @@ def test_every_network_with_a_learned_flow_begins_with_the_shipped_one_and_keeps
     assert config.retrain.steps == 7
     if place is not None:
         assert f"!{place}.*" in config.retrain.stages["all"].level.parameters
+
+
+def test_the_shipped_network_is_compared_with_searched_random_and_plain_ones(
+    tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool, "flops", lambda genotype: 1.0)
+    given = argparse.Namespace(data=str(tmp_path), steps=7, config="compact", set=[], searches=1)
+    shipped = tool.Genotype.load(tool.model_folder("tmics-compact") / "genotype.yaml")
+    choices = {**shipped.choices, "cell/1": "gated_5x5"}
+    rows: list[dict[str, Any]] = [
+        {"network": "searched 0", "seed": None, "space": "tmics", "options": shipped.options, "choices": choices}
+    ]
+    found = dict(tool.candidates(given, rows))
+    assert list(found)[:2] == ["searched 0", "shipped"]
+    assert list(found)[-2:] == ["plain CNN", "plain CNN behind the flow"]
+    assert len(found) == 8 == len({str(genotype) for genotype in found.values()})
+    rows[0]["choices"] = shipped.choices
+    assert "shipped" not in dict(tool.candidates(given, rows)), "the search chose it"
