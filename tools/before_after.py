@@ -119,12 +119,10 @@ def around(crop: Crop) -> tuple[Tensor, int]:
 def stacked(rows: Sequence[Tensor]) -> Tensor:
     """Put rows `(3, height, width)` below one another, with gaps, two beside each other."""
     gap = torch.nn.functional.pad
-    columns = [torch.cat([gap(row, (0, 0, 0, GAP), value=255) for row in rows[half::2]], 1) for half in (0, 1)]
+    halves = [rows[half::2] for half in (0, 1) if rows[half::2]]
+    columns = [torch.cat([gap(row, (0, 0, 0, GAP), value=255) for row in half], 1) for half in halves]
     tallest = max(column.shape[1] for column in columns)
-    filled = [
-        gap(column, (0, 2 * GAP, 0, tallest - column.shape[1]), value=255) for column in columns if column.numel()
-    ]
-    return torch.cat(filled, 2)
+    return torch.cat([gap(column, (0, 2 * GAP, 0, tallest - column.shape[1]), value=255) for column in columns], 2)
 
 
 if __name__ == "__main__":

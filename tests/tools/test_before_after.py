@@ -48,6 +48,18 @@ def test_rainy_crops_are_left_of_derained_ones(tool: ModuleType, run: Path, tmp_
     assert torch.equal(right, read_frames(tmp_path / "derained")[5][:, 2:14, 3:15])
 
 
+def test_one_crop_is_a_picture_too(tool: ModuleType, run: Path, tmp_path: Path) -> None:
+    clip = moving_texture(3, 24, 30)
+    with write_frames(tmp_path / "rainy") as write:
+        for frame in clip:
+            write(frame)
+    out = tmp_path / "out.png"
+    assert tool.main(["--model", str(run), "--out", str(out), "--clip", f"{tmp_path / 'rainy'}@1@2,3"]) == 0
+    sheet = read_frames(out)[0]
+    assert sheet.shape[1:] == (12 + tool.GAP, 2 * 12 + 3 * tool.GAP)
+    assert torch.equal(sheet[:, :12, :12], clip[1][:, 2:14, 3:15])
+
+
 @pytest.mark.parametrize(
     ("clip", "message"),
     [
