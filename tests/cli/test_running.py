@@ -477,7 +477,7 @@ def test_losses_that_are_not_numbers(nas: Nas, refused: Refused, genotype: Path,
         r"level 'lower' since step 3: 10 steps in a row not finite \(loss nan, gradient norm nan, first in its batch\)"
     )
     remedy = r"batches of 'train', 'middle', 'val' must be finite"
-    assert re.search(f"{row}; .*{remedy}$", message)
+    assert re.search(rf"{row}; .*{remedy}\. \S+ has the batches, \S+ the state of step 13$", message)
     assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")["state"]["step"] == 13
     assert "level 'lower' since step 3: 11 steps" in refused(*command, "--resume"), "it goes on where it stopped"
     assert nas("derive", tmp_path / "run").code == 0
