@@ -38,6 +38,7 @@ from nas.genotype.file import Genotype
 from nas.kernels import native
 from nas.run import checkpoint
 from nas.run.modules import imported_modules
+from nas.run.record_kinds import require_fields
 
 CONFIG = "config.yaml"
 VERSIONS = "versions.yaml"
@@ -357,6 +358,7 @@ def read_records(folder: str | Path) -> list[Record]:
             raise InvalidFileError(f"{path}:{number}: not a record: {error}") from error
         if not isinstance(record.get("kind"), str) or type(record.get("step", 0)) is not int:
             raise InvalidFileError(f"{path}:{number}: not a record: it must have a text 'kind' and an integer 'step'")
+        require_fields(record, f"{path}:{number}")
         records.append(record)
     return records
 
@@ -387,7 +389,10 @@ def config_hash(text: str) -> str:
     for section, _, key in (path.partition(".") for path in NEUTRAL):
         if isinstance(config, dict) and isinstance(config.get(section), dict):
             config[section].pop(key, None)
-    canonical = msgspec.json.encode(config, order="sorted")
+    try:
+        canonical = msgspec.json.encode(config, order="sorted")
+    except TypeError as error:
+        raise InvalidFileError("configuration: all keys must be texts") from error
     return hashlib.blake2b(canonical, digest_size=8).hexdigest()
 
 

@@ -163,6 +163,8 @@ def test_the_hash_is_of_the_content(tmp_path: Path) -> None:
     neutral = "{search: {steps: 1, checkpoint_minutes: 2}, retrain: []}"
     assert config_hash(neutral) == config_hash("{search: {steps: 1}, retrain: []}") != config_hash("{search: {}}")
     assert len(config_hash("a: 1")) == 16
+    with pytest.raises(InvalidFileError, match="configuration: all keys must be texts"):
+        config_hash("a: {1: b}")
 
 
 def test_resuming_removes_what_came_after_the_checkpoint(tmp_path: Path) -> None:
@@ -244,6 +246,24 @@ def test_a_record_that_is_no_record_is_named(tmp_path: Path) -> None:
     for line in ("{'step': 1}", "[1]", "", '{"step": 1}', '{"kind": 1}', '{"kind": "a", "step": "x"}', "[" * 5000):
         (tmp_path / "metrics.jsonl").write_text(f'{{"kind":"a"}}\n{line}\n{{"kind":"a","step":2}}\n')
         with pytest.raises(InvalidFileError, match=r"metrics\.jsonl:2: not a record"):
+            read_records(tmp_path)
+    for record, named in (
+        ({"kind": "train", "level": "lower"}, "'step'"),
+        ({"kind": "train", "step": 1, "level": 2}, "level"),
+        ({"kind": "mixing", "step": 1, "weights": {"a": ["x"]}}, "weights"),
+        ({"kind": "mixing", "step": 1, "weights": {"a": 0.5}}, "weights"),
+        ({"kind": "decisions", "decisions": ["a"]}, "decisions"),
+        ({"kind": "observer", "step": 1, "observer": "collapse", "entropy": "x"}, "'entropy' must be a number or null"),
+        ({"kind": "stopping", "step": 1, "rule": "r", "reason": "x"}, "'genotype'"),
+        ({"kind": "evaluate", "parts": {"a": 1}}, "parts"),
+        ({"kind": "evaluation", "step": 1, "score": None, "best": None, "choices": {}}, "best"),
+        ({"kind": "origin", "search": 1}, "search"),
+        ({"kind": "frozen", "step": 1, "level": "l", "operations": [1], "of": 2}, "operations"),
+        ({"kind": "backoff", "step": 1, "level": "l"}, "'factor'"),
+        ({"kind": "stopped", "step": 1}, "'steps'"),
+    ):
+        (tmp_path / "metrics.jsonl").write_text(f'{{"kind":"of a plugin","a":[]}}\n{json.dumps(record)}\n')
+        with pytest.raises(InvalidFileError, match=rf"metrics\.jsonl:2: .*{named}"):
             read_records(tmp_path)
     (tmp_path / "metrics.jsonl").write_bytes(b'{"kind":"\xff"}\n')
     with pytest.raises(InvalidFileError, match=r"metrics\.jsonl:1: not a record"):
