@@ -40,10 +40,14 @@ def _matroska(file: BinaryIO) -> int | None:
         if not first or not first[0]:
             return None
         length = 9 - first[0].bit_length()  # bytes of the size; `length - 1` zero bits precede it
-        size = int.from_bytes(first + file.read(length - 1), "big") - (1 << 7 * length)
-        if name == _SEGMENT:
-            return None if size == (1 << 7 * length) - 1 else file.tell() + size  # all ones: unknown
-        file.seek(size, os.SEEK_CUR)
+        rest = file.read(length - 1)
+        size = int.from_bytes(first + rest, "big") - (1 << 7 * length)
+        if len(rest) < length - 1 or size == (1 << 7 * length) - 1:  # all ones: unknown
+            return None
+        end = file.tell() + size
+        if name == _SEGMENT or end > os.fstat(file.fileno()).st_size:
+            return end
+        file.seek(end)
     return None
 
 

@@ -232,6 +232,8 @@ def test_how_large_a_file_says_it_is(tmp_path: Path) -> None:
         (b"\0\0\0\x08free\0\0\0\x20\xff\xfe\xfd\xfc", 8),  # what a camera put behind it
         (b"\x1aE\xdf\xa3\x81\0\x18S\x80g\x40\x20", 6 + 6 + 32),
         (b"\x1aE\xdf\xa3\x81\0\x18S\x80g\x01" + b"\xff" * 7, None),  # a live recording
+        (b"\x1aE\xdf\xa3\x01\x7f\xff", None),  # cut in its size
+        (b"\x1aE\xdf\xa3\x01\0" + b"\xff" * 6, 12 + 2**48 - 1),  # farther than a file system can seek
         (b"RIFF\x05\0\0\0AVI \0\0RIFF\x04\0\0\0AVIX", 14 + 12),
         (b"RIFF\0\0\0\0AVI ", None),  # not closed
         (b"GIF89a", None),
