@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from nas.draw.rendering import render
-from nas.errors import NASError
+from nas.errors import NASError, printable
 from nas.genotype.decision import Choice
 from nas.genotype.file import Genotype
 from nas.space.definition import find_space
@@ -32,7 +32,7 @@ def genotype_html(genotype: Genotype) -> str:
     """Return the picture of a genotype as HTML, or a table of its choices if it cannot be drawn."""
     margins = genotype.provenance.margins if genotype.provenance else {}
     rows = ((label, _text(choice), _share(margins.get(label))) for label, choice in genotype.contested().items())
-    title = f"<b>Genotype</b> of the search space <code>{escape(genotype.space)}</code>"
+    title = f"<b>Genotype</b> of the search space <code>{_escaped(genotype.space)}</code>"
     picture = genotype_svg(genotype)
     return f"{SCROLLING}{title}{picture or _table(('decision', 'chosen', 'margin'), rows)}</div>"
 
@@ -50,15 +50,20 @@ def supernet_html(supernet: Supernet) -> str:
         else:
             rows.append((label, f"{decision.keep} of {len(decision.candidates)} in-edges", ""))
     count = sum(parameter.numel() for parameter in supernet.network.parameters())
-    name = f"<code>{escape(supernet.space.name)}</code>"
+    name = f"<code>{_escaped(supernet.space.name)}</code>"
     title = f"<b>Supernet</b> of the search space {name}: {count:,} operation weights, {len(rows)} decisions"
     return f"{SCROLLING}{title}{_table(('decision', 'leads', 'mixing weights'), rows)}</div>"
 
 
 def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:
     head = "".join(f"<th>{column}</th>" for column in columns)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _escaped(text: str) -> str:
+    """A text that may come from a file, without markup and without control characters."""
+    return escape(printable(text))
 
 
 def _text(choice: Choice) -> str:

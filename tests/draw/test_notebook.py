@@ -22,10 +22,10 @@ def test_a_genotype_shows_its_picture() -> None:
 
 def test_a_genotype_of_an_unknown_space_shows_its_choices() -> None:
     margins = Provenance(margins={"first": 0.25})
-    lost = Genotype(space="<lost>", choices={"first": "conv", "node": (0, 2)}, provenance=margins)
+    lost = Genotype(space="<lost>\x1b\x07", choices={"first": "conv", "node": (0, 2)}, provenance=margins)
     assert lost._repr_svg_() is None
     html = lost._repr_html_()
-    assert "&lt;lost&gt;" in html
+    assert r"&lt;lost&gt;\x1b\x07" in html
     assert "<td>first</td><td>conv</td><td>0.25</td>" in html
     assert "<td>node</td>" not in html, "it has no margin, so it had no alternative"
     ET.fromstring(html)
