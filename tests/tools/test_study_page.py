@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
@@ -116,3 +118,9 @@ def test_the_picture_has_an_interval_for_each_comparison(study_page: ModuleType)
 def test_a_study_without_random_search_is_an_error(study_page: ModuleType) -> None:
     with pytest.raises(ConfigError, match="needs at least 2 runs of random search, got none"):
         study_page.page([*runs("good", 2, 1.0)], "study.svg")
+
+
+def test_the_page_in_the_docs_is_that_of_the_rows_beside_it(study_page: ModuleType) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    rows = [json.loads(line) for line in (docs / "study.jsonl").read_text(encoding="utf-8").splitlines()[1:]]
+    assert (docs / "study.md").read_text(encoding="utf-8") == study_page.page(rows, "study.svg")
