@@ -177,7 +177,10 @@ def run_chain(
 
 def kill_at(process: Process, out: Path, kind: int, name: str, count: int) -> bool:
     """Kill a process at an event, when it comes for the time number `count`; returns False if it ended before."""
-    watch = Watch(out)
+    watch, cores = Watch(out), os.sched_getaffinity(0)
+    assert process.pid is not None
+    for each in (process.pid, 0):  # on one core this process takes over from the other as soon as an event wakes it
+        os.sched_setaffinity(each, {min(cores)})
     try:
         while True:
             for event, file in watch.events():
@@ -188,6 +191,7 @@ def kill_at(process: Process, out: Path, kind: int, name: str, count: int) -> bo
             if process.poll() is not None:
                 return False
     finally:
+        os.sched_setaffinity(0, cores)
         watch.close()
 
 
