@@ -239,7 +239,7 @@ def different(a: Any, b: Any, where: str) -> Iterator[str]:
     elif isinstance(a, dict):
         if list(a) != list(b):
             yield f"{where}: other keys"
-        for key in a.keys() & b.keys():
+        for key in (key for key in a if key in b):
             yield from different(a[key], b[key], f"{where}/{key}")
     elif isinstance(a, list | tuple) and len(a) == len(b):
         for i, pair in enumerate(zip(a, b, strict=True)):

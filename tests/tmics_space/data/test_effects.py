@@ -292,7 +292,7 @@ def test_films_are_a_folder_a_list_or_names(films: Path) -> None:
         ({"rain": {"mix": [{"preset": {"layers": []}}]}}, InvalidFileError, "mix"),
         ({"jpeg": [60, 99]}, InvalidFileError, r"jpeg\[1\]"),
         ({"jpeg": [95, 60]}, InvalidFileError, r"jpeg.* got \[95, 60\]"),
-        ({"twins": 1.5}, InvalidFileError, "twins: "),
+        ({"twins": 1.5}, InvalidFileError, "twins must be at most 1, got 1.5"),
         ({"rain": "ntu", "twins": 0.5}, InvalidFileError, "'twins' .* got 0.5"),
     ],
 )
