@@ -143,3 +143,44 @@ def test_a_recipe_is_short(name: str) -> None:
     assert len(lines) <= 30
     assert lines[0].startswith("# ")
     assert lines[1].startswith("base: ")
+
+
+FAMILIES = {
+    "darts-v2": "responses of lower levels",
+    "gdas": "sampled paths",
+    "snas": "samples of all candidates",
+    "proxyless": "two paths, and a cost",
+    "fair-darts": "separate weights, and a threshold",
+    "spos": "paths without logits",
+    "p-darts": "stages that start anew",
+    "drnas": "stages that continue, and partial channels",
+    "gaea": "weighed in-edges, and another optimizer",
+    "sdarts-adv": "perturbed weights",
+    "darts-minus": "a further term",
+    "robust-darts": "a stopping rule",
+    "darts-pt": "a derivation that trains",
+    "oles": "operations that freeze",
+}
+"""One recipe of each family of methods."""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:derivation 'threshold'")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_recipe_of_each_family_finds_a_network_that_learns(name: str, tmp_path: Path) -> None:
+    """From the search through the genotype to the test accuracy, on digits; a guess is right in a tenth of them."""
+    config = load_config(name)
+    epochs = len(config.search.stages) or (17 if config.search.stopping else 2)
+    changes = {
+        "task.batch": 32,
+        "search.steps": 34,
+        "search.epochs": epochs,
+        "retrain.options": {"channels": 8, "affine": True},
+        "retrain.task": {"batch": 32},
+        "retrain.epochs": 1,
+        "retrain.stages.all.steps": 150,
+    }
+    stopping = {"search.stopping": config.search.stopping} if config.search.stopping else {}
+    found = nas.search(load_config(name, {**small(name), **stopping, **changes}), out=tmp_path / "run", progress=False)
+    result = nas.retrain(found, out=tmp_path / "network", progress=False)
+    assert result.scores["accuracy"] > 0.5
