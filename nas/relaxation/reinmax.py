@@ -45,6 +45,6 @@ class ReinMax(nn.Module):
         choice = draw.ranked(draw.gumbel())[0]
         if not learns(logits):
             return Sampled(choice, one_hot(choice, logits))
-        smoothed = (one_hot(choice, logits) + (logits / self.temperature).softmax(-1)).detach() / 2
+        smoothed = (one_hot(choice, logits) + (logits / self.temperature).softmax(-1)) / 2
         q = ((smoothed.log() - logits).detach() + logits).softmax(-1)
         return straight_through(choice, 2 * q - logits.softmax(-1) / 2)

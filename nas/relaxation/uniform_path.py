@@ -50,7 +50,7 @@ class UniformPath(nn.Module):
             choice = order[draw.turn]
         else:
             choice = draw.ranked(draw.gumbel())[0]
-        return Sampled(choice, one_hot(choice, logits.detach()))
+        return Sampled(choice, one_hot(choice, logits))
 
     def passes(self, decisions: Mapping[str, Decision]) -> int:
         if not self.fair:

@@ -103,3 +103,9 @@ def test_other_mixing_weights_are_refused(relaxation: str) -> None:
 def test_operation_weights_are_refused() -> None:
     message = refused("search.levels.lower.optimizer={name: exponentiated_gradient, lr: 0.1}")
     assert message.startswith("level 'lower': optimizer 'exponentiated_gradient' must be given arch parameters alone")
+
+
+def test_the_rate_is_that_of_the_authors() -> None:
+    """liamcli/gaea_release: an arch learning rate of 0.1."""
+    logits = torch.zeros(2, dtype=torch.double, requires_grad=True)
+    assert ExponentiatedGradient([logits]).param_groups[0]["lr"] == 0.1

@@ -15,7 +15,7 @@ import toy
 from nas.errors import ConfigError, NASError
 from nas.multilevel.multilevel import Multilevel
 from nas.multilevel.operation_freezing import Gradients, OperationFreezing, operations_of
-from nas.registry import register
+from nas.registry import kind, register
 from nas.report.page import write_report
 from nas.run.folder import read_records
 from nas.run.loop import FROZEN
@@ -232,3 +232,8 @@ def test_what_cannot_be_frozen_is_one_line(overrides: list[str], message: str) -
     with pytest.raises((ConfigError, NASError), match=message) as caught:
         levels(*overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_the_defaults_are_those_of_the_authors() -> None:
+    """PasaLab/oles: a mean over 20 arch steps, below 0.4."""
+    assert kind("freezing").complete("oles", "freezing") == {"name": "oles", "window": 20, "threshold": 0.4}

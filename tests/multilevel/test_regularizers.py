@@ -350,3 +350,10 @@ def test_levels_with_a_regularizer_that_are_saved_and_loaded_continue_bit_for_bi
     for k in range(3, 6):
         second.step(k)
     assert same(whole.model.state_dict(), second.model.state_dict())
+
+
+def test_by_default_a_term_has_its_whole_weight_and_a_ramp_begins_at_once(uniform: Supernet) -> None:
+    (created,) = create_terms([{"name": "entropy", "weight": 3.0, "ramp": True}], "regularizers", RESOURCES)
+    assert created(uniform).item() == pytest.approx(3)
+    assert created(uniform, 0.5).item() == pytest.approx(1.5)
+    assert [ramp(step, 12) for step in (0, 3, 12)] == [0.0, 0.25, 1.0]

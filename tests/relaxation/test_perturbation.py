@@ -206,3 +206,18 @@ def test_what_cannot_be_perturbed_is_one_line(overrides: list[str], message: str
 
 def test_weights_that_are_all_clamped_to_zero_become_the_largest() -> None:
     assert _simplex(torch.tensor([-0.2, -0.1, -0.3])).tolist() == [0.0, 1.0, 0.0]
+
+
+def test_weights_are_clamped_to_one_before_they_are_normalized() -> None:
+    assert _simplex(torch.tensor([1.5, 0.25])).tolist() == pytest.approx([0.8, 0.2])
+    assert _simplex(torch.tensor([0.3, 0.2])).tolist() == pytest.approx([0.6, 0.4])
+
+
+def test_a_candidate_without_a_gradient_is_not_moved_and_no_gradient_leads_back() -> None:
+    at = moment(progress=1.0, loss=lambda w: w["first"][0])
+    start = simplex(START.numpy() + 0.3 * noise(at))
+    found = perturbed(at, START.clone().requires_grad_(), attack="adversarial", steps=1)
+    moved = simplex(START.numpy() + np.clip(start + np.array([0.6, 0, 0]) - START.numpy(), -0.3, 0.3))
+    np.testing.assert_allclose(found.numpy(), moved, rtol=1e-12)
+    assert not found.requires_grad
+    assert not perturbed(moment(), START.clone().requires_grad_()).requires_grad

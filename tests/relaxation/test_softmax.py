@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from nas.declarations import SOFTMAX, declaration_of
 from nas.registry import kind
 from nas.relaxation.softmax import Softmax
 
@@ -22,6 +23,12 @@ def test_the_formula(values: list[float], temperature: float) -> None:
     powers = [math.exp(value / temperature - max(values) / temperature) for value in values]
     expected = torch.tensor([power / sum(powers) for power in powers], dtype=torch.double)
     assert torch.allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_only_at_temperature_one_is_it_the_softmax_of_the_logits_that_some_parts_need() -> None:
+    values = torch.tensor([0.0, math.log(3.0)], dtype=torch.double)
+    assert Softmax()(values).tolist() == pytest.approx([0.25, 0.75])
+    assert [SOFTMAX in declaration_of(Softmax(t)).gives for t in (1.0, 2.0, 0.5)] == [True, False, False]
 
 
 @given(logits)

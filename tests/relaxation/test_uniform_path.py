@@ -131,6 +131,10 @@ def test_fair_paths_need_equal_counts(make: Any, options: dict[str, Any], messag
     assert Supernet(SearchSpace("s", make), relaxation="uniform_path", **options).passes == 1
 
 
+def test_a_space_without_decisions_takes_one_pass() -> None:
+    assert UniformPath(fair=True).passes({}) == UniformPath().passes({}) == 1
+
+
 def test_a_level_of_logits_is_refused() -> None:
     fields = {"loss": "sum", "split": "s", "optimizer": {"name": "sgd", "lr": 0.1}}
     levels = {

@@ -14,6 +14,7 @@ from nas.relaxation.wrappers.skip_dropout import SkipDropout
 from nas.space.chooser import Chooser
 from nas.space.definition import SearchSpace
 from nas.space.primitives import NAS_BENCH_201
+from nas.space.wrapper import Moment
 from nas.supernet import Supernet
 
 X = torch.ones(50, 4, 10, 10).double()
@@ -82,6 +83,14 @@ def test_what_it_leaves_alone() -> None:
     with net.fixed(genotype):
         assert torch.equal(net(X)[0], X)
     assert net.derived(genotype).state_dict().keys() <= net.network.state_dict().keys()
+
+
+def test_the_defaults_are_those_of_the_authors_and_the_last_part_has_no_end() -> None:
+    """25 epochs, of which 10 without steps of the logits (chenxin061/pdarts, train_search.py)."""
+    wrapper = SkipDropout(0.5)
+    assert (wrapper.epochs, wrapper.warmup, wrapper.decay) == (25, 10, 0.2)
+    ends = [wrapper.probability(Moment(0, step, 50, 1.0, 0, False, True, False)) for step in (49, 50, 60)]
+    assert ends == pytest.approx([0.5 * math.exp(-0.2 * 14)] * 3)
 
 
 def test_an_auxiliary_skip_is_not_dropped() -> None:
