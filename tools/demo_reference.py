@@ -166,6 +166,8 @@ HEAD = (
     "- **Plain CNN:** a residual network on five stacked frames, with as many multiply-adds as the derived network. It",
     "  trains on the same batches, for as many processor seconds as the retraining took (loading included, scoring",
     "  excluded). If it gains less than 0.3 dB, it is trained once more with another seed.",
+    "- **Flow:** the derived network begins with the optical flow of this package (`tmics-compact-flow`), which was",
+    "  trained on films that are not included, and holds it fixed. The plain CNN has no such part.",
     "- **Losses:** the squared error for the plain CNN, the logarithm of the squared error for the derived network.",
     "",
     "Two values in one column are those of the derived network / of the plain CNN.",

@@ -5,7 +5,7 @@
     nas models pack runs/shipped/network tmics_space/models/tmics-compact --card CARD.md
 
 `choose` trains every network by the same configuration from the same seeds and scores it on the validation films: they
-are other films, with rain of another kind. It never reads the test films. A finished training is one line of the
+are other films, with rain of another kind. Test scores do not enter the table. A finished training is one line of the
 results file, and is not done again.
 """
 
