@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,9 +127,14 @@ def check(network: nn.Module, program: Program, example: Sequence[Tensor]) -> fl
 
 
 def probes(program: Program, example: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-    """Random inputs of the example's size, and of others that a program takes: one item and three, larger sides."""
+    """Random inputs of the example's size, and of others that a program takes: one item and three, larger sides.
+
+    The largest sides are at least twice those of the example: a coarse level of one pixel is a constant of the trace.
+    """
     batches = (_batch_size(example), 1, 3) if program.batch is None else (program.batch,) * 3
-    sides = (None, program.multiple, program.multiple and 2 * program.multiple)
+    longest = max((side for tensor in example if _is_picture(tensor) for side in tensor.shape[-2:]), default=0)
+    step = program.multiple
+    sides = (None, step, step and (math.ceil(longest / (3 * step)) | 1) * step)
     cases = dict.fromkeys(zip(batches, sides, strict=True))
     return [_sized(example, batch, multiple, torch.rand_like) for batch, multiple in cases]
 

@@ -253,3 +253,13 @@ torch.save(module(torch.load("x.pt", weights_only=True))["picture"].detach(), "y
 """
     subprocess.run([sys.executable, "-I", "-W", "ignore", "-c", code], cwd=tmp_path, check=True)
     assert torch.equal(torch.load(tmp_path / "y.pt", weights_only=True), network(x).picture)
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_the_largest_probe_is_at_least_twice_the_example(multiple: int) -> None:
+    """A level of one pixel, of a pyramid of small pictures, is a constant of the trace."""
+    made = program.export(nn.Conv2d(3, 1, 1), (torch.zeros(1, 3, 20, 24),))._replace(multiple=multiple)
+    shapes = [inputs[0].shape for inputs in program.probes(made, (torch.zeros(1, 3, 20, 24),))]
+    assert shapes[0] == (1, 3, 20, 24)
+    assert all(after >= 2 * before for before, after in zip((20, 24), shapes[-1][2:], strict=True))
+    assert not any(side % multiple for side in shapes[-1][2:])

@@ -92,10 +92,10 @@ def test_a_network_at_half_size_is_exported_for_odd_sizes_too(
         pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     network, genotype = made()
     path = tmp_path / f"network{SUFFIXES[format]}"
-    export(network, genotype, (torch.zeros(1, 5, 3, 20, 24),), path, format)
+    export(network, genotype, (torch.zeros(1, 5, 3, 40, 72),), path, format)
     exported = read(path, format)
     torch.manual_seed(1)
-    for size in ((20, 24), (27, 33), (16, 17)):
+    for size in ((40, 72), (27, 33), (16, 17), (96, 64)):
         frames = torch.rand(1, 5, 3, *size)
         with torch.no_grad():
             for found, expected in zip(exported(frames), network(frames), strict=True):
