@@ -89,7 +89,7 @@ class ToyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     broken: int | None = None
     """The batch from which on data are not-a-number."""
     pause: float = 0.0
-    """Seconds that a batch takes, but for the first one, which is read before a run begins."""
+    """Seconds that a batch takes, but for the first three, which are read before the first step is recorded."""
 
 
 @register("task", "toy")
@@ -108,7 +108,7 @@ class ToyTask(Task):
     def batch(self, split: str, index: int) -> tuple[Tensor, Tensor]:
         if split not in SPLITS:
             raise UnknownNameError("split", split, SPLITS)
-        time.sleep(self.config.pause if index else 0)
+        time.sleep(self.config.pause if index > 2 else 0)
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{split}/{index}".encode()))
         x = torch.randn(self.config.batch, 2, 5, 5, generator=generator)
         if self.config.broken is not None and index >= self.config.broken:
