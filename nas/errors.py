@@ -89,6 +89,10 @@ class DivergedError(NASError, ArithmeticError):
     """Losses or gradients that are no longer finite."""
 
 
+class RankError(NASError, ConnectionError):
+    """Another process of a run on several ranks has stopped, or computed something else."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the known name closest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)

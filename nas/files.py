@@ -11,6 +11,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -265,13 +266,35 @@ def _fails(data: Any, kind: Any) -> bool:
     return False
 
 
+_discarding: ContextVar[bool] = ContextVar("discarding_files", default=False)
+
+
+@contextmanager
+def discarding_files(discarding: bool = True) -> Iterator[None]:
+    """Inside, `write_atomic` and `remove` do nothing: another process writes the same files."""
+    token = _discarding.set(discarding)
+    try:
+        yield
+    finally:
+        _discarding.reset(token)
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file, if it is there; inside of `discarding_files` it stays."""
+    if not _discarding.get():
+        Path(path).unlink(missing_ok=True)
+
+
 def write_atomic(path: str | Path, write: Callable[[IO[bytes]], object], keep: Path | None = None) -> None:
     """Call `write` on a temporary file, sync it to disk, then rename it to `path`: readers see the old file or the new.
 
     The folder is synced too, so that a power failure after the call does not undo the rename.
     With `keep` the old file is renamed to that path just before; readers that find nothing at `path` find it there.
-    Raises `InvalidFileError` where the file cannot be written; the old file then stands unchanged.
+    Raises `InvalidFileError` where the file cannot be written; the old file then stands unchanged. Inside of
+    `discarding_files` nothing is written.
     """
+    if _discarding.get():
+        return
     path = Path(path)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:

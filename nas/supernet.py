@@ -18,6 +18,7 @@ from nas.declarations import Part, declaration_of, require_composed
 from nas.derive.margins import margins_of
 from nas.derive.perturbation import Begin
 from nas.derive.policy import Derivation, choose
+from nas.distributed.reduction import spread
 from nas.errors import ConfigError, SpaceError, UnknownNameError
 from nas.genotype.decision import Choice, Decision, Share
 from nas.genotype.file import Genotype, Provenance
@@ -259,7 +260,8 @@ class Supernet(nn.Module):
         """The loss of the step at given mixing weights."""
         loss, outer = self._loss, (self._loss, self._transformed, self._weights, self._moment)
         assert loss is not None
-        self._loss, self._transformed = None, weights
+        dense = spread({label: w for label, w in weights.items() if isinstance(w, Tensor)})
+        self._loss, self._transformed = None, {**weights, **dense}
         try:
             return loss()
         finally:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.cost.meter import footprint
+from nas.distributed.ranks import count
 from nas.errors import ConfigError
 from nas.kernels.finite import require_finite
 from nas.kernels.freed_memory import memory_kept
@@ -127,8 +128,10 @@ def derain_file(
 
     Raises:
         InvalidFileError: the source cannot be read to its end, or the sink exists or cannot be written.
-        ConfigError: the sink cannot hold the result, or `tile` is too small.
+        ConfigError: the sink cannot hold the result, `tile` is too small, or there are several ranks.
     """
+    if count() > 1:
+        raise ConfigError(f"a film must be derained in one process, got {count()} ranks. Run it without torchrun")
     stream = iterate_frames(source)
     require_room(sink, stream.frame_count)
     frames = int(getattr(network, "frames", 5))

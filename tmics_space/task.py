@@ -14,6 +14,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from nas.distributed.ranks import each
 from nas.errors import ConfigError, UnknownNameError
 from nas.registry import Count, NonNegative, Positive, register
 from nas.run.scoring import Files, Scoring
@@ -206,12 +207,16 @@ class DerainTask(Task):
         """
         parts: dict[str, dict[str, float]] = {}
         clips = []
-        for clip in self._scored(split):
+
+        def scored(clip: Clip) -> dict[str, dict[str, float]]:
             versions = clip.versions()
             names = [clip.name + f" #{number}" * (len(versions) > 1) for number in range(1, len(versions) + 1)]
-            scored = [self._score(network, clean, rainy) for rainy, clean in versions]
-            parts |= dict(zip(names, scored, strict=True))
-            clips.append(mean_psnr([row["psnr"] for row in scored]))
+            rows = (self._score(network, clean, rainy) for rainy, clean in versions)
+            return dict(zip(names, rows, strict=True))
+
+        for of_clip in each(scored, self._scored(split)):
+            parts |= of_clip
+            clips.append(mean_psnr([row["psnr"] for row in of_clip.values()]))
         rows = list(parts.values())
         for name in EQUAL:
             if not any(row[name] for row in rows):

@@ -25,7 +25,9 @@ from nas.cli import (
     zero_cost,
 )
 from nas.cli.app import app
+from nas.cli.ranks import on_ranks
 from nas.cli.terminal import say
+from nas.distributed.environment import launched_rank
 from nas.errors import ConfigError, NASError, shortened
 from nas.run.modules import import_module, naming_modules
 
@@ -54,7 +56,9 @@ def run(arguments: list[str]) -> None:
             warnings.showwarning = _warn
             for folder in _run_folders(arguments):
                 stack.enter_context(naming_modules(folder))
-            app(_import_modules(arguments), exit_on_error=False, print_error=False)
+            rest = _import_modules(arguments)
+            stack.enter_context(on_ranks(rest))
+            app(rest, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except MissingArgumentError as error:
         _tell(_missing(error))
@@ -78,12 +82,14 @@ def _missing(error: MissingArgumentError) -> str:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    """Print a warning as one line, without its source code."""
-    _tell(f"warning: {message}")
+    """Print a warning as one line, without its source code; that of rank 0 stands for those of all ranks."""
+    if launched_rank() == 0:
+        _tell(f"warning: {message}")
 
 
 def _tell(text: str) -> None:
-    say(f"nas: {shortened(' '.join(text.split()))}", error=True)
+    rank = f"rank {launched_rank()}: " if launched_rank() else ""
+    say(f"nas: {rank}{shortened(' '.join(text.split()))}", error=True)
 
 
 def _run_folders(arguments: list[str]) -> list[str]:

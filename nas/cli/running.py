@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from nas.cli.app import app
 from nas.cli.targets import options_of
 from nas.cli.terminal import say
+from nas.distributed.environment import launched_rank
 from nas.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def _search(config: Config, out: Path, *, resume: bool, quiet: bool, tensorboard
         found = running.search(
             config, out=out, resume=resume, progress=not quiet, tensorboard=tensorboard, minutes=minutes
         )
+    if launched_rank():
+        return
     _tell_stopped(found.records)
     genotype = found.genotype
     _show_choices(genotype)
@@ -289,6 +292,8 @@ def retrain(
             minutes=minutes,
             weights=weights,
         )
+    if launched_rank():
+        return
     _tell_stopped(result.records)
     _show_scores(out, result.scores)
     say(f"report: {result.report().path}")

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from nas.cli.terminal import say
+from nas.distributed.environment import launched_rank
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
@@ -45,7 +46,8 @@ class Interrupts:
         """Print one line about an interruption. Returns the exit code."""
         number = self.received or signal.SIGINT
         self._told = True
-        say("; ".join([f"nas: {_WORDS[number]}", *map(str, hints)]), error=True)
+        if not launched_rank():  # else rank 0 tells it
+            say("; ".join([f"nas: {_WORDS[number]}", *map(str, hints)]), error=True)
         return 128 + number
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from nas.distributed.ranks import is_first, joined, of_first
 from nas.errors import ConfigError
 from nas.front.interrupts import deferred
 from nas.front.results import RetrainResult, Scores, SearchResult
@@ -21,7 +22,7 @@ from nas.report.tensorboard import TensorBoard
 from nas.run import proposals, retraining, searching
 from nas.run.checkpoint import WHOLE
 from nas.run.config import Config, Overrides, load_config
-from nas.run.folder import CONFIG, ORIGIN, Run, read_records
+from nas.run.folder import CONFIG, ORIGIN, Follower, Run, read_records
 from nas.run.models import default_model, model_folder
 from nas.run.observer import Observer
 from nas.run.prediction import predict as predict_file
@@ -72,10 +73,10 @@ def search(
         >>> found.genotype.save("mine.yaml")
     """
     loaded, out = _configured(config, task), Path(out)
-    with _opened(out, loaded, resume) as run:
+    with joined(), _opened(out, loaded, resume) as run:
         own = [RunProgress(quiet=not watched(progress)), *([TensorBoard()] if tensorboard else [])]
         with deferred() as run.stop:
-            proposals.search(loaded, run, [*observers, *own], task=task, minutes=minutes)
+            proposals.search(loaded, run, [*observers, *(own if is_first() else [])], task=task, minutes=minutes)
     return SearchResult(out)
 
 
@@ -129,9 +130,9 @@ def retrain(
     if weights is not None:
         loaded = _starting_from(loaded, Path(weights), inherit=inherit)
     initial = searching.inherit_from(searched, loaded.retrained(chosen)) if inherit and searched else None
-    with _opened(out, loaded, resume) as run:
+    with joined(), _opened(out, loaded, resume) as run:
         with deferred() as run.stop:
-            shown = [*observers, RunProgress(quiet=not watched(progress))]
+            shown = [*observers, *([RunProgress(quiet=not watched(progress))] if is_first() else [])]
             network = retraining.retrain(loaded, chosen, run, shown, initial=initial, task=task, minutes=minutes)
         task_ = task or loaded.build_task(retraining=True)
         scores = retraining.evaluate(network, task_)
@@ -171,7 +172,8 @@ def evaluate(
     folder = network_folder(run)
     config = config_of(folder, overrides)
     task = task or config.build_task(retraining=True)
-    scores = retraining.evaluate(retraining.load_network(folder).to(config.torch_device()), task, split)
+    with joined():
+        scores = retraining.evaluate(retraining.load_network(folder).to(config.torch_device()), task, split)
     return Scores(scores, task.statement, task.parts)
 
 
@@ -214,7 +216,7 @@ def predict(
     task = task or config.build_task(retraining=True)
     network = retraining.load_network(folder).to(config.torch_device())
     require_fitting(network, task, f"{folder}: task '{name}'")
-    with predict_view(quiet=not watched(progress)) as update:
+    with joined(), predict_view(quiet=not (watched(progress) and is_first())) as update:
         return predict_file(task, name, network, Path(source), Path(sink), options or {}, update)
 
 
@@ -268,7 +270,13 @@ def _starting_from(config: Config, weights: Path, *, inherit: bool) -> Config:
 def _opened(folder: Path, config: Config, resume: bool) -> Iterator[Run]:
     """The run in a folder; a new one that fails before anything is saved leaves the folder free."""
     text = config.dump()
-    with Run.open(folder, text) if resume else Run.create(folder, text, config.seed) as run:
+    opened: list[Run] = []
+
+    def open_run() -> None:
+        opened.append(Run.open(folder, text) if resume else Run.create(folder, text, config.seed))
+
+    of_first(open_run)
+    with opened[0] if opened else Follower(folder) as run:
         try:
             yield run
         except KeyboardInterrupt as error:

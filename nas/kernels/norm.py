@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from nas.distributed.whole_batch import is_synchronized, synchronized_norm
 from nas.kernels.function import call
 
 PIXELS = (0, 2, 3)
@@ -27,7 +28,7 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """Compute `F.batch_norm` in training mode, which updates the running statistics.
+    """Compute `F.batch_norm` in training mode, which updates the running statistics; over all ranks if it shall be.
 
     Raises:
         ValueError: the batch has one pixel per channel.
@@ -35,6 +36,8 @@ def batch_norm(
     Shape:
         x and output: `(batch, channels, height, width)`
     """
+    if is_synchronized():
+        return synchronized_norm(x, running_mean, running_var, weight, bias, momentum, eps)
     if not x.is_cpu or torch.is_autocast_enabled("cpu") or x.numel() == x.shape[1]:
         return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
     found: tuple[Tensor, Tensor, Tensor] = call(_Norm, x, weight, bias, running_mean, running_var, momentum, eps)

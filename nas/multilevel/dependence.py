@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from nas.distributed.ranks import alone
 from nas.errors import ConfigError
 from nas.hypergradient.response import leaves
 from nas.multilevel.level import Level
@@ -22,7 +23,7 @@ def require_influence(evaluation: LossEvaluation, owned: Mapping[str, Sequence[s
     seen: dict[str, set[str]] = {}
     by_loss: dict[str, set[str]] = {}
     values = leaves(evaluation.parameters)
-    with evaluation.random_kept():
+    with evaluation.random_kept(), alone():
         for name, level in evaluation.levels.items():
             inputs = Inputs(evaluation.batch(level.split, 0), 1.0)
             if like := [each for each in seen if level.minimises_as(evaluation.levels[each])]:

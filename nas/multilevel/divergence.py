@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nas.distributed.ranks import gathered
 from nas.hypergradient.response import differentiate, leaves
 from nas.kernels.finite import all_finite
 from nas.kernels.torch_internals import tree_leaves
@@ -67,6 +68,7 @@ def _examine(evaluation: LossEvaluation, name: str, stepper: Stepper, inputs: In
         loss = evaluation.loss(name, values, inputs, moves_buffers=False).objective
         gradient = differentiate(loss, [values[p] for p in stepper.parameters], retain_graph=True)
         origin = _BATCH if not all_finite(inputs.batch) else calls.origin(loss)
+        origin = next(filter(None, gathered(origin)), "")  # of the first rank that knows one
     return loss.item(), math.hypot(*(g.norm().item() for g in gradient)), origin
 
 

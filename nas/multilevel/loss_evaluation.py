@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from nas.distributed.ranks import count
+from nas.distributed.reduction import spread, summed
+from nas.distributed.share import Share
+from nas.distributed.whole_batch import whole_batch
 from nas.errors import ConfigError, UnknownNameError
 from nas.hypergradient.response import Parameters
 from nas.kernels.evaluation import in_mode, places, replaced, replayed, unmoved
 from nas.kernels.finite import in_range
+from nas.kernels.samples import sample_count, samples_of
 from nas.kernels.torch_internals import tree_leaves
 from nas.multilevel.level import Level, Precision
 from nas.multilevel.regularizers import Resources, Term, create_terms, ramp
@@ -59,6 +64,9 @@ class LossEvaluation:
     For the time of one evaluation the model has these values in place of its parameters, the level's mode and the
     precision; afterwards it is as before. Its buffers move only if the caller asks for it.
 
+    On several ranks each evaluates the loss of its share of the batch. The loss and all of its derivatives are those of
+    the whole batch (see `nas.distributed.reduction`); for this a loss must be a mean over samples.
+
     Args:
         model: the supernet, or any network. Only parameters that require a gradient take part.
         levels: by name, from the lowest to the highest.
@@ -68,6 +76,8 @@ class LossEvaluation:
         resources: what regularizers may ask for.
         precision: of the operations; parameters and gradients keep their own.
         span: where in the run its first step begins and its last one ends, as shares; a stage is a part of a run.
+        groups: parameters whose gradients are asked for together, such as those of a level.
+        synchronized: whether batch norms use the samples of all ranks.
 
     Raises:
         UnknownNameError: a loss or a regularizer does not exist.
@@ -84,8 +94,10 @@ class LossEvaluation:
         resources: Resources,
         precision: Precision,
         span: tuple[float, float] = (0.0, 1.0),
+        groups: Sequence[Collection[str]] = (),
+        synchronized: bool = False,
     ) -> None:
-        self._span = span
+        self._span, self._groups, self._synchronized = span, groups, synchronized
         self.model, self.levels, self.batch, self.steps = model, levels, batch, steps
         self.parameters = trainable(model)
         self._passes = model.passes if isinstance(model, Supernet) else 1
@@ -123,9 +135,10 @@ class LossEvaluation:
             model: Any = self.model
             terms = {term.name: term(model, inputs.ramped) for term in self._terms[name]}
             progress = {"progress": inputs.progress} if name in self._following else {}
-            evaluate = functools.partial(self._losses[name], model, inputs.batch, **progress)
-            with self._in_pass(inputs.turn), self._probed(functools.partial(self._probe, evaluate)):
-                loss = evaluate()
+            evaluate = functools.partial(self._losses[name], model, **progress)
+            over_ranks = self._over_ranks(evaluate, inputs.batch, values)
+            with self._in_pass(inputs.turn), over_ranks as mean, self._probed(functools.partial(self._probe, mean)):
+                loss = mean()
         start = loss.log() if self.levels[name].scale_free and isinstance(loss, Tensor) else loss
         if self._passes > 1:
             loss, start = self._passes * loss, self._passes * start
@@ -135,6 +148,32 @@ class LossEvaluation:
         """A loss in eval mode, without side effects."""
         with in_mode(self.model, "eval", self.modules), unmoved(self._buffer_places), self.random_kept():
             return evaluate()
+
+    def mean(self, evaluate: Callable[[Any], Tensor], batch: Any) -> Tensor:
+        """What `evaluate` returns for a batch, a mean over its samples, at the model's parameters, by all ranks."""
+        with self._over_ranks(evaluate, batch, dict(self.parameters)) as mean:
+            return mean()
+
+    @contextmanager
+    def _over_ranks(
+        self, evaluate: Callable[[Any], Tensor], batch: Any, values: Parameters
+    ) -> Iterator[Callable[[], Tensor]]:
+        """A context in which `evaluate` sees this rank's samples, and what returns its mean over all samples."""
+        if count() == 1:
+            yield functools.partial(evaluate, batch)
+            return
+        share = Share.own(sample_count(batch))
+        own = functools.partial(evaluate, samples_of(batch, share.begin, share.end))
+        with replaced(self._places, spread(values, self._groups)), whole_batch(share, self._synchronized):
+            yield lambda: share.mean(own())
+
+    @torch.no_grad()
+    def join_buffers(self) -> None:
+        """Give all ranks the mean of their floating-point buffers, which moved by the samples of each."""
+        own = [] if count() == 1 else [buffer for buffer in self.buffers().values() if buffer.is_floating_point()]
+        if own:  # in double precision the mean of equal numbers is the same number
+            for buffer, total in zip(own, summed(*(buffer.double() for buffer in own)), strict=True):
+                buffer.copy_(total / count())
 
     def parts(self, name: str) -> int:
         """Of how many parts a level's loss is the mean: its micro-batches, each in every forward pass of a step.

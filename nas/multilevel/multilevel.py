@@ -84,6 +84,7 @@ class Multilevel:
             progress of a run read it.
         elapsed: steps of a run that is over and that these follow, in place of `span`: what changes over a run stays as
             it was at its end, and random numbers are other ones.
+        synchronized: whether batch norms use the samples of all ranks, if there are several.
 
     Raises:
         ConfigError: the levels cannot work; see `nas.multilevel.level.assign` and `check`.
@@ -103,6 +104,7 @@ class Multilevel:
         steppers: Mapping[str, Stepper] | None = None,
         span: tuple[float, float] = (0.0, 1.0),
         elapsed: int | None = None,
+        synchronized: bool = False,
     ) -> None:
         self.model, self.levels, self.steps = model, dict(levels), steps
         self._elapsed = elapsed
@@ -126,6 +128,8 @@ class Multilevel:
             resources or {},
             precision,
             span if elapsed is None else AFTER,
+            groups=[*self.owned.values()],
+            synchronized=synchronized,
         )
         self._responses = Responses(self._evaluation, self.steppers, methods)
         self.freezers = freezers(model, self.levels, self.owned)
@@ -241,6 +245,10 @@ class Multilevel:
         found = self._gradient(name, k, k, responses)
         return {p: found.added.get(p, torch.zeros_like(value)) for p, value in found.parameters.items()}
 
+    def mean(self, evaluate: Callable[[Any], Tensor], batch: Any) -> Tensor:
+        """What `evaluate` returns for a batch, a mean over its samples; ranks compute their shares."""
+        return self._evaluation.mean(evaluate, batch)
+
     def state_dict(self) -> dict[str, Any]:
         """The state of the optimizers, and the counts of skipped steps, as plain data."""
         freezing = {name: freezer.state_dict() for name, freezer in self.freezers.items()}
@@ -288,6 +296,8 @@ class Multilevel:
         watched = {below: freezer for below, freezer in self.freezers.items() if freezer.above == name}
         also = [*reused, *(p for freezer in watched.values() for p in freezer.watched())]
         found = self._responses.gradient(name, k, inner, also=also, taken=taken, moves_buffers=lowest)
+        if lowest:
+            self._evaluation.join_buffers()
         loss, terms, whole, parts, _ = found
         gradients = {p: whole[p] for p in stepper.moving}
         norms = foreach_norm(list(gradients.values()))

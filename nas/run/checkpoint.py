@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from nas.distributed.ranks import rank
 from nas.errors import DivergedError, InvalidFileError, MissingFileError, NASError, UnknownNameError, nearest
 from nas.files import read_bytes, write_atomic
 from nas.kernels.finite import broken
@@ -100,6 +101,10 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Set torch's random generators to a state of `random_state`; devices that are missing here are skipped."""
     torch.set_rng_state(state["cpu"])
+    if rank() > 0:  # it computes on another device what rank 0 does on its first
+        for generator in state.get("cuda", [])[:1]:
+            torch.cuda.set_rng_state(generator)
+        return
     for device, generator in zip(range(torch.cuda.device_count()), state.get("cuda", []), strict=False):
         torch.cuda.set_rng_state(generator, device)
 

@@ -171,6 +171,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of equal optimizers. Schedules start from 0."""
     device: str = "cpu"
     """Where networks live: `cpu`, `cuda`, `cuda:1`, `mps`."""
+    batch_norm: Literal["local", "synchronized"] = "local"
+    """Whose samples a batch norm in training uses if several ranks train a network: those of its rank, or of all."""
     tune: dict[str, str] = {}
     """What `nas tune` varies: by key, a distribution such as `log(1e-4, 1e-1)`. No run depends on it."""
 
@@ -192,6 +194,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return everything that a run depends on as YAML, with all defaults."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         absent = [name for name in ("search", "retrain") if plain[name] is None]
+        if self.batch_norm == "local":  # as in runs of versions without the field
+            absent.append("batch_norm")
         if self.search_section is not None:
             how = self.search_section
             unused = {*(PROPOSING if how.searcher is None else ()), *(() if how.stages else ("stages",))}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, default_collate
 
+from nas.distributed.ranks import each
 from nas.errors import ConfigError, UnknownNameError
 from nas.kernels.device import placed
 from nas.kernels.finite import equal
@@ -207,12 +208,16 @@ class DatasetTask(Task):
         count, size = sum(map(len, parts)), parts[0].batch
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
         totals = dict.fromkeys(self.metrics, 0.0)
-        for start in range(0, count, size):
+
+        def measured(start: int) -> tuple[int, dict[str, float]]:
             numbers = range(start, min(start + size, count))
             with _random(self.seed, split, f"evaluate/{start}"):
                 batch = parts[0].collate([_sample(parts, number) for number in numbers])
-            for name, value in self.measure(network, placed(batch, device)).items():
-                totals[name] += value * len(numbers)
+            return len(numbers), self.measure(network, placed(batch, device))
+
+        for length, values in each(measured, range(0, count, size)):
+            for name, value in values.items():
+                totals[name] += value * length
         return {name: total / count for name, total in totals.items()}
 
     def measure(self, network: nn.Module, batch: Any) -> dict[str, float]:

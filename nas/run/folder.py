@@ -21,6 +21,7 @@ from typing import IO, Any, Self
 import msgspec
 import torch
 
+from nas.distributed.ranks import count
 from nas.errors import ConfigError, InvalidFileError
 from nas.files import (
     CLUTTER,
@@ -80,6 +81,8 @@ class Versions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Threads that torch computes with: another number rounds otherwise."""
     kernel: bool | None = None
     """Whether the compiled kernel is used (see `nas.kernels.native`), which rounds otherwise too."""
+    ranks: int = 1
+    """Processes that share each batch: another number of them rounds otherwise."""
     modules: tuple[str, ...] = ()
     """Modules that were imported besides installed packages (see `nas.run.modules`)."""
 
@@ -96,6 +99,7 @@ class Versions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             config=config,
             threads=torch.get_num_threads(),
             kernel=native.enabled and native.load(),
+            ranks=count(),
             modules=imported_modules(),
         )
 
@@ -106,7 +110,7 @@ class Versions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ", ".join(f"{name} (was {was}, now {new})" for name, was, new in changes)
 
 
-_ROUNDING = ("package", "torch", "platform", "threads", "kernel")
+_ROUNDING = ("package", "torch", "platform", "threads", "kernel", "ranks")
 """The fields of `Versions` on which rounding depends; None if an older package did not record them."""
 
 
@@ -258,7 +262,7 @@ class Run:
     def save_genotype(self, genotype: Genotype, step: int | None = None) -> Path:
         """Save the final genotype (`genotype.yaml`), or the one derived at a step (`genotypes/step-000123.yaml`)."""
         self._require_folder()
-        name = GENOTYPE if step is None else f"genotypes/step-{step:06d}.yaml"
+        name = genotype_file(step)
         genotype.save(self.path / name)
         self._files[name] = genotype.dump()
         return self.path / name
@@ -295,6 +299,39 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Follower(Run):
+    """The run of a rank other than 0: it writes nothing, since rank 0 writes the same.
+
+    Args:
+        path: of the folder, which need not exist on the machine of this rank.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stop = lambda: False
+
+    def record(self, kind: str, /, step: int | None = None, **values: object) -> None:
+        """Do nothing."""
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def save_genotype(self, genotype: Genotype, step: int | None = None) -> Path:
+        """Return the path to which rank 0 saves a genotype."""
+        return self.path / genotype_file(step)
+
+    def withdraw(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def genotype_file(step: int | None) -> str:
+    """Return the name of the final genotype (`genotype.yaml`), or of that of a step (`genotypes/step-000123.yaml`)."""
+    return GENOTYPE if step is None else f"genotypes/step-{step:06d}.yaml"
 
 
 def read_state(folder: str | Path) -> dict[str, Any] | None:

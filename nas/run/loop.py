@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from nas.distributed.ranks import any_rank, of_first, require_equal
 from nas.errors import ConfigError, DivergedError
 from nas.genotype.file import Genotype
 from nas.kernels.freed_memory import memory_kept
@@ -194,7 +195,6 @@ class Loop(abc.ABC):
             if step in self.ends:
                 self._average.copy_to_network()
         self._observers.step(step, moved)
-        stop = self.run.stop()
         if ended := self.ends_epoch(step):
             genotype = self.end_epoch(step)
             with nullcontext() if self._average is None else self._average.applied():
@@ -203,7 +203,8 @@ class Loop(abc.ABC):
             self.judge(step)
         now = time.monotonic()
         spent = self._seconds is not None and now - self._began >= self._seconds
-        if ended or stop or spent or now - self._saved >= self._save_seconds:
+        stop, spent, late = any_rank(self.run.stop(), spent, now - self._saved >= self._save_seconds)
+        if ended or stop or spent or late:
             self._save(step)
         if stop:
             raise KeyboardInterrupt
@@ -219,6 +220,7 @@ class Loop(abc.ABC):
         return Start(self.kind, self.run.path, self.network, step, self.steps)
 
     def _save(self, step: int) -> None:
+        require_equal([*self.network.state_dict().values()], f"{self.run.path}: step {step}")
         average = {} if self._average is None else {"average": self._average.state_dict()}
         self.run.save_checkpoint(
             {
@@ -236,7 +238,7 @@ class Loop(abc.ABC):
 
     def _resume(self) -> int:
         """Load the last checkpoint, or save that of step 0; returns the steps done."""
-        state = self.run.resume()
+        state = of_first(self.run.resume)
         if state is None:
             self.prepare()
             self._save(0)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from msgspec.structs import replace
 
+from nas.distributed.ranks import of_first
 from nas.errors import InvalidFileError
 from nas.genotype.decision import Choice
 from nas.multilevel.level import Level
@@ -58,7 +59,7 @@ class TrainedProjection:
         with torch.random.fork_rng():
             torch.manual_seed(supernet.seed)
             self._random = checkpoint.random_state()
-        if path.is_file():
+        if of_first(path.is_file):
             self._resume()
 
     @property
@@ -91,7 +92,7 @@ class TrainedProjection:
         checkpoint.save(self._path, state)
 
     def _resume(self) -> None:
-        state = checkpoint.load(self._path)
+        state = of_first(lambda: checkpoint.load(self._path))
         with checkpoint.restoring(self._path):
             if state["key"] != self._key:
                 return

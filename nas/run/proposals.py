@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from nas.distributed.ranks import count
 from nas.draw.rendering import save as save_picture
 from nas.errors import ConfigError, DivergedError
 from nas.genotype.decision import Choice
@@ -46,6 +47,8 @@ def search(
         if config.search.score is not None:
             raise ConfigError("search.score needs a searcher, got none. Set search.searcher, such as evolution")
         return searching.search(config, run, observers, task=task, minutes=minutes)
+    if count() > 1:
+        raise ConfigError(f"search.searcher must run in one process, got {count()} ranks. Run it without torchrun")
     return _Proposals(config, run, observers, task, minutes).go()
 
 

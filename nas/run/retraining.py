@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nas.distributed.ranks import of_first
 from nas.errors import ConfigError, InvalidFileError
 from nas.files import read_bytes
 from nas.genotype.file import Genotype
@@ -104,7 +105,16 @@ class _Retraining(Loop):
         for name, stage in config.retrain.stages.items():
             steps, span = stage.steps, (before / total, (before + stage.steps) / total)
             self._stages.append(
-                Multilevel(network, {name: stage.level}, task.losses, task.batch, steps, precision=precision, span=span)
+                Multilevel(
+                    network,
+                    {name: stage.level},
+                    task.losses,
+                    task.batch,
+                    steps,
+                    precision=precision,
+                    span=span,
+                    synchronized=config.batch_norm == "synchronized",
+                )
             )
             before += steps
         if not self._stages:
@@ -132,7 +142,8 @@ class _Retraining(Loop):
         self.run.save_genotype(self.genotype)
 
     def check_resumed(self, step: int) -> None:
-        begun = Genotype.load(self.run.path / GENOTYPE)
+        path = self.run.path / GENOTYPE
+        begun = Genotype.parse(of_first(lambda: Genotype.load(path).dump()), str(path))
         if (begun.options, begun.choices) != (self.genotype.options, self.genotype.choices):
             raise ConfigError(
                 f"{self.run.path}: was started with another genotype; resume it with that, or use another folder"

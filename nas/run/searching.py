@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from msgspec.structs import replace
-from torch import nn
+from torch import Tensor, nn
 
 from nas.cost.latency import tabulated
 from nas.cost.network_cost import Unit
@@ -23,6 +23,7 @@ from nas.derive.perturbation import Begin
 from nas.derive.policy import find_policy, require_limits
 from nas.derive.stability import judged
 from nas.derive.tradeoffs import best_at_each_cost
+from nas.distributed.ranks import of_first
 from nas.draw.rendering import save as save_picture
 from nas.errors import ConfigError, InvalidFileError, SpaceError
 from nas.genotype.decision import Choice
@@ -111,7 +112,10 @@ class _Search(Loop):
         how = config.search
         self.rule = None if how.stopping is None else create_rule(how.stopping, self.description, how.epochs)
         self.stop: Stop | None = None
-        own: list[Observer] = [_collapse(config, task, self.description, self.supernet, self._batch), LogitGradients()]
+        own: list[Observer] = [
+            _collapse(config, task, self.description, self.supernet, lambda: self.levels),
+            LogitGradients(),
+        ]
         if self.score is not None:
             own.append(Validation(self.score, task))
         given = {"description": self.description, "task": task}
@@ -178,7 +182,8 @@ class _Search(Loop):
             _start(self.config, self.supernet, self.levels)
 
     def check_resumed(self, step: int) -> None:
-        self.epochs |= {at: genotype for at, genotype in read_genotypes(self.run.path).items() if at <= step}
+        texts = of_first(lambda: {at: each.dump() for at, each in read_genotypes(self.run.path).items() if at <= step})
+        self.epochs |= {at: Genotype.parse(text) for at, text in texts.items()}
         self._ask()
 
     def record_start(self) -> None:
@@ -209,8 +214,16 @@ class _Search(Loop):
 
     def _ask(self) -> None:
         """Ask the rule whether the search ends here, by the records, so that a resumed run gets the same answer."""
-        if self.rule is not None and (epochs := read_epochs(self.run.path, self.epochs)):
-            self.stop = self.rule(epochs)
+        if (rule := self.rule) is None:
+            return
+
+        def asked() -> tuple[str, int] | None:
+            epochs = read_epochs(self.run.path, self.epochs)
+            stop = rule(epochs) if epochs else None
+            return None if stop is None else (stop.reason, stop.step)
+
+        found = of_first(asked)
+        self.stop = None if found is None else Stop(*found)
 
     def export(self, step: int, *, final: bool = False) -> Genotype:
         """Derive the genotype, or take that of the epoch which a stopping rule names; write it and its picture."""
@@ -312,6 +325,7 @@ def build_levels(
         prices,
         precision=how.precision,
         elapsed=elapsed,
+        synchronized=config.batch_norm == "synchronized",
     )
 
 
@@ -583,14 +597,18 @@ def _described(supernet: Supernet) -> Description:
 
 
 def _collapse(
-    config: Config, task: Task, description: Description, supernet: Supernet, batch: Callable[[str, int], Any]
+    config: Config, task: Task, description: Description, supernet: Supernet, levels: Callable[[], Multilevel]
 ) -> Collapse:
-    """Indicators on the first batch of the level that owns the arch parameters."""
+    """Indicators on the first batch of the level that owns the arch parameters; `levels` returns those of the stage."""
     level = _arch_level(config, supernet)
     if level is None:
         return Collapse(description)
     loss, products = task.losses[level.loss], config.search.hessian_products
-    return Collapse(description, lambda model: loss(model, batch(level.split, 0)), products)
+
+    def measured(model: nn.Module) -> Tensor:
+        return levels().mean(functools.partial(loss, model), levels().batch(level.split, 0))
+
+    return Collapse(description, measured, products)
 
 
 def _scorer(config: Config, task: Task, supernet: Supernet, batch: Callable[[str, int], Any]) -> Score | None:

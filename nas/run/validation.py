@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.distributed.ranks import each
+from nas.files import remove
 from nas.genotype.file import Genotype
 from nas.kernels.evaluation import in_mode
 from nas.run import checkpoint
@@ -89,7 +92,7 @@ class WeightValidation(Validation):
         if self.weights:
             self._write()
         else:  # a run that was killed between the file and its checkpoint, and resumes before
-            (self._folder / BEST_WEIGHTS).unlink(missing_ok=True)
+            remove(self._folder / BEST_WEIGHTS)
 
     def keep(self, network: nn.Module, genotype: Genotype) -> None:
         self.weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -114,10 +117,19 @@ def sign(task: Task) -> int:
 def mean_metrics(
     network: nn.Module, measure: Callable[[nn.Module, Any], Mapping[str, float]], batches: Iterable[Any]
 ) -> dict[str, float]:
-    """The means over batches of a task's metrics of a network, in eval mode and without gradients."""
+    """The means over batches of a task's metrics of a network, in eval mode and without gradients.
+
+    If there are several ranks, each measures some of the batches.
+    """
     with in_mode(network, "eval"), torch.no_grad():
-        rows = [measure(network, batch) for batch in batches]
+        rows = each(functools.partial(_measured, network, measure), batches)
     return {name: statistics.fmean(row[name] for row in rows) for name in rows[0]}
+
+
+def _measured(
+    network: nn.Module, measure: Callable[[nn.Module, Any], Mapping[str, float]], batch: Any
+) -> dict[str, float]:
+    return {name: float(value) for name, value in measure(network, batch).items()}
 
 
 def best_epoch(records: Iterable[Record]) -> int | None:

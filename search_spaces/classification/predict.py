@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nas.distributed.ranks import each
 from nas.errors import ConfigError, InvalidFileError
 from nas.files import write_text
 from nas.kernels.finite import require_finite
@@ -55,15 +56,19 @@ def classify_files(
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(("file", "class", "probability"))
     started = time.perf_counter()
-    for done, path in enumerate(paths, start=1):
+
+    def classified(item: tuple[int, Path]) -> tuple[str, str, str]:
+        number, path = item
         with torch.no_grad():
             scores = classify(read_image(path, shape).unsqueeze(0))
         require_finite(scores, f"{path}")
         (probabilities,) = scores.softmax(1)
         best = int(probabilities.argmax())
-        rows.writerow((path.name, classes[best], f"{probabilities[best].item():.4f}"))
         if progress is not None:
-            progress(done, len(paths))
+            progress(number, len(paths))
+        return path.name, classes[best], f"{probabilities[best].item():.4f}"
+
+    rows.writerows(each(classified, enumerate(paths, start=1)))
     seconds = time.perf_counter() - started
     write_text(sink, table.getvalue())
     return {"pictures": len(paths), "seconds": seconds, "pictures_per_second": len(paths) / seconds}

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.distributed.ranks import each
 from nas.errors import ConfigError, UnknownNameError
 from nas.kernels.memory_format import channels_last
 from nas.registry import Count, NonNegative, register
@@ -98,12 +99,14 @@ class Classification(Task):
         """Return the accuracy in [0, 1] and the mean cross-entropy on the test images, or on those of another split."""
         images = self.test if split == TEST else self.train
         members = torch.arange(len(images.labels)) if split == TEST else self._numbers(split)
-        right, loss = 0, 0.0
-        for chunk in torch.split(members, CHUNK):
+
+        def scored(chunk: Tensor) -> tuple[int, float]:
             labels = images.labels[chunk]
             scores = self._classify(network, images.pixels[chunk])
-            right += int((scores.argmax(1) == labels).sum())
-            loss += F.cross_entropy(scores, labels, reduction="sum").item()
+            right = int((scores.argmax(1) == labels).sum())
+            return right, F.cross_entropy(scores, labels, reduction="sum").item()
+
+        right, loss = map(sum, zip(*each(scored, torch.split(members, CHUNK)), strict=True))
         return {"accuracy": right / len(members), "loss": loss / len(members)}
 
     def measure(self, network: nn.Module, batch: Batch) -> dict[str, float]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.declarations import declares
+from nas.distributed.whole_batch import uniform
 from nas.errors import ConfigError
 from nas.genotype.decision import Decision
 from nas.registry import Count, NonNegative, Rate
@@ -94,5 +95,5 @@ class _Dropout(nn.Module):
         if not self.training or moment.fixed or not rate:
             return x
         generator = torch.Generator(x.device).manual_seed(moment.noise_seed(self.spot.seed))
-        kept = torch.rand(x.shape, generator=generator, device=x.device) >= rate
+        kept = uniform(x, generator) >= rate
         return x * kept / (1 - rate)
