@@ -61,7 +61,7 @@ def joined() -> Iterator[None]:
     """Inside, the processes that `torchrun` started are the ranks of one run; without it nothing happens.
 
     Tensors on graphics processors are summed by NCCL, all others by Gloo. Files are written by rank 0 alone (see
-    `nas.files.discarding_files`). At the end all ranks wait for one another.
+    `nas.files.discarding_files`). At the end all ranks wait for one another; their connection stays for the next time.
 
     Raises:
         RankError: another rank was lost.
@@ -74,20 +74,22 @@ def joined() -> Iterator[None]:
         yield
         gathered(None)
         return
-    with _telling():
-        store, rank, count = next(rendezvous("env://"))
-        dist.init_process_group(_backend(), store=store, rank=rank, world_size=count, timeout=PATIENCE)
-    _store = store.clone()
-    heartbeat = Heartbeat(store.clone(), rank, count)
+    if not dist.is_initialized():
+        with _telling():
+            store, rank, count = next(rendezvous("env://"))
+            dist.init_process_group(_backend(), store=store, rank=rank, world_size=count, timeout=PATIENCE)
+        _store = _cloned(store)
+    # A group that the user has made has no store that is known.
+    heartbeat = None if _store is None else Heartbeat(_cloned(_store), dist.get_rank(), dist.get_world_size())
     _joined = True
     try:
-        with discarding_files(rank > 0):
+        with discarding_files(dist.get_rank() > 0):
             yield
             gathered(None)
     finally:
         _joined = False
-        heartbeat.end()
-    dist.destroy_process_group()
+        if heartbeat is not None:
+            heartbeat.end()
 
 
 def first_tells(error: NASError) -> bool:
@@ -109,6 +111,12 @@ def first_tells(error: NASError) -> bool:
         return isinstance(error, RankError) or _store.get(_ERROR).decode() == str(error)
     except RuntimeError:  # the store is gone
         return False
+
+
+def _cloned(store: Store) -> Store:
+    """A connection of its own to the same store, since a thread that waits blocks the others of a connection."""
+    found: Store = store.clone()  # type: ignore[attr-defined]  # PyTorch's types leave it out
+    return found
 
 
 def _backend() -> str:
