@@ -1,10 +1,10 @@
 """The command line. Each command is a thin call of `nas.front` or another package.
 
-`app` is the application, `commands` runs one command, `signals` handles interruptions, `threads` limits how long
-threads spin, and `terminal` prints. The commands are in `running`, `inspecting`, `models`, `genotypes`, `checking`,
-`conformance`, `examining`, `reporting`, `tuning`, `benchmarking`, `correlating` and `zero_cost`. `targets` reads the
-options among their arguments. Heavy imports happen inside the commands, so that `--help` is fast. This file imports
-little, so that an interruption during other imports is handled.
+`app` is the application, `commands` runs one command, and `launching` runs it on the ranks of torchrun. `signals`
+handles interruptions, `threads` limits how long threads spin, and `terminal` prints. The commands are in `running`,
+`inspecting`, `models`, `genotypes`, `checking`, `conformance`, `examining`, `reporting`, `tuning`, `benchmarking`,
+`correlating` and `zero_cost`. `targets` reads the options among their arguments. Heavy imports happen inside the
+commands, so that `--help` is fast. This file imports little, so that an interruption during other imports is handled.
 
 May import every package. Start with `commands`.
 """

@@ -25,7 +25,7 @@ from nas.cli import (
     zero_cost,
 )
 from nas.cli.app import app
-from nas.cli.ranks import on_ranks
+from nas.cli.launching import on_ranks
 from nas.cli.terminal import say
 from nas.distributed.environment import launched_rank
 from nas.errors import ConfigError, NASError, shortened

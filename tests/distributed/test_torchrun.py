@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.cli.ranks import RANKED
+from nas.cli.launching import RANKED
 from nas.files import owner_of
 from nas.front.running import search
 from nas.genotype.file import Genotype
