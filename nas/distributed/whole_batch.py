@@ -161,7 +161,7 @@ _DROPOUTS: dict[Callable[..., Tensor], int] = {F.dropout: 0, F.dropout1d: 1, F.d
 
 
 @contextmanager
-def whole_batch(share: Share, synchronized: bool) -> Iterator[None]:
+def seen_as_whole(share: Share, synchronized: bool) -> Iterator[None]:
     """Enter `WholeBatch` if there are several ranks."""
     if count() == 1:
         yield

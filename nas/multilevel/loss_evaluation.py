@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nas.distributed.ranks import count
 from nas.distributed.reduction import spread, summed
 from nas.distributed.share import Share
-from nas.distributed.whole_batch import whole_batch
+from nas.distributed.whole_batch import seen_as_whole
 from nas.errors import ConfigError, UnknownNameError
 from nas.hypergradient.response import Parameters
 from nas.kernels.evaluation import in_mode, places, replaced, replayed, unmoved
@@ -164,7 +164,7 @@ class LossEvaluation:
             return
         share = Share.own(sample_count(batch))
         own = functools.partial(evaluate, samples_of(batch, share.begin, share.end))
-        with replaced(self._places, spread(values, self._groups)), whole_batch(share, self._synchronized):
+        with replaced(self._places, spread(values, self._groups)), seen_as_whole(share, self._synchronized):
             yield lambda: share.mean(own())
 
     @torch.no_grad()
