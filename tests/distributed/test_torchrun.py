@@ -33,8 +33,8 @@ def environment() -> dict[str, str]:
 
 
 def started(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
-    errors = (folder / "errors.txt").open("w")
-    return subprocess.Popen([*TORCHRUN, *arguments], cwd=folder, env=environment(), stderr=errors, text=True)
+    with (folder / "errors.txt").open("w") as errors:  # the process has a copy of it
+        return subprocess.Popen([*TORCHRUN, *arguments], cwd=folder, env=environment(), stderr=errors, text=True)
 
 
 @pytest.mark.slow
