@@ -16,6 +16,7 @@ CAUGHT = {
     "InvalidFileError": ValueError,
     "MissingFileError": FileNotFoundError,
     "MissingPackageError": ImportError,
+    "RankError": ConnectionError,
     "SpaceError": ValueError,
     "UnknownNameError": KeyError,
 }

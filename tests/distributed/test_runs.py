@@ -91,4 +91,4 @@ def test_scores_and_predictions_are_those_of_one_rank(found: list[dict[str, Any]
         assert each["scores of digits"] == each["scores of digits on one rank"]
     table = (folder / "ranks.csv").read_text()
     assert len(table.splitlines()) == 4
-    assert table == (folder / "one.csv").read_text()
+    assert table == (folder / "one-0.csv").read_text()

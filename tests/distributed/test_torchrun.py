@@ -94,4 +94,4 @@ def test_other_commands_say_that_they_run_in_one_process(tmp_path: Path) -> None
     process = started(["--standalone", "--nproc-per-node", "2", "-m", "nas", "tune", "digits", "--out", "x"], tmp_path)
     assert process.wait() != 0
     told = (tmp_path / "errors.txt").read_text()
-    assert f"nas: torchrun must start one of the commands {', '.join(RANKED)}, got 'tune'" in told
+    assert f"torchrun must start one of the commands {', '.join(RANKED)}, got 'tune'" in told

@@ -1,4 +1,4 @@
-"""Twelve searches of several parts each, killed at random moments and resumed: they end as if nothing had happened."""
+"""Thirteen searches of several parts each, killed at random and resumed: they end as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -58,8 +58,12 @@ COMPOSITIONS: dict[str, dict[str, Any]] = {
         f"{SEARCH}.wrappers": ["auxiliary_skip"],
         f"{LEVEL}.regularizers": [{"name": "beta_decay", "weight": 0.5, "ramp": True}],
     },
-    "OLES, second order": {
+    "OLES and GAEA": {
         "search.levels.lower.freezing": {"name": "oles", "window": 2, "threshold": 0.9},
+        f"{LEVEL}.optimizer": {"name": "exponentiated_gradient", "lr": 0.1},
+    },
+    "second order and skip dropout": {
+        f"{SEARCH}.wrappers": [DROPOUT],
         f"{LEVEL}.hypergradient": {"lower": "unrolled"},
     },
     "GDAS and expected cost": {

@@ -181,6 +181,8 @@ def test_a_recipe_of_each_family_finds_a_network_that_learns(name: str, tmp_path
         "retrain.stages.all.steps": 150,
     }
     stopping = {"search.stopping": config.search.stopping} if config.search.stopping else {}
+    if name == "fair-darts":  # so few steps take no weight to .85, and an edge below the threshold is none
+        changes["search.derivation"] = {"name": "threshold", "threshold": 0.4}
     found = nas.search(load_config(name, {**small(name), **stopping, **changes}), out=tmp_path / "run", progress=False)
     result = nas.retrain(found, out=tmp_path / "network", progress=False)
     assert result.scores["accuracy"] > 0.5
