@@ -81,7 +81,7 @@ class PlainStreaks(RainStreaks):
 
 
 class PlainAlignment(OpticalFlow):
-    """Describes the frames of every pair anew."""
+    """Describes the frames of every pair again."""
 
     def describe(self, frames: Tensor) -> Described:
         return []

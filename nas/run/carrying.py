@@ -3,7 +3,7 @@
 Names decide: a parameter or buffer of the new supernet that the old one has takes its value over, and so does the state
 of its optimizer. Arch parameters lose the entries of the candidates that were dropped. If a tensor has grown, since
 mixed operations compute more of the channels, the further channels are copies of channels drawn at random, in a batch
-norm of the same ones as in the convolution before it. Everything else starts anew.
+norm of the same ones as in the convolution before it. Everything else starts from scratch.
 
 References:
     xiangning-chen/DrNAS, `net2wider.py`: weights are copied without division by the number of copies, since the new

@@ -250,7 +250,7 @@ def _copied(folder: Path, content: Mapping[str, Any] | None) -> Iterator[Finding
 
 
 def _replace(path: Path, text: str) -> None:
-    """Rename a file, and write its text anew."""
+    """Rename a file, and write its text again."""
     with writing(path):
         path.replace(path.with_name(path.name + ASIDE))
     write_text(path, text)

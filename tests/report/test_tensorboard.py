@@ -16,7 +16,7 @@ from nas.report.tensorboard import TensorBoard, mixing_image, write_tensorboard
 def test_every_scalar_comes_back(folder: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     assert write_tensorboard(folder) == folder / "tensorboard"
-    write_tensorboard(folder)  # anew, not twice
+    write_tensorboard(folder)  # again, not twice
     assert len(list((folder / "tensorboard").iterdir())) == 1
     events = accumulator.EventAccumulator(str(folder / "tensorboard"), {"images": 0}).Reload()
     expected = ["train/lower/loss", "train/lower/norm", "train/upper/loss", "evaluate/psnr_y"]

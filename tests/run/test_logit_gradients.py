@@ -26,7 +26,7 @@ def test_an_epoch_has_the_norm_of_the_mean_and_resumes_within() -> None:
         each.on_step(3, {"lower": Moved(1.0, 1.0)})
         assert each.on_epoch(3, None, None) == {"loss/a/1": 3.0, "decay/a/1": 0.25}
         each.on_step(4, step([0.0, 2.0]))
-        assert each.on_epoch(4, None, None) == {"loss/a/1": 2.0}, "starts anew, without what is zero"
+        assert each.on_epoch(4, None, None) == {"loss/a/1": 2.0}, "starts from scratch, without what is zero"
         assert each.on_epoch(5, None, None) == {}
 
 

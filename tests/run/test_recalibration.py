@@ -1,4 +1,4 @@
-"""Statistics of batch norms that are taken anew, against those of the batches themselves."""
+"""Statistics of batch norms that are taken again, against those of the batches themselves."""
 
 from __future__ import annotations
 

@@ -269,7 +269,7 @@ def test_stages_that_cannot_work_are_refused_in_one_line(changed: tuple[str, ...
 
 
 def test_each_stage_has_its_own_warm_up_and_rates(tmp_path: Path) -> None:
-    """A stage that starts anew has the rates of a search of its length; one that continues has those of the whole."""
+    """A stage from scratch has the rates of a search of its length; one that continues has those of the whole."""
     text = "{{a: {{epochs: 2}}, b: {{epochs: 2, continues: {}, warmup: {{upper: 0.5}}}}}}"
     overrides = [f"search.stages={text.format(continues)}" for continues in ("false", "true")]
     anew, on = (stages_of(toy.config("search.steps=40", "search.epochs=4", each)) for each in overrides)

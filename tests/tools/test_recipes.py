@@ -152,7 +152,7 @@ FAMILIES = {
     "proxyless": "two paths, and a cost",
     "fair-darts": "separate weights, and a threshold",
     "spos": "paths without logits",
-    "p-darts": "stages that start anew",
+    "p-darts": "stages that start from scratch",
     "drnas": "stages that continue, and partial channels",
     "gaea": "weighed in-edges, and another optimizer",
     "sdarts-adv": "perturbed weights",

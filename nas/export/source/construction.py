@@ -1,4 +1,4 @@
-"""From the modules of a network to expressions that build them anew, and to the `__init__` of their classes."""
+"""From the modules of a network to expressions that build them again, and to the `__init__` of their classes."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def test_twins_are_found_and_dropped() -> None:
     telecine = film[[0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10, 11]]
     assert find_twins(telecine) == [1, 6, 11]
     noise = torch.randint(-1, 2, doubled.shape, generator=torch.Generator().manual_seed(0))
-    again = (doubled.int() + noise).clamp(0, 255).to(torch.uint8)  # coded anew
+    again = (doubled.int() + noise).clamp(0, 255).to(torch.uint8)  # coded again
     assert find_twins(again) == list(range(1, 24, 2))
     assert find_twins(film) == []
     assert find_twins(film[:1]) == []
