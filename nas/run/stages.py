@@ -2,7 +2,7 @@
 
 Each stage is a search over the candidates that are left, with options and wrappers of its own: more cells, a stronger
 dropout on skip connections, more of the channels. By default it starts from scratch, as in P-DARTS; a stage that
-`continues` takes over operation weights, arch parameters, the states of the optimizers and their schedules, as in DrNAS.
+`continues` takes over operation weights, arch parameters, the states of the optimizers and schedules, as in DrNAS.
 
 References:
     Chen et al., Progressive Differentiable Architecture Search, ICCV 2019, sec. 3.2; chenxin061/pdarts,
