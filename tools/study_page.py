@@ -115,15 +115,19 @@ def grouped(rows: Iterable[Row]) -> Group:
     return found
 
 
+FEWEST = 3
+"""Fewer runs of a method have an interval too wide to say anything, so the page leaves them out."""
+
+
 def compare(rows: Iterable[Row]) -> list[Compared]:
-    """Compare each method with random search at each budget for which both have at least two runs.
+    """Compare each method with random search at each budget for which both have at least three runs.
 
     Raises:
         ConfigError: random search has none.
     """
-    groups = {key: runs for key, runs in grouped(rows).items() if len(runs) > 1}
+    groups = {key: runs for key, runs in grouped(rows).items() if len(runs) >= FEWEST}
     if not any(method == REFERENCE for method, _ in groups):
-        raise ConfigError("the study needs at least 2 runs of random search, got none. Run it first")
+        raise ConfigError(f"the study needs at least {FEWEST} runs of random search, got fewer. Run it first")
     regrets = {key: [row["regret"] for row in runs] for key, runs in groups.items()}
     differences = {
         (method, budget): difference(values, regrets[REFERENCE, budget])
@@ -247,7 +251,10 @@ def picture(rows: Collection[Row]) -> str:
     """Draw the differences from random search as an SVG document: a row for each method, a column for each budget."""
     compared = compare(rows)
     methods, budgets = list(dict.fromkeys(each.method for each in compared)), sorted({each.budget for each in compared})
-    reach = max([abs(bound) for each in compared for bound in each.difference[:3]] or [1.0]) or 1.0
+    reaches = {
+        budget: max(abs(bound) for each in compared if each.budget == budget for bound in each.difference[:3]) or 1.0
+        for budget in budgets
+    }
     width, height = LEFT + WIDE * len(budgets), TOP + ROW * len(methods) + 24
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
@@ -256,21 +263,23 @@ def picture(rows: Collection[Row]) -> str:
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
     for column, budget in enumerate(budgets):
-        middle = LEFT + WIDE * (column + 0.5)
+        middle, reach = LEFT + WIDE * (column + 0.5), reaches[budget]
         parts.append(f'<text x="{middle}" y="14" text-anchor="middle" font-weight="bold">{budget} trainings</text>')
         parts.append(f'<text x="{middle - 6}" y="30" text-anchor="end" fill="#555">better</text>')
         parts.append(f'<text x="{middle + 6}" y="30" fill="#555">worse</text>')
         parts.append(f'<path d="M{middle} 34V{height - 20}" stroke="#999"/>')
-        for sign in (-1, 1):
+        for sign, anchor in ((-1, "start"), (1, "end")):
             x = middle + sign * 0.45 * WIDE
-            parts.append(f'<text x="{x}" y="{height - 6}" text-anchor="middle" fill="#555">{sign * reach:+.1f}</text>')
+            parts.append(
+                f'<text x="{x}" y="{height - 6}" text-anchor="{anchor}" fill="#555">{sign * reach:+.1f}</text>'
+            )
     for line, method in enumerate(methods):
         y = TOP + ROW * (line + 0.5)
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{escape(method)}</text>')
         for each in compared:
             if each.method == method:
                 middle = LEFT + WIDE * (budgets.index(each.budget) + 0.5)
-                mean, low, high = (middle + 0.45 * WIDE * value / reach for value in each.difference[:3])
+                mean, low, high = (middle + 0.45 * WIDE * value / reaches[each.budget] for value in each.difference[:3])
                 colour = {"b": "#1b7837", "w": "#b2182b"}.get(each.verdict[0], "#555")
                 parts.append(f'<path d="M{low:.1f} {y}H{high:.1f}" stroke="{colour}" stroke-width="2"/>')
                 parts.append(f'<circle cx="{mean:.1f}" cy="{y}" r="3.5" fill="{colour}"/>')

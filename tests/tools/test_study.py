@@ -135,15 +135,15 @@ def test_a_study_runs_continues_and_is_described(
 
     monkeypatch.setattr(study, "RANKED_SEEDS", 1)
     monkeypatch.setattr(study, "RANKED_IMAGES", 4)
-    run = ("run", table, costs, rows, "--seeds", 2, "--budgets", 2)
+    run = ("run", table, costs, rows, "--seeds", 3, "--budgets", 2)
     command(*run)
     found = [json.loads(line) for line in rows.read_text().splitlines()[1:]]
     assert [(row["method"], row["seed"]) for row in found] == [
-        (name, seed) for seed in (0, 1) for name in (*study.SEARCHERS, RECIPE)
+        (name, seed) for seed in range(3) for name in (*study.SEARCHERS, RECIPE)
     ]
     searched = [row for row in found if row["method"] == RECIPE]
-    assert [row["steps"] for row in searched] == [2, 2]
-    assert ["spearman" in row for row in searched] == [True, False]
+    assert [row["steps"] for row in searched] == [2, 2, 2]
+    assert ["spearman" in row for row in searched] == [True, False, False]
     assert all(0 <= row["regret"] <= 4 for row in found)
     cells = study.read_table(table)
     assert all(row["cpu_seconds"] > cells[row["cell"]].seconds for row in searched)
@@ -156,7 +156,7 @@ def test_a_study_runs_continues_and_is_described(
     command(*run)
     assert rows.read_bytes() == before
     command("page", table, rows, tmp_path / "study")
-    assert f"| {RECIPE} | 2 |" in (tmp_path / "study.md").read_text()
+    assert f"| {RECIPE} | 3 |" in (tmp_path / "study.md").read_text()
     assert (tmp_path / "study.svg").read_text().startswith("<svg")
 
 

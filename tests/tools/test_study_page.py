@@ -116,7 +116,7 @@ def test_the_picture_has_an_interval_for_each_comparison(study_page: ModuleType)
 
 
 def test_a_study_without_random_search_is_an_error(study_page: ModuleType) -> None:
-    with pytest.raises(ConfigError, match="needs at least 2 runs of random search, got none"):
+    with pytest.raises(ConfigError, match="needs at least 3 runs of random search, got fewer"):
         study_page.page([*runs("good", 2, 1.0)], "study.svg")
 
 
