@@ -113,6 +113,18 @@ def test_the_picture_has_an_interval_for_each_comparison(study_page: ModuleType)
     middle = study_page.LEFT + study_page.WIDE / 2
     assert dots["#1b7837"] < middle < dots["#b2182b"]
     assert len(places) == 4
+    ends = [float(end) for path in root.iter(f"{name}path") for end in re.findall(r"[\d.]+", path.get("d") or "")[::2]]
+    for column in range(2):  # each has a scale of its own, which the widest interval fills
+        middle = study_page.LEFT + study_page.WIDE * (column + 0.5)
+        reach = max(abs(end - middle) for end in ends if abs(end - middle) < study_page.WIDE / 2)
+        assert reach == pytest.approx(0.45 * study_page.WIDE, abs=0.1)
+
+
+def test_methods_of_few_runs_are_left_out(study_page: ModuleType) -> None:
+    fewest = study_page.FEWEST
+    rows = [*runs("random", 2, 2.0), *runs("few", 2, 1.0, seeds=fewest - 1), *runs("enough", 2, 1.0, seeds=fewest)]
+    assert [each.method for each in study_page.compare(rows)] == ["enough"]
+    assert "| few |" not in study_page.page(rows, "study.svg")
 
 
 def test_a_study_without_random_search_is_an_error(study_page: ModuleType) -> None:
