@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ip
 
 
 def kinds(notebook: Any) -> list[list[str]]:
-    """What each code cell shows: the names of its outputs."""
+    """What each code cell shows: the names of its outputs. A stream of text may arrive in any number of pieces."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [[output.get("name") or richest(output.data) for output in cell.outputs] for cell in cells]
+    named = [[output.get("name") or richest(output.data) for output in cell.outputs] for cell in cells]
+    return [[name for name, _ in itertools.groupby(names)] for names in named]
 
 
 def richest(data: dict[str, Any]) -> str:
