@@ -3,7 +3,9 @@
 A search collapses if at least half of the operations of its normal cell are skip connections, and the network that it
 chose is, after training, less accurate than the median of random networks. DARTS collapses in a setting if at least
 four of five searches do; a remedy counts if at most one of five does. All methods of a setting have the same learning
-rate of the arch parameters. The settings are fixed before the first run.
+rate of the arch parameters. The settings, and their order, are fixed before the first run: DARTS is run in one after
+another until it collapses in one, and there the remedies are run. A setting ends when four collapses of five are out of
+reach.
 
   python tools/collapse.py rows.jsonl              run, or continue, and print the table
   python tools/collapse.py rows.jsonl --picture genotypes.svg
@@ -12,7 +14,6 @@ rate of the arch parameters. The settings are fixed before the first run.
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import statistics
 import sys
@@ -43,8 +44,8 @@ from result_rows import ResultRows, Row
 CONFIG = "robust-darts-s2"
 ARCH_LR = "search.levels.upper.optimizer.lr"
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "short": {},
     "fast": {ARCH_LR: 3e-2},
+    "short": {},
     "long": {"search.steps": 3125, "search.epochs": 20},
     "long, fast": {"search.steps": 3125, "search.epochs": 20, ARCH_LR: 3e-2},
 }
@@ -83,7 +84,7 @@ def main() -> None:
             raise ConfigError(f"--settings must name some of {', '.join(SETTINGS)}, got {min(unknown)}")
         config = load_config(CONFIG, arguments.set)
         rows = ResultRows(arguments.rows, ("setting", "method", "seed"), config.dump())
-        plan = planned(arguments.settings, arguments.seeds, arguments.random)
+        plan = planned(rows, arguments.settings, arguments.seeds, arguments.random)
         take_runs(plan, config, rows, arguments.minutes)
         print_table(rows.done.values())
         if arguments.picture is not None:
@@ -92,11 +93,25 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def planned(settings: Collection[str], seeds: int, cells: int) -> Iterator[tuple[str, str, int]]:
-    """The runs in order: the random networks, which all settings share, then each setting seed by seed."""
+def planned(rows: ResultRows, settings: Collection[str], seeds: int, cells: int) -> Iterator[tuple[str, str, int]]:
+    """The runs in order: random networks, DARTS in each setting until it collapses in one, and there the remedies.
+
+    Args:
+        rows: the rows of the runs so far; they must hold that of each run before the next one is asked for.
+        settings: names of settings.
+        seeds: the number of searches of each method.
+        cells: the number of random networks.
+    """
     yield from (("", RANDOM, number) for number in range(cells))
-    for setting, seed, method in itertools.product(settings, range(seeds), METHODS):
-        yield setting, method, seed
+    for setting in settings:
+        for seed in range(seeds):
+            count, total = rates(rows.done.values()).get((setting, "darts"), (0, 0))
+            if count + seeds - total < COLLAPSES * seeds:
+                break
+            yield setting, "darts", seed
+        if rates(rows.done.values()).get((setting, "darts"), (0, 0))[0] >= COLLAPSES * seeds:
+            yield from ((setting, method, seed) for method in METHODS if method != "darts" for seed in range(seeds))
+            return
 
 
 def take_runs(
