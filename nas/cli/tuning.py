@@ -57,10 +57,11 @@ def tune(
     from nas.front.interrupts import deferred
     from nas.report.live import RunProgress
     from nas.report.tables import table
-    from nas.tune.tuning import Splits, dashboard
+    from nas.searchers.storage import JOURNAL
+    from nas.tune.tuning import STUDY, Splits, dashboard
     from nas.tune.tuning import tune as run_tuning
 
-    url = storage or f"journal:{out / 'study.log'}"
+    url = storage or f"{JOURNAL}{out / STUDY}"
     try:
         with deferred() as stop:
             result = run_tuning(

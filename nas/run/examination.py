@@ -15,6 +15,7 @@ from nas.files import locked, owner_of, read_text, write_text, writing
 from nas.genotype.file import Genotype
 from nas.run import checkpoint
 from nas.run.config import Config, load_config
+from nas.run.continuing import command
 from nas.run.folder import (
     CONFIG,
     GENOTYPE,
@@ -69,7 +70,8 @@ class Examination(NamedTuple):
     finished: bool
     findings: list[Finding]
     command: str
-    """Continues the run; empty if it is finished or cannot be resumed."""
+    """Continues the run, by the tuning or the search of which it is a part; empty if it is finished or cannot be
+    resumed."""
 
     @property
     def summary(self) -> str:
@@ -118,9 +120,7 @@ def examine(folder: str | Path) -> Examination:
     finished = _finished(path, kind, step, steps, findings)
     findings += _diverged(path, step)
     hindered = not usable or any(finding.hinders for finding in findings)
-    return Examination(
-        path, kind, step, steps, finished, findings, "" if finished or hindered else _command(path, kind)
-    )
+    return Examination(path, kind, step, steps, finished, findings, "" if finished or hindered else command(path, kind))
 
 
 def _disk(folder: Path) -> Iterator[Finding]:
@@ -322,17 +322,6 @@ def _diverged(folder: Path, step: int) -> Iterator[Finding]:
     if about.get("step") == step:
         advice = "its configuration cannot change; start again with another learning rate, 'clip' or 'backoff'"
         yield Finding(DIVERGED, str(about.get("message", "")), advice, True)
-
-
-def _command(folder: Path, kind: str) -> str:
-    """The command that continues a run."""
-    try:
-        modules = read_versions(folder).modules
-    except InvalidFileError:
-        modules = ()
-    what = ["retrain", folder / GENOTYPE, "--config"] if kind == "retrain" else ["search"]
-    parts = ["nas", *what, folder / CONFIG, "--out", folder, "--resume", *(p for m in modules for p in ("--import", m))]
-    return shlex.join(map(str, parts))
 
 
 def _reason(error: NASError, path: Path) -> str:

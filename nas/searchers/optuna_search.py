@@ -128,7 +128,15 @@ class OptunaSearch(Searcher):
     def _sampler(self, seed: int) -> BaseSampler:
         if self.sampler == "tpe":
             return TPESampler(seed=seed)
-        return NSGAIISampler(population_size=self.population, seed=seed)
+        return _Ordered(population_size=self.population, seed=seed)
+
+
+class _Ordered(NSGAIISampler):
+    """NSGA-II whose parents are in the order of their numbers. Optuna ranks them for the first child of a generation
+    alone, so that a study that is loaded within a generation would draw another child."""
+
+    def select_parent(self, study: Study, generation: int) -> list[FrozenTrial]:
+        return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
 
 
 class _Numbered(BaseSampler):

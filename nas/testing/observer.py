@@ -46,10 +46,12 @@ class ObserverTests:
         search = _Search()
         whole = search.go([self._made(search)], 0, STEPS)
         search = _Search()
-        first, second = self._made(search), self._made(search)
-        found = search.go([first], 0, STEPS // 2)
-        second.load_state_dict(reloaded(first.state_dict()))
-        found += search.go([second], STEPS // 2, STEPS)
+        resumed, found = self._made(search), list[Any]()
+        for step in range(STEPS):
+            state = reloaded(resumed.state_dict())
+            resumed = self._made(search)
+            resumed.load_state_dict(state)
+            found += search.go([resumed], step, step + 1)
         assert found == whole, f"uninterrupted it returns {whole}, saved and loaded {found}"
 
     def _made(self, search: _Search) -> Observer:

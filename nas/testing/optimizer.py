@@ -45,13 +45,11 @@ class OptimizerTests:
         whole, optimizer = self._made()
         for _ in range(STEPS):
             _descend(whole, optimizer)
-        first, optimizer = self._made()
-        for _ in range(STEPS // 2):
-            _descend(first, optimizer)
-        state = reloaded(optimizer.state_dict())
-        second, optimizer = self._made(first.detach())
-        optimizer.load_state_dict(state)
-        for _ in range(STEPS // 2):
+        second, optimizer = self._made()
+        for _ in range(STEPS):
+            state = reloaded(optimizer.state_dict())
+            second, optimizer = self._made(second.detach())
+            optimizer.load_state_dict(state)
             _descend(second, optimizer)
         assert torch.equal(whole, second), (
             "a saved and loaded optimizer takes other steps; keep what it needs in `state`"

@@ -53,14 +53,15 @@ class SearcherTests:
 
     def test_a_loaded_state_continues_the_course(self) -> None:
         whole = self._course(self._made())
-        first = self._made()
-        begun = self._course(first, EVALUATIONS // 2)
-        file = io.BytesIO()
-        torch.save(first.state_dict(), file)
-        file.seek(0)
-        second = self._made()
-        second.load_state_dict(torch.load(file, weights_only=True))
-        assert begun + self._course(second, EVALUATIONS - EVALUATIONS // 2) == whole, (
+        resumed, course = self._made(), list[Genotype]()
+        for _ in range(EVALUATIONS):
+            file = io.BytesIO()
+            torch.save(resumed.state_dict(), file)
+            file.seek(0)
+            resumed = self._made()
+            resumed.load_state_dict(torch.load(file, weights_only=True))
+            course += self._course(resumed, 1)
+        assert course == whole, (
             "a searcher with the state of another one must continue its course; name what it learns in `state`"
         )
 

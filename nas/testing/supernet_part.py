@@ -73,22 +73,19 @@ class SupernetPartTests(abc.ABC):
                 )
 
     def test_a_search_that_is_saved_and_loaded_steps_bit_for_bit(self) -> None:
-        whole, first = self._engine(self._supernet()), self._engine(self._supernet())
+        whole, resumed = self._engine(self._supernet()), self._engine(self._supernet())
         for k in range(4):
             whole.step(k)
-        for k in range(2):
-            first.step(k)
-        state = reloaded({"network": first.model.state_dict(), "levels": first.state_dict()})
-        second = self._engine(self._supernet())
-        second.model.load_state_dict(state["network"])
-        second.load_state_dict(state["levels"])
-        for k in range(2, 4):
-            second.step(k)
-        expected, found = whole.model.state_dict(), second.model.state_dict()
+            state = reloaded({"network": resumed.model.state_dict(), "levels": resumed.state_dict()})
+            resumed = self._engine(self._supernet())
+            resumed.model.load_state_dict(state["network"])
+            resumed.load_state_dict(state["levels"])
+            resumed.step(k)
+        expected, found = whole.model.state_dict(), resumed.model.state_dict()
         for name, tensor in expected.items():
             assert torch.equal(tensor, found[name]), (
-                f"'{name}' differs between a search and one that was saved and loaded halfway; a {self.part} may"
-                " have no state beside its buffers"
+                f"'{name}' differs between a search and one that was saved and loaded after every step; a"
+                f" {self.part} may have no state beside its buffers"
             )
 
     def _refusal(self) -> str:

@@ -15,10 +15,11 @@ from nas.errors import ConfigError, DivergedError
 from nas.files import dump_yaml, parse_yaml, write_text, writing
 from nas.genotype.file import Genotype
 from nas.run.config import Config, load_config
+from nas.run.continuing import TuningCall
 from nas.run.folder import CONFIG, GENOTYPE, require_equal
 from nas.run.held_out import Splits
 from nas.run.observer import Observer
-from nas.searchers.storage import storing
+from nas.searchers.storage import JOURNAL, storing
 from nas.tune.distributions import KINDS, Distribution, split
 from nas.tune.study import SharedStudy, dashboard
 from nas.tune.trial import run_trial
@@ -27,6 +28,8 @@ __all__ = ["KINDS", "Distribution", "Splits", "Trial", "Tuning", "dashboard", "t
 
 
 SPLITS = Splits()
+STUDY = "study.log"
+"""The usual journal of a study, in the folder of its trials."""
 
 
 class Trial(NamedTuple):
@@ -102,6 +105,8 @@ def tune(
         with shared.locked():
             _keep(out, base, distributions, genotype)
             shared.require_equal("split that scores trials", splits.score)
+            own = storage == f"{JOURNAL}{out / STUDY}"
+            TuningCall(trials, splits.train, splits.score, None if own else storage, study, prune).save(out)
         while True:
             with shared.claim(trials, distributions) as claimed:
                 if claimed is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import processes
 import toy
 from nas.run import checkpoint
+from nas.run.examination import examine
 from nas.run.folder import Run
 from nas.run.searching import search
 
@@ -155,4 +157,7 @@ def test_a_tuning_that_is_terminated_goes_on(tmp_path: Path) -> None:
     assert processes.finish(process) == 143
     assert (tmp_path / "errors").read_text() == "nas: terminated; repeat the command to continue\n"
     assert checkpoint.load(out / "trial-0000" / "search" / "checkpoints" / "last.pt")["state"]["step"] not in (0, 20)
-    assert processes.finish(processes.start(*arguments)) == 0
+    words = shlex.split(examine(out / "trial-0000" / "search").command)
+    assert words[:3] == ["nas", "tune", f"{out}/config.yaml"]
+    assert processes.finish(processes.start(*words[1:], "--quiet")) == 0
+    assert examine(out / "trial-0000" / "retrain").finished

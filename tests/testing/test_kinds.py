@@ -288,7 +288,7 @@ RELAXATIONS = [
     ),
     ("test_planned_and_checkpointed_evaluation_equal_the_plain_one", relaxing(offset), "changes the output"),
     ("test_unrolled_responses_equal_the_plain_ones_or_are_refused", relaxing(offset), "depends on how cells"),
-    ("test_a_search_that_is_saved_and_loaded_steps_bit_for_bit", relaxing(calls), "saved and loaded halfway"),
+    ("test_a_search_that_is_saved_and_loaded_steps_bit_for_bit", relaxing(calls), "saved and loaded after every step"),
 ]
 
 # Wrappers
@@ -322,7 +322,7 @@ WRAPPERS = [
     ("test_noise_comes_from_the_search", wrapping(lambda _, w: w + torch.rand_like(w)), "random state"),
     ("test_planned_and_checkpointed_evaluation_equal_the_plain_one", wrapping(scaled), "changes the output"),
     ("test_unrolled_responses_equal_the_plain_ones_or_are_refused", wrapping(scaled), "depends on how cells"),
-    ("test_a_search_that_is_saved_and_loaded_steps_bit_for_bit", wrapping(aged), "saved and loaded halfway"),
+    ("test_a_search_that_is_saved_and_loaded_steps_bit_for_bit", wrapping(aged), "saved and loaded after every step"),
 ]
 
 # Regularizers
