@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -9,6 +10,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.cost.meter import footprint
-from nas.distributed.ranks import count
+from nas.distributed.ranks import alone, count, gathered, of_first, rank
 from nas.errors import ConfigError
 from nas.kernels.finite import require_finite
 from nas.kernels.freed_memory import memory_kept
@@ -27,7 +30,7 @@ from tmics_space.data.frames import iterate_frames
 from tmics_space.data.twins import mark_twins
 from tmics_space.data.video import Span
 from tmics_space.data.windowing import window_indices
-from tmics_space.data.writer import require_room, write_frames
+from tmics_space.data.writer import Write, require_room, write_frames
 from tmics_space.flow import Described
 from tmics_space.inference import folded
 from tmics_space.network import restore
@@ -41,6 +44,9 @@ SMALLEST = 16
 PROBE = 64
 """The height and width of the window that serves to estimate memory."""
 
+TURN = 8
+"""Frames that a rank derains in a row. The features of the frames around them are computed by two ranks."""
+
 
 class Derained(NamedTuple):
     """A derained frame `(3, height, width)` in [0, 1] and the mean weight of the dominant branch."""
@@ -51,6 +57,10 @@ class Derained(NamedTuple):
     """Whether the frame repeats the one before, as conversions between frame rates insert them."""
 
 
+Make = Callable[[], Derained]
+"""Derains one frame, once."""
+
+
 class Seen(NamedTuple):
     """A frame, prepared once for all windows that contain it."""
 
@@ -58,6 +68,21 @@ class Seen(NamedTuple):
     """`(3, height, width)` in [0, 1], on the network's device, padded to the smallest size"""
     described: Described
     """The per-frame features of the network, `(1, 1, ...)` each."""
+
+
+class Awaited:
+    """A frame that is prepared once, when a window with it is derained."""
+
+    def __init__(self, frame: Tensor, see: Callable[[Tensor], Seen]) -> None:
+        self._frame: Tensor | None = frame
+        self._see = see
+
+    @functools.cached_property
+    def seen(self) -> Seen:
+        """The prepared frame."""
+        assert self._frame is not None
+        seen, self._frame = self._see(self._frame), None
+        return seen
 
 
 def derain(
@@ -94,9 +119,8 @@ def derain(
     Raises:
         ConfigError: `tile` is too small.
     """
-    if tile is not None and tile < 2 * OVERLAP:
-        raise ConfigError(f"'tile' must be at least {2 * OVERLAP} pixels, got {tile}")
-    return _derained(folded(network), clip, frames, tile, bfloat16, cuts)
+    _require_tile(tile)
+    return (make() for make in _makes(folded(network), clip, frames, tile, bfloat16, cuts))
 
 
 def derain_file(
@@ -108,10 +132,11 @@ def derain_file(
     bfloat16: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Derain a video file, a folder of frames or an image.
+    """Derain a video file, a folder of frames or an image; on several ranks, each derains its share of the frames.
 
     If source and sink are video files, the sink keeps the times of frames and the sound. A folder keeps the names of
-    frames. No window reaches across a gap in the numbers of a folder's frames. A failed run leaves no sink.
+    frames. No window reaches across a gap in the numbers of a folder's frames. A failed run leaves no sink. All ranks
+    read the source; rank 0 writes the bytes that one rank alone would write.
 
     Args:
         network: returns `tmics_space.network.Restored`; in eval mode.
@@ -128,10 +153,9 @@ def derain_file(
 
     Raises:
         InvalidFileError: the source cannot be read to its end, or the sink exists or cannot be written.
-        ConfigError: the sink cannot hold the result, `tile` is too small, or there are several ranks.
+        ConfigError: the sink cannot hold the result, or `tile` is too small.
     """
-    if count() > 1:
-        raise ConfigError(f"a film must be derained in one process, got {count()} ranks. Run it without torchrun")
+    _require_tile(tile)
     stream = iterate_frames(source)
     require_room(sink, stream.frame_count)
     frames = int(getattr(network, "frames", 5))
@@ -145,16 +169,19 @@ def derain_file(
             yield frame
 
     # Kept for all frames, since otherwise the system clears the pages again for each frame.
-    with memory_kept(), write_frames(sink, stream.frame_rate, stream.film) as write:
+    with memory_kept(), ExitStack() as stack:
+        writers = list[Write]()  # that of rank 0
+        of_first(lambda: writers.append(stack.enter_context(write_frames(sink, stream.frame_rate, stream.film))))
         if tile is None:
-            tile = fitting_tile(network, frames, stream.height, stream.width)
-        derained = derain(network, clip(), frames=frames, tile=tile, bfloat16=bfloat16, cuts=stream.cuts)
+            tile = of_first(lambda: fitting_tile(network, frames, stream.height, stream.width))
+        makes = _makes(folded(network), clip(), frames, tile, bfloat16, stream.cuts)
         started = time.perf_counter()
-        for index, restored in enumerate(derained):
-            stem = stream.stems[index] if stream.stems else None
-            write((restored.frame * 255).round().to(torch.uint8), stem, spans.popleft())
-            weights.append(restored.weight)
-            doubled += restored.twin
+        for index, (frame, weight, twin) in enumerate(_in_turns(makes)):
+            stem, span = stream.stems[index] if stream.stems else None, spans.popleft()
+            for write in writers:
+                write(frame, stem, span)
+            weights.append(weight)
+            doubled += twin
             if progress is not None:
                 progress(index + 1, max(stream.frame_count, index + 1))
     seconds = time.perf_counter() - started
@@ -166,6 +193,33 @@ def derain_file(
         **({"doubled": doubled} if doubled else {}),
         **({} if tile is None else {"tile": tile}),
     }
+
+
+def _in_turns(makes: Iterator[Make]) -> Iterator[tuple[Tensor, float, bool]]:
+    """Derain frames in turns of ranks, and return those of all ranks in order, as uint8."""
+
+    def made(make: Make) -> tuple[Tensor, float, bool]:
+        frame, weight, twin = make()
+        return (frame * 255).round().to(torch.uint8), weight, twin
+
+    if count() == 1:
+        yield from map(made, makes)
+        return
+    ranks = count()
+    more = True
+    while more:
+        turn, number = [], -1
+        with alone():
+            for number, make in enumerate(itertools.islice(makes, TURN * ranks)):
+                if number // TURN == rank():
+                    turn.append(made(make))
+        more = number + 1 == TURN * ranks
+        yield from itertools.chain.from_iterable(gathered(turn))
+
+
+def _require_tile(tile: int | None) -> None:
+    if tile is not None and tile < 2 * OVERLAP:
+        raise ConfigError(f"'tile' must be at least {2 * OVERLAP} pixels, got {tile}")
 
 
 def fitting_tile(network: nn.Module, frames: int, height: int, width: int) -> int | None:
@@ -195,9 +249,10 @@ def memory(device: torch.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _derained(
+def _makes(
     network: nn.Module, clip: Iterable[Tensor], frames: int, tile: int | None, bfloat16: bool, cuts: Collection[int]
-) -> Iterator[Derained]:
+) -> Iterator[Make]:
+    """Yield for each frame a function that derains it. Those that are not called cost no more than to read a frame."""
     like = next(network.parameters())
     narrow = torch.autocast(like.device.type, torch.bfloat16, enabled=bfloat16)
     # Only whole frames have the same features in every window.
@@ -211,14 +266,22 @@ def _derained(
         with narrow, channels_last(network), memory_kept():
             return Seen(pixels, describe(pixels[None, None]) if describe is not None else [])
 
+    def derained(window: list[Awaited], size: torch.Size) -> Derained:
+        seen = [awaited.seen for awaited in window]
+        with narrow, channels_last(network), memory_kept():
+            return _derain_window(network, seen, size, tile)
+
     for shot in _shots(clip, cuts):
-        before: list[Seen] = []
+        before: list[Awaited] = []
         for size, window, twin in _windows(shot, frames, see):
             if not twin or any(map(operator.is_not, window, before)):
-                with narrow, channels_last(network), memory_kept():
-                    derained = _derain_window(network, window, size, tile)
+                make = functools.cache(partial(derained, window, size))
             before = window
-            yield derained._replace(twin=twin)
+            yield partial(_marked, make, twin)
+
+
+def _marked(make: Make, twin: bool) -> Derained:
+    return make()._replace(twin=twin)
 
 
 def _shots(clip: Iterable[Tensor], cuts: Collection[int]) -> Iterator[Iterator[Tensor]]:
@@ -229,18 +292,18 @@ def _shots(clip: Iterable[Tensor], cuts: Collection[int]) -> Iterator[Iterator[T
 
 def _windows(
     clip: Iterable[Tensor], frames: int, see: Callable[[Tensor], Seen]
-) -> Iterator[tuple[torch.Size, list[Seen], bool]]:
+) -> Iterator[tuple[torch.Size, list[Awaited], bool]]:
     """Yield the size of every frame, the window of different frames around it, and whether it is a twin.
 
     The clip is reflected at its ends.
     """
-    held: deque[list[Seen]] = deque(maxlen=frames)
+    held: deque[list[Awaited]] = deque(maxlen=frames)
     source, seen = _groups(clip), 0
     for centre in itertools.count():
         for group in itertools.islice(source, centre + frames // 2 + 1 - seen):
             size = group[0].shape[1:]
-            first = see(group[0])
-            held.append([first, *(first if torch.equal(twin, group[0]) else see(twin) for twin in group[1:])])
+            first = Awaited(group[0], see)
+            held.append([first, *(first if torch.equal(twin, group[0]) else Awaited(twin, see) for twin in group[1:])])
             seen += 1
         if centre == seen:
             return

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from nas.distributed.ranks import each, is_first
 from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 from nas.kernels.finite import require_finite
 from nas.registry import Count, NonNegative, register
@@ -101,21 +102,26 @@ class LowLight(Task):
         paths = [source] if source.is_file() else list_images(source)
         if sink.exists():
             raise InvalidFileError(f"{sink}: exists already. Remove it or choose another name")
-        started, enhanced = time.perf_counter(), []
-        for done, path in enumerate(paths, start=1):
+        started = time.perf_counter()
+
+        def enhanced(item: tuple[int, Path]) -> Tensor:
+            done, path = item
             picture = torch.from_numpy(np.array(read_upright(path, "RGB"))).permute(2, 0, 1)[None] / 255
             output = network(picture.to(next(network.parameters()).device)).output
             require_finite(output, f"{path}")
-            pixels = (255 * output[0].clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy()
-            enhanced.append(Image.fromarray(pixels))
             if progress is not None:
                 progress(done, len(paths))
-        if source.is_file():
-            enhanced[0].save(sink)
-        else:
-            sink.mkdir(parents=True)
-            for path, image in zip(paths, enhanced, strict=True):
-                image.save(sink / f"{path.stem}.png")
+            pixels: Tensor = (255 * output[0].clamp(0, 1)).round().byte().permute(1, 2, 0).cpu()
+            return pixels
+
+        pictures = [Image.fromarray(pixels.numpy()) for pixels in each(enhanced, enumerate(paths, start=1))]
+        if is_first():
+            if source.is_file():
+                pictures[0].save(sink)
+            else:
+                sink.mkdir(parents=True)
+                for path, picture in zip(paths, pictures, strict=True):
+                    picture.save(sink / f"{path.stem}.png")
         return {"pictures": len(paths), "seconds": time.perf_counter() - started}
 
     @functools.cached_property
