@@ -28,6 +28,9 @@ from nas.errors import InvalidFileError, MissingFileError, NASError, nearest
 
 T = TypeVar("T")
 
+HAS_LOCKS = fcntl is not None
+"""Whether this system can lock files (see `locked`)."""
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML that reads `1e-3` as a number, `16:16` and `010` as text, and refuses aliases and a key given twice."""
@@ -395,8 +398,7 @@ def owner_of(path: str | Path) -> str:
 @functools.cache
 def _warn_of_no_locks() -> None:
     warnings.warn(
-        "this system has no module 'fcntl', so folders are not locked; let one process at a time use a run folder or"
-        " a study",
+        "this system has no module 'fcntl', so folders are not locked; let one process at a time use a run folder",
         stacklevel=4,
     )
 

@@ -24,21 +24,23 @@ def tune(
     config: str,
     /,
     *overrides: str,
-    trials: int,
     out: Out,
+    trials: int | None = None,
     storage: str | None = None,
     study: str | None = None,
-    genotype: str | None = None,
+    genotype: list[str] | None = None,
     train: str = "train",
     score: str = "val",
     no_pruning: bool = False,
+    grace: float = 120.0,
     quiet: Quiet = False,
 ) -> None:
     """Tune settings with Optuna. Each trial searches and retrains with different values.
 
     Give a key of the configuration a distribution instead of a value: `'KEY=log(1e-4, 1e-1)'`, `float(low, high)`,
-    `int(low, high)`, `choice(a, b, ...)`. Or put distributions into the section `tune` of the configuration. Repeat the
-    command to continue, also after it was killed. Several processes with the same --storage and --out share the trials.
+    `int(low, high)`, `choice(a, b, ...)`. `grid(a, b, ...)` runs each value: `seed=grid(0, 1, 2)` makes three trials.
+    Or put distributions into the section `tune` of the configuration. Repeat the command to continue, also after it was
+    killed. Several processes and hosts with the same --storage and --out share the trials.
 
     Every trial trains its network on one split of the task and is ranked by the score on another. Test data are not
     read.
@@ -46,13 +48,17 @@ def tune(
     Args:
         config: A YAML file, or the name of a shipped configuration (`nas config` lists them).
         overrides: key.path=value, or key.path=distribution.
-        trials: Trials of the study, including those of earlier and other processes.
-        storage: journal:FILE, or the URL of a database, such as sqlite:///FILE; by default journal:OUT/study.log.
+        trials: Trials of the study, including those of earlier and other processes; by default all of a grid.
+        storage: journal:FILE, or the URL of a database, such as sqlite:///FILE or postgresql://HOST/NAME; by default
+            journal:OUT/study.log.
         study: Name of the study in the storage; by default the name of the folder.
-        genotype: A genotype (file, shipped name, folder of a run) to retrain in every trial instead of a search.
+        genotype: A genotype (file, shipped name, folder of a run) to retrain in every trial instead of a search. Repeat
+            the option to retrain several: they are a grid.
         train: The split for training in all stages of a retraining.
         score: The split that ranks the trials; it must not overlap the other one.
-        no_pruning: Finish every trial, even if its intermediate scores are below the median.
+        no_pruning: Finish every trial, even if its intermediate scores are below the median. Trials of a grid alone are
+            never pruned.
+        grace: Seconds without a sign of life after which a trial of another host is taken over.
     """
     from nas.front.interrupts import deferred
     from nas.report.live import RunProgress
@@ -62,6 +68,8 @@ def tune(
     from nas.tune.tuning import tune as run_tuning
 
     url = storage or f"{JOURNAL}{out / STUDY}"
+    genotypes = {name: genotype_of(name) for name in genotype or ()}
+    retrained = genotypes if len(genotypes) > 1 else next(iter(genotypes.values()), None)
     try:
         with deferred() as stop:
             result = run_tuning(
@@ -71,11 +79,12 @@ def tune(
                 storage=url,
                 out=out,
                 study=study,
-                genotype=None if genotype is None else genotype_of(genotype),
+                genotype=retrained,
                 splits=Splits(train, score),
                 prune=not no_pruning,
                 observers=[RunProgress(quiet=quiet)],
                 stop=stop,
+                grace=grace,
                 on_trial=_show,
             )
     except KeyboardInterrupt as error:

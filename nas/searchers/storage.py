@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,25 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.study import Study
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
-from nas.errors import ConfigError, InvalidFileError
+from nas.errors import ConfigError, InvalidFileError, MissingPackageError
 from nas.searchers.journal import Journal
 
 JOURNAL = "journal:"
+TRIES = 5
+"""How often tables are made, if another process makes them too."""
+SQLITE_SECONDS = 60
+"""The longest time that a process waits for others to write to a file of SQLite."""
+
+
+def shown(url: str) -> str:
+    """The URL of a storage without its password."""
+    try:
+        return url if url.startswith(JOURNAL) else make_url(url).render_as_string()
+    except ArgumentError:
+        return url
 
 
 @contextmanager
@@ -27,7 +41,7 @@ def storing(url: str) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ or error
         raise ConfigError(
-            f"{url}: {str(cause).partition(chr(10))[0]}; fix this, then run the same command again"
+            f"{shown(url)}: {str(cause).partition(chr(10))[0]}; fix this, then run the same command again"
         ) from error
 
 
@@ -53,9 +67,29 @@ def open_storage(url: str) -> BaseStorage:
             f"a storage must be journal:FILE or the URL of a database, such as sqlite:///f.db, got '{url}'"
         )
     try:
-        return RDBStorage(url)
-    except (SQLAlchemyError, ImportError) as error:
-        raise ConfigError(f"{url}: {str(error).partition(chr(10))[0]}") from error
+        return _database(make_url(url))
+    except SQLAlchemyError as error:
+        raise ConfigError(f"{shown(url)}: {str(error).partition(chr(10))[0]}") from error
+    except ImportError as error:
+        driver = getattr(error.__cause__, "name", None)
+        if driver == "psycopg":
+            raise MissingPackageError(f"{shown(url)} needs the package psycopg", "postgresql") from error
+        raise ConfigError(f"{shown(url)} needs the package {driver or 'of its driver'}. Install it") from error
+
+
+def _database(url: URL) -> RDBStorage:
+    """Open a database, whose tables are made if it has none."""
+    options: dict[str, Any] = {"pool_pre_ping": True}  # a connection may have been closed during a long training
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() == "sqlite":
+        options["connect_args"] = {"timeout": SQLITE_SECONDS}
+    text = url.render_as_string(hide_password=False)
+    for _ in range(TRIES - 1):
+        with suppress(IntegrityError, OperationalError, ProgrammingError):  # another process makes them at this moment
+            return RDBStorage(text, options)
+        time.sleep(0.1)
+    return RDBStorage(text, options)
 
 
 def open_study(**options: Any) -> Study:

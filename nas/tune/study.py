@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import optuna
-from optuna.trial import TrialState
 
 from nas.errors import ConfigError
-from nas.files import locked
-from nas.searchers.storage import JOURNAL, open_storage, open_study
-from nas.tune.distributions import Distribution
+from nas.files import locked, writing
+from nas.searchers.leases import GRACE, LOCK, Lease, Leases
+from nas.searchers.storage import JOURNAL, open_storage, open_study, shown
+from nas.tune.distributions import Distribution, grid_values
 
-LOCK = ".lock"
 _FOLDER = "folder"
+_FIXED = "fixed_params"
+"""The attribute of a trial that holds the values which Optuna does not draw."""
 
 
 def dashboard(url: str) -> str:
-    """Return the argument of the program `optuna-dashboard` for a storage."""
-    return url.removeprefix(JOURNAL)
+    """Return the argument of the program `optuna-dashboard` for a storage; a password is left out."""
+    return shown(url).removeprefix(JOURNAL)
 
 
 class SharedStudy:
     """A study whose trials have folders, numbered, in a folder of its own.
 
-    `claim` gives a trial to one process alone, as long as it holds the trial's lock; the folder must be on a file
-    system with locks (flock). A trial that no process holds, though it has not ended, was killed: it is claimed again.
+    `claim` gives a trial to one process alone, by a lease (see `Leases`).
     """
 
-    def __init__(self, storage: str, name: str, folder: Path, *, seed: int, prune: bool, maximize: bool = True) -> None:
+    def __init__(
+        self,
+        storage: str,
+        name: str,
+        folder: Path,
+        *,
+        seed: int,
+        prune: bool,
+        maximize: bool = True,
+        grace: float = GRACE,
+    ) -> None:
         """Open or create a study.
 
         Args:
@@ -41,6 +51,7 @@ class SharedStudy:
             seed: of the sampler.
             prune: whether trials with a score worse than the median end early.
             maximize: whether larger scores are better.
+            grace: seconds without a sign of life after which a process on another host has lost its trial.
 
         Raises:
             ConfigError: the storage cannot be used, or its study has another folder or direction.
@@ -49,7 +60,9 @@ class SharedStudy:
         pruner = optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner()
         direction: Literal["maximize", "minimize"] = "maximize" if maximize else "minimize"
         with self.locked():
-            self.study = open_study(storage=open_storage(storage), study_name=name, direction=direction, pruner=pruner)
+            opened = open_storage(storage)
+            self.study = open_study(storage=opened, study_name=name, direction=direction, pruner=pruner)
+            self._leases = Leases(self.study, opened, folder, grace=grace)
             mine = str(folder.resolve())
             other = self.study.user_attrs.get(_FOLDER, mine)
             if other != mine:
@@ -67,48 +80,39 @@ class SharedStudy:
 
     def path(self, number: int) -> Path:
         """The folder of a trial."""
-        return self.folder / f"trial-{number:04d}"
+        return self._leases.path(number)
 
     @contextmanager
     def claim(
-        self, count: int, distributions: Mapping[str, Distribution]
-    ) -> Iterator[tuple[optuna.Trial, dict[str, str]] | None]:
-        """A trial and its settings: one that was killed, else a new one; None where `count` trials are claimed already.
+        self, count: int, distributions: Mapping[str, Distribution], stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[Lease, optuna.Trial, dict[str, str]] | None]:
+        """A trial and its settings: one that was killed, else a new one; None if `count` trials have ended.
 
-        A new trial depends on the seed, its number and the trials that have ended, and not on the process.
+        A new trial depends on the seed, its number and the trials that have ended, and not on the process. Waits while
+        other processes run the last trials (see `Leases.claim`); `stop` ends the wait.
         """
-        with self.locked():
-            trial, lock = self._claimed(count)
-            settings = {} if trial is None else {key: d.draw(trial, key) for key, d in distributions.items()}
-        try:
-            yield None if trial is None else (trial, settings)
-        finally:
-            if lock is not None:
-                lock.close()
+        with self._leases.claim(count, stop) as lease:
+            yield None if lease is None else (lease, *self._begin(lease, distributions))
 
-    def _claimed(self, count: int) -> tuple[optuna.Trial | None, IO[str] | None]:
-        trials = self.study.get_trials(deepcopy=False)
-        for frozen in trials:
-            if frozen.state == TrialState.RUNNING and (lock := locked(self._lock(frozen.number))):
-                return optuna.Trial(self.study, frozen._trial_id), lock
-        number = sum(frozen.state != TrialState.WAITING for frozen in trials)
-        if number >= count:
-            return None, None
-        seed = (self._seed * 1_000_003 + number) % 2**32  # by number: processes must not all draw the same
-        self.study.sampler = optuna.samplers.TPESampler(seed=seed)
-        trial = self.study.ask()
-        return trial, locked(self._lock(trial.number), wait=True)
+    def _begin(self, lease: Lease, distributions: Mapping[str, Distribution]) -> tuple[optuna.Trial, dict[str, str]]:
+        number, settings = lease.number, dict[str, str]()
+        if fixed := grid_values(distributions, number):
+            self._leases.storage.set_trial_system_attr(lease.trial_id, _FIXED, fixed)
+        trial = optuna.Trial(self.study, lease.trial_id)
+        for place, (key, distribution) in enumerate(distributions.items()):
+            # By number and key: processes must not all draw the same, and a kill between two draws changes neither.
+            seed = (self._seed * 1_000_003 + number + place * 1_000_000_007) % 2**32
+            self.study.sampler = optuna.samplers.TPESampler(seed=seed)
+            settings[key] = distribution.draw(trial, key)
+        return trial, settings
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Inside, other processes can neither claim a trial nor enter this context."""
-        file = locked(self.folder / LOCK, wait=True)
+        """Inside, no other process on this host can enter this context for the same folder."""
+        with writing(self.folder / LOCK):
+            file = locked(self.folder / LOCK, wait=True)
         try:
             yield
         finally:
             if file is not None:
                 file.close()
-
-    def _lock(self, number: int) -> Path:
-        """The file that a process locks while it runs a trial."""
-        return self.path(number) / LOCK
