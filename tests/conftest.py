@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -32,3 +34,42 @@ def data_root() -> Path:
     if "NAS_DATA" not in os.environ:
         pytest.skip("NAS_DATA is not set")
     return Path(os.environ["NAS_DATA"])
+
+
+@pytest.fixture(scope="session")
+def _postgresql() -> Iterator[str]:
+    """The URL of a server for this session; the test is skipped where none can be started."""
+    import databases
+
+    pytest.importorskip("psycopg")
+    try:
+        running = databases.server()
+        url = running.__enter__()
+    except databases.UnavailableError as error:
+        pytest.skip(str(error))
+    yield url
+    running.__exit__(None, None, None)
+
+
+@pytest.fixture
+def storage_url(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Makes the URL of a new storage of a kind: `journal`, `sqlite` or `postgresql`."""
+
+    def make(kind: str) -> str:
+        if kind == "journal":
+            return f"journal:{tmp_path}/study.log"
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/study.db"
+        return new_database(request.getfixturevalue("_postgresql"))
+
+    return make
+
+
+def new_database(server: str) -> str:
+    """Make a database of a server; returns its URL."""
+    import psycopg
+
+    name = f"nas_{secrets.token_hex(4)}"
+    with psycopg.connect(server.format("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return server.format(name)

@@ -32,6 +32,7 @@ from nas.files import (
     parse_yaml,
     read_bytes,
     read_text,
+    write_atomic,
     write_text,
     writing,
 )
@@ -131,8 +132,8 @@ class Run:
         self._lock = lock(path)
         for file in temporary_files(path):
             file.unlink()
-        with writing(path / METRICS):  # unbuffered: a record reaches the system before the next step begins
-            self._metrics = (path / METRICS).open("ab", buffering=0)
+        self._reopened = (path / METRICS).exists()
+        self._open_metrics()
         self._checksum = 0  # of the metrics
         self._files: dict[str, str] = {}  # what a checkpoint counts on besides the metrics, by name
 
@@ -219,10 +220,18 @@ class Run:
         if path.name != Path(LAST).name:
             with writing(self.path / LAST):
                 path.replace(self.path / LAST)
-        os.truncate(self.path / METRICS, found.get("metrics", 0))
-        self._checksum = zlib.crc32((self.path / METRICS).read_bytes())
+        records = read_bytes(self.path / METRICS)[: found.get("metrics", 0)]
+        if self._reopened:  # as a new file, so that a process that was halted and still has the old one writes no more
+            self._metrics.close()
+            write_atomic(self.path / METRICS, lambda file: file.write(records))
+            self._open_metrics()
+        self._checksum = zlib.crc32(records)
         state: dict[str, Any] | None = found.get("state")
         return state
+
+    def _open_metrics(self) -> None:
+        with writing(self.path / METRICS):  # unbuffered: a record reaches the system before the next step begins
+            self._metrics = (self.path / METRICS).open("ab", buffering=0)
 
     def _restore(self, files: Mapping[str, str]) -> None:
         missing, changed = copies(self.path, files)

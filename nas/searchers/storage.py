@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.study import Study
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from nas.errors import ConfigError, InvalidFileError, MissingPackageError
 from nas.searchers.journal import Journal
@@ -79,7 +80,9 @@ def open_storage(url: str) -> BaseStorage:
 
 def _database(url: URL) -> RDBStorage:
     """Open a database, whose tables are made if it has none."""
-    options: dict[str, Any] = {"pool_pre_ping": True}  # a connection may have been closed during a long training
+    options: dict[str, Any] = {}
+    if url.database not in (None, "", ":memory:"):  # no connection is kept during a training
+        options["poolclass"] = NullPool
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() == "sqlite":

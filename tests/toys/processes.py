@@ -8,17 +8,25 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_PRELOADED = ["nas.run.searching", "nas.report.live", "nas.report.page", "torch._dynamo"]
+_PRELOADED = ["nas.run.searching", "nas.report.live", "nas.report.page", "nas.tune.tuning", "torch._dynamo"]
 _CONTEXT.set_forkserver_preload(_PRELOADED)  # the last is what optimizers import when first used
 
 
 def start(*arguments: str, errors: Path = Path(os.devnull), output: Path = Path(os.devnull)) -> ForkServerProcess:
     """Start `nas` with arguments, in this folder and with this search path; it prints to the files given."""
     process = _CONTEXT.Process(target=_nas, args=(arguments, errors, output))
+    process.start()
+    return process
+
+
+def call(function: Callable[..., None], *arguments: object) -> ForkServerProcess:
+    """Start a process that calls a function of a module."""
+    process = _CONTEXT.Process(target=function, args=arguments)
     process.start()
     return process
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-import processes
 import toy
 from nas.errors import ConfigError
 from nas.genotype.file import Genotype
@@ -155,52 +153,3 @@ def test_trials_are_one_or_more(trials: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"the number of trials must be at least 1, got {trials}"):
         run(tmp_path / "a", *TUNED, trials=trials)
     assert not (tmp_path / "a").exists()
-
-
-def arguments(out: Path, storage: str, *overrides: str, trials: int) -> list[str]:
-    return ["tune", str(toy.CONFIG), *SMALL, *TUNED, *overrides, "--trials", str(trials), "--out", str(out), "--import",
-            "toy", "--storage", storage, "--quiet"]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "storage", ["journal:{}/study.log", pytest.param("sqlite:///{}/study.db", marks=pytest.mark.slow)]
-)
-def test_two_processes_share_the_trials(storage: str, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    url = storage.format(out)
-    command = arguments(out, url, "task.pause=0.01", trials=7)
-    both = [processes.start(*command, errors=tmp_path / f"errors-{i}") for i in range(2)]
-    assert [processes.finish(process) for process in both] == [0, 0]
-    assert [(tmp_path / f"errors-{i}").read_text() for i in range(2)] == ["", ""]
-    trials = run(out, *TUNED, "task.pause=0.01", trials=7, storage=url).trials
-    assert [trial.number for trial in trials] == list(range(7))
-    assert {trial.state for trial in trials} <= {"complete", "pruned"}
-    assert sorted(path.name for path in out.glob("trial-*")) == [f"trial-{i:04d}" for i in range(7)]
-    assert len({trial.settings[LR] for trial in trials}) == 7
-    for trial in trials:  # once, from its beginning to its end
-        records = read_records(out / f"trial-{trial.number:04d}" / "search")
-        assert [r["step"] for r in records if r["kind"] == "train" and r["level"] == "lower"] == list(range(1, 9))
-
-
-@pytest.mark.slow
-def test_a_killed_trial_is_gone_on_with(tmp_path: Path) -> None:
-    whole = run(tmp_path / "a", *TUNED, "task.pause=0.02")
-    out = tmp_path / "out"
-    out.mkdir()
-    url = f"journal:{out}/study.log"
-    command = arguments(out, url, "task.pause=0.02", trials=3)
-    for folder in ("trial-0000/search", "trial-0001/retrain", "trial-0002/search"):
-        process = processes.start(*command)
-        processes.wait_for(process, out / folder / "metrics.jsonl", 600)
-        process.kill()
-        assert processes.finish(process) == -9
-        time.sleep(0.05)
-    assert processes.finish(processes.start(*command)) == 0
-    found = run(out, *TUNED, "task.pause=0.02", storage=url)
-    assert [trial.state for trial in found.trials] == ["complete"] * 3
-    assert found.trials[0] == whole.trials[0]
-    for name in ("search", "retrain"):
-        paths = [folder / "trial-0000" / name / "metrics.jsonl" for folder in (tmp_path / "a", out)]
-        assert paths[0].read_text() == paths[1].read_text()
-    assert found == whole
