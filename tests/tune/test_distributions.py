@@ -9,7 +9,7 @@ import pytest
 
 from nas.errors import ConfigError
 from nas.files import parse_yaml
-from nas.tune.distributions import Distribution, split
+from nas.tune.distributions import Distribution, grid_size, grid_values, split
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ from nas.tune.distributions import Distribution, split
     [
         ("log(1e-4, 1e-1)", Distribution("log", (1e-4, 1e-1))),
         ("float(0,1)", Distribution("float", (0, 1))),
+        ("grid(0, [1])", Distribution("grid", ("0", "[1]"))),
         (" int( 3 , 20 ) ", Distribution("int", (3, 20))),
         ("choice(constant, cosine)", Distribution("choice", ("constant", "cosine"))),
         (
@@ -33,13 +34,15 @@ def test_parse(text: str, expected: Distribution) -> None:
     ("text", "message"),
     [
         ("1e-3", r"k must be a distribution such as log\(1e-4, 1e-1\), got '1e-3'"),
-        ("lgo(1, 2)", r"k: unknown distribution 'lgo' \(did you mean 'log'\?\); known: float, log, int, choice"),
+        ("lgo(1, 2)", r"k: unknown distribution 'lgo' \(did you mean 'log'\?\); known: float, log, int, choice, grid"),
         ("log(0, 1)", r"k must have numbers above 0, got 'log\(0, 1\)'"),
         ("float(1, 0)", "must be float.low, high., two numbers, the lower one first"),
         ("float(1)", "two numbers"),
         ("float(a, b)", "two numbers"),
         ("int(1, 2.5)", "two whole numbers"),
         ("int(true, 3)", "two whole numbers"),
+        ("grid()", "k must have a value to choose"),
+        ("grid(1, 2, 1)", "k must have different values, got 'grid.1, 2, 1.'"),
         ("choice()", "must have a value to choose"),
         ("choice([)", "k:1: not valid YAML"),
     ],
@@ -56,6 +59,16 @@ def test_split_lets_overrides_go_first() -> None:
     assert {key: distribution.arguments for key, distribution in drawn.items()} == {
         "a.b": (5, 9), "d": (1, 2), "e": ("p", "q"),
     }  # fmt: skip
+
+
+def test_grids_run_all_combinations_in_turn() -> None:
+    texts = {"a": "grid(x, y)", "b": "int(0, 9)", "c": "grid(1, 2, 3)"}
+    drawn = {key: Distribution.parse(text, key) for key, text in texts.items()}
+    found = [tuple(grid_values(drawn, number).get(key) for key in "abc") for number in range(7)]
+    product = [(a, None, c) for a in "xy" for c in "123"]
+    assert found == [*product, product[0]]
+    assert grid_size(drawn) is None
+    assert grid_size({key: drawn[key] for key in "ac"}) == 6
 
 
 def test_draws_are_yaml_of_the_right_kind_and_spread() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -88,6 +89,19 @@ def test_a_line_that_was_cut_is_removed_with_a_word(cut: int, study: Path, tmp_p
         assert run(tmp_path / "out", study, 2) == done
     assert study.read_bytes().startswith(whole)
     assert len(run(tmp_path / "out", study, 3).trials) == 3
+
+
+def test_a_journal_that_is_cut_at_any_byte_of_its_last_line_loses_this_line_alone(study: Path) -> None:
+    whole = study.read_bytes()
+    *before, last = whole.splitlines(keepends=True)
+    for size in range(1, len(last)):
+        study.write_bytes(b"".join(before) + last[:size])
+        with pytest.warns(UserWarning, match="the last line was cut"):
+            opened = Journal(study)
+        assert study.read_bytes() == b"".join(before)
+        study.write_bytes(b"".join(before) + last[:size])  # by another process, while this one has the file open
+        opened.append_logs([json.loads(last)])
+        assert study.read_bytes() == whole
 
 
 def test_a_record_that_does_not_fit_is_not_written_in_part(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import toy
-from nas.errors import ConfigError
+from nas.errors import ConfigError, NASError
 from nas.genotype.file import Genotype
 from nas.run.config import load_config
 from nas.run.folder import Run, read_records
@@ -28,7 +28,7 @@ TUNED = [f"{LR}=log(1e-3, 1e-1)", f"{RATE}=log(1e-3, 1e-1)"]
 GENOTYPE = Genotype(space="toy", choices=toy.CHEAPEST)
 
 
-def run(out: Path, *overrides: str, trials: int = 3, storage: str = "", **arguments: Any) -> Tuning:
+def run(out: Path, *overrides: str, trials: int | None = 3, storage: str = "", **arguments: Any) -> Tuning:
     storage = storage or f"journal:{out}/study.log"
     return tune(toy.CONFIG, [*SMALL, *overrides], trials=trials, storage=storage, out=out, **arguments)
 
@@ -153,3 +153,38 @@ def test_trials_are_one_or_more(trials: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"the number of trials must be at least 1, got {trials}"):
         run(tmp_path / "a", *TUNED, trials=trials)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_grid_of_genotypes_and_seeds(tmp_path: Path) -> None:
+    genotypes = {"cheap": GENOTYPE, "dear": Genotype(space="toy", choices=toy.DEAREST)}
+    seeds = "seed=grid(3, 4)"
+    result = run(tmp_path / "a", seeds, trials=None, genotype=genotypes)
+    assert [(t.state, t.settings) for t in result.trials] == [
+        ("complete", {"genotype": name, "seed": seed}) for name in genotypes for seed in ("3", "4")
+    ]
+    for trial in result.trials:
+        folder = tmp_path / "a" / f"trial-{trial.number:04d}" / "retrain"
+        assert Genotype.load(folder / "genotype.yaml") == genotypes[str(trial.settings["genotype"])]
+        assert load_config(folder / "config.yaml").seed == int(trial.settings["seed"])
+    alone = run(tmp_path / "b", "seed=grid(4)", trials=None, genotype=genotypes["dear"])
+    assert alone.trials[0].score == result.trials[3].score
+    with pytest.raises(ConfigError, match="was started with another genotype"):
+        run(tmp_path / "a", seeds, trials=None, genotype=genotypes | {"dear": GENOTYPE})
+
+
+@pytest.mark.parametrize(
+    ("setting", "trials", "message"),
+    [
+        ("seed=grid(0, 1)", 3, "number of trials must be at most 2, the combinations of the grids, got 3"),
+        (TUNED[0], None, "number of trials must be given if a setting is drawn, got none"),
+        ("seed=grid(0, x)", None, "seed"),
+    ],
+)
+def test_the_number_of_trials_fits_the_grid(setting: str, trials: int | None, message: str, tmp_path: Path) -> None:
+    with pytest.raises(NASError, match=message):
+        run(tmp_path / "a", setting, trials=trials)
+
+
+def test_trials_of_a_grid_are_never_pruned(tmp_path: Path) -> None:
+    rates = f"{RATE}=grid(0.02, 0.021, 0.022, 0.023, 0.024, 0.0)"
+    assert {t.state for t in run(tmp_path / "a", rates, trials=None, genotype=GENOTYPE).trials} == {"complete"}
