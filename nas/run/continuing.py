@@ -27,6 +27,8 @@ class TuningCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """The default is the journal in the folder. A password is left out."""
     study: str | None = None
     prune: bool = True
+    genotypes: tuple[str, ...] = ()
+    """The names of several genotypes that are retrained."""
 
     def save(self, folder: Path) -> None:
         """Write the arguments to the folder of the trials."""
@@ -48,6 +50,7 @@ class TuningCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         if (folder / GENOTYPE).is_file():
             options["--genotype"] = str(folder / GENOTYPE)
         words: list[str | Path] = ["tune", folder / CONFIG, "--trials", str(self.trials), "--out", folder]
+        words += [word for name in self.genotypes for word in ("--genotype", name)]
         words += [word for pair in options.items() for word in pair if word is not None]
         return words if self.prune else [*words, "--no-pruning"]
 

@@ -100,6 +100,7 @@ def tune(
     fits nowhere, the splits overlap, or the study was started otherwise.
     """
     plain, distributions = split(overrides, load_config(source).tune)
+    distributions.pop(NAME, None)  # in the configuration of a study that is continued
     single, several = (None, genotype) if isinstance(genotype, Mapping) else (genotype, {})
     drawn = ({NAME: Distribution("grid", tuple(several))} if several else {}) | distributions
     trials = _count(trials, drawn)
@@ -109,14 +110,17 @@ def tune(
     maximize = task.metrics[task.score] == "max"
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    name, prune = study or out.resolve().name, prune and grid_size(drawn) is None
+    pruning, name = prune and grid_size(drawn) is None, study or out.resolve().name
     with storing(storage):
-        shared = SharedStudy(storage, name, out, seed=base.seed, prune=prune, maximize=maximize, grace=grace)
+        shared = SharedStudy(storage, name, out, seed=base.seed, prune=pruning, maximize=maximize, grace=grace)
         with shared.locked():
             _keep(out, base, drawn, genotype)
             shared.require_equal("split that scores trials", splits.score)
             own = storage == f"{JOURNAL}{out / STUDY}"
-            TuningCall(trials, splits.train, splits.score, None if own else storage, study, prune).save(out)
+            call = TuningCall(
+                trials, splits.train, splits.score, None if own else storage, study, prune, tuple(several)
+            )
+            call.save(out)
         while True:
             with shared.claim(trials, drawn, stop) as claimed:
                 if claimed is None:

@@ -166,6 +166,8 @@ def test_a_grid_of_genotypes_and_seeds(tmp_path: Path) -> None:
         folder = tmp_path / "a" / f"trial-{trial.number:04d}" / "retrain"
         assert Genotype.load(folder / "genotype.yaml") == genotypes[str(trial.settings["genotype"])]
         assert load_config(folder / "config.yaml").seed == int(trial.settings["seed"])
+    arguments = {"storage": f"journal:{tmp_path}/a/study.log", "out": tmp_path / "a", "genotype": genotypes}
+    assert tune(tmp_path / "a" / "config.yaml", [], **arguments) == result  # as the command that continues a trial
     alone = run(tmp_path / "b", "seed=grid(4)", trials=None, genotype=genotypes["dear"])
     assert alone.trials[0].score == result.trials[3].score
     with pytest.raises(ConfigError, match="was started with another genotype"):
