@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 .DEFAULT_GOAL := help
-.PHONY: help demo digits test test-all coverage check docs bench audit
+.PHONY: help demo digits test test-all coverage check docs bench audit hashes hashed
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,23 @@ audit:  ## known vulnerabilities of the pinned releases, by pip-audit; it needs 
 	@$(PYTHON) -m venv .venv/audit
 	@.venv/audit/bin/python -m pip install --quiet pip-audit
 	.venv/audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
+
+hashes:  ## update requirements-hashed.txt from constraints.txt, by uv; it needs the internet
+	@$(PYTHON) -m venv .venv/hashes
+	@.venv/hashes/bin/python -m pip install --quiet uv
+	@head -1 requirements-hashed.txt > .venv/hashes/found.txt
+	@grep -v '^torch==' constraints.txt | .venv/hashes/bin/uv pip compile --quiet --no-deps --generate-hashes \
+		--no-header --no-annotate - >> .venv/hashes/found.txt
+	@mv .venv/hashes/found.txt requirements-hashed.txt
+
+# torch alone has no hash here: which file is right depends on the graphics processor, and so do the packages it needs.
+hashed:  ## install as `make test` does, but only files whose hashes are in requirements-hashed.txt (and torch)
+	@$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --only-binary :all: -r requirements-hashed.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
+	@touch $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -205,6 +205,17 @@ def test_constraints_pin_every_dependency() -> None:
     assert names - {distribution(pin) for pin in pins} == set()
 
 
+def test_each_constraint_but_torch_has_hashes() -> None:
+    """`make hashes` updates them."""
+    lines = (ROOT / "requirements-hashed.txt").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()[1:]
+    hashed = [line.split() for line in lines]
+    assert [name for name, *hashes in hashed if not hashes] == []
+    assert [h for _, *hashes in hashed for h in hashes if not re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", h)] == []
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [pin.split("==") for pin in constraints if not pin.startswith(("#", "torch=="))]
+    assert {f"{distribution(name)}=={version}" for name, version in pins} == {name for name, *_ in hashed}
+
+
 def distribution(requirement: str) -> str:
     """The normalized name that a requirement begins with."""
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement)[0]).lower()

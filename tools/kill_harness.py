@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -177,10 +178,12 @@ def run_chain(
 
 def kill_at(process: Process, out: Path, kind: int, name: str, count: int) -> bool:
     """Kill a process at an event, when it comes for the time number `count`; returns False if it ended before."""
-    watch, cores = Watch(out), os.sched_getaffinity(0)
+    watch, cores, policy = Watch(out), os.sched_getaffinity(0), os.sched_getscheduler(0)
     assert process.pid is not None
     for each in (process.pid, 0):  # on one core this process takes over from the other as soon as an event wakes it
         os.sched_setaffinity(each, {min(cores)})
+    with suppress(PermissionError):  # root can have it take over from all others too
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     try:
         while True:
             for event, file in watch.events():
@@ -191,6 +194,8 @@ def kill_at(process: Process, out: Path, kind: int, name: str, count: int) -> bo
             if process.poll() is not None:
                 return False
     finally:
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, policy, os.sched_param(0))
         os.sched_setaffinity(0, cores)
         watch.close()
 

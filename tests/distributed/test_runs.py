@@ -10,12 +10,10 @@ import torch
 from PIL import Image
 
 from nas.front.running import retrain, search
-from nas.genotype.file import Genotype
 from nas.run.folder import read_records, read_versions
-from nas.run.loop import STOPPED
 from nas.space.definition import find_space
 from ranked import on_ranks
-from ranked_runs import CONFIG, GENOTYPE, runs
+from ranked_runs import CONFIG, GENOTYPE, assert_equal_to_rounding, runs
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +29,6 @@ def found(folder: Path) -> list[dict[str, Any]]:
         Image.new("L", (8, 8), 60 * number).save(pictures / f"{number}.png")
     find_space("digits").sample(torch.Generator()).save(pictures / "genotype.yaml")
     return on_ranks(runs, folder, pictures)
-
-
-def numbers(value: Any) -> list[float]:
-    """All numbers in a record."""
-    if isinstance(value, dict):
-        return [number for each in value.values() for number in numbers(each)]
-    if isinstance(value, list):
-        return [number for each in value for number in numbers(each)]
-    return [float(value)] if isinstance(value, int | float) else []
-
-
-def assert_equal_to_rounding(ours: Path, theirs: Path) -> None:
-    """The same records in the same order, with equal numbers, and the same genotype."""
-    one, other = ([each for each in read_records(path) if each["kind"] != STOPPED] for path in (ours, theirs))
-    assert [(each["kind"], each.get("step")) for each in one] == [(each["kind"], each.get("step")) for each in other]
-    for record, expected in zip(one, other, strict=True):
-        assert record.keys() == expected.keys()
-        assert numbers(record) == pytest.approx(numbers(expected), rel=1e-3, abs=1e-5), expected["kind"]
-    assert Genotype.load(ours / "genotype.yaml").choices == Genotype.load(theirs / "genotype.yaml").choices
 
 
 def test_a_search_on_two_ranks_equals_one_on_one(found: list[dict[str, Any]], folder: Path, tmp_path: Path) -> None:

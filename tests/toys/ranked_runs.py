@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import toy
 from nas.distributed.ranks import alone, rank
 from nas.errors import NASError
 from nas.front.running import retrain, search
 from nas.genotype.file import Genotype
 from nas.run.config import load_config
+from nas.run.folder import read_records
+from nas.run.loop import STOPPED
 from nas.run.retraining import evaluate
 
 CONFIG = toy.config(
@@ -77,3 +81,22 @@ def classified(pictures: Path, folder: Path) -> dict[str, Any]:
         found["scores of digits on one rank"] = evaluate(network, task)
         task.predict(network, pictures, own)
     return found
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers in a record."""
+    if isinstance(value, dict):
+        return [number for each in value.values() for number in numbers(each)]
+    if isinstance(value, list):
+        return [number for each in value for number in numbers(each)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+def assert_equal_to_rounding(ours: Path, theirs: Path) -> None:
+    """The same records in the same order, with equal numbers, and the same genotype."""
+    one, other = ([each for each in read_records(path) if each["kind"] != STOPPED] for path in (ours, theirs))
+    assert [(each["kind"], each.get("step")) for each in one] == [(each["kind"], each.get("step")) for each in other]
+    for record, expected in zip(one, other, strict=True):
+        assert record.keys() == expected.keys()
+        assert numbers(record) == pytest.approx(numbers(expected), rel=1e-3, abs=1e-5), expected["kind"]
+    assert Genotype.load(ours / "genotype.yaml").choices == Genotype.load(theirs / "genotype.yaml").choices
