@@ -8,10 +8,12 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("nas", "search_spaces", "tmics_space")
@@ -203,6 +205,21 @@ def test_constraints_pin_every_dependency() -> None:
     wanted = [*PROJECT["dependencies"], *(d for e in PROJECT["optional-dependencies"].values() for d in e)]
     names = {distribution(requirement) for requirement in wanted} - {PROJECT["name"]}
     assert names - {distribution(pin) for pin in pins} == set()
+
+
+def test_constraints_pin_what_dependencies_need() -> None:
+    """Of torch alone they do not: on some machines it needs libraries of its graphics processors."""
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    open_, found = [(PROJECT["name"], "dev"), (PROJECT["name"], "demo")], set[tuple[str, str]]()
+    while open_:
+        found.add(now := open_.pop())
+        name, extra = now
+        for text in (metadata.requires(name) or []) if name != "torch" else []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                each = distribution(requirement.name)
+                open_ += [(each, e) for e in ("", *requirement.extras) if (each, e) not in found]
+    assert {name for name, _ in found} - {PROJECT["name"]} - {distribution(pin) for pin in pins} == set()
 
 
 def test_each_constraint_but_torch_has_hashes() -> None:
