@@ -10,15 +10,17 @@ its peak memory.
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -28,10 +30,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from measured import exponent, gains, high_water, shares, timed
 from nas.cost.space_cost import costs
 from nas.kernels import native
-from nas.space.primitives import DARTS
+from nas.space.operations import OperationSet
+from nas.space.primitives import DARTS, NAS_BENCH_201
 from search_spaces.darts import darts_space
 from search_spaces.nas_bench_201 import nas_bench_201_space
-from search_steps import Make, Where, by_levels, hand_written, plainly
+from search_steps import Make, Where, by_levels, hand_written, path_alone, plainly
 
 KERNEL = "planned, with the C++ kernel"
 """Timed only if `python -m nas.kernels` has built it."""
@@ -68,6 +71,56 @@ GROWTH: dict[str, list[dict[str, Any]]] = {
     "batch": [{"size": n} for n in (8, 16, 32)],
     "side": [{"side": n} for n in (16, 32, 64)],
 }
+ALIKE = {
+    "space": nas_bench_201_space,
+    "operations": OperationSet({f"conv_{i}": NAS_BENCH_201["nor_conv_3x3"] for i in range(5)}),
+    "cells": 1,
+}
+"""A supernet each path of which costs the same, and has the layers of the network of one path."""
+MIXED = {"space": darts_space, "cells": 4}
+
+
+class Ratio(NamedTuple):
+    make: Make
+    most: float | None = None
+    """What the time over that of the first option should not exceed, for each path."""
+    paths: int = 1
+
+
+PARTS = {
+    "loss and gradient": "gradient",
+    "optimizer": "sgd",
+    "copies to undo the step": "undoing",
+    "checks": "in_range",
+}
+"""What a step of the operation weights consists of, with the function of each part."""
+
+RATIOS: dict[str, dict[str, Ratio]] = {
+    "a step of the operation weights, one path": {
+        "the path alone, by hand": Ratio(partial(path_alone, only="lower", **ALIKE)),
+        "gumbel": Ratio(partial(by_levels, only="lower", relaxation="gumbel", **ALIKE), 1.15),
+        "uniform_path": Ratio(partial(by_levels, only="lower", relaxation="uniform_path", **ALIKE), 1.15),
+        "binary_gates": Ratio(partial(by_levels, only="lower", relaxation="binary_gates", **ALIKE), 1.15),
+        "reinmax": Ratio(partial(by_levels, only="lower", relaxation="reinmax", **ALIKE), 1.15),
+        "uniform_path, fair: true": Ratio(
+            partial(by_levels, only="lower", relaxation={"name": "uniform_path", "fair": True}, **ALIKE), 1.1, 5
+        ),
+    },
+    "a step of the logits, one path": {
+        "the path alone, by hand": Ratio(partial(path_alone, only="upper", **ALIKE)),
+        "gumbel": Ratio(partial(by_levels, only="upper", relaxation="gumbel", **ALIKE), 1.15),
+        "binary_gates, two paths": Ratio(partial(by_levels, only="upper", relaxation="binary_gates", **ALIKE), 2.2),
+    },
+    "a step of both, every candidate": {
+        "softmax": Ratio(partial(by_levels, **MIXED)),
+        **{
+            name: Ratio(partial(by_levels, relaxation=name, **MIXED), 1.07)
+            for name in ("dirichlet", "gumbel_soft", "reinmax", "sigmoid", "sparsemax")
+        },
+        "softmax, partial_channels, k: 4": Ratio(partial(by_levels, wrappers=["partial_channels"], **MIXED), 0.55),
+    },
+}
+"""Options by step and name; the first option of a step is the reference of the others."""
 SMALL: dict[str, Any] = {"cells": 4, "size": 8, "side": 32}
 """The supernet whose growth is measured, where nothing else is said."""
 
@@ -123,6 +176,25 @@ def start_up() -> list[float]:
     begun = time.process_time()
     step()
     return [begun, time.process_time()]
+
+
+def ratios_of(step: str, rounds: int) -> dict[str, list[float]]:
+    """CPU times over those of the first option, round by round and path by path."""
+    options = RATIOS[step]
+    times = timed({name: each.make(Where()) for name, each in options.items()}, rounds, time.process_time)
+    return {name: [1 / gain for gain in gains(times, name)] for name in options}
+
+
+def parts_of(step: str, option: str) -> dict[str, float]:
+    """Of the CPU time of ten steps of the engine, the share of what they consist of, by its functions."""
+    run = RATIOS[step][option].make(Where())
+    run()
+    profile = cProfile.Profile(time.process_time)
+    for _ in range(10):
+        profile.runcall(run)
+    stats = pstats.Stats(profile).get_stats_profile()
+    found = {part: stats.func_profiles[name].cumtime / stats.total_tt for part, name in PARTS.items()}
+    return found | {"other": 1 - sum(found.values())}
 
 
 def growth_of(along: str, number: int) -> list[float]:
@@ -181,6 +253,23 @@ def show_shares() -> None:
     show("Where the time of a profiled step goes", "work", "option", *next(iter(parts.values())), rows=rows)
 
 
+def show_ratios(rounds: int) -> None:
+    rows, missed = [], []
+    for step, options in RATIOS.items():
+        for name, ratios in child("ratios_of", step, rounds).items():
+            middle, most = statistics.median(ratios) / options[name].paths, options[name].most
+            aim = "" if most is None else f"{most}{f' x {options[name].paths}' * (options[name].paths > 1)}"
+            rows.append([step, name, f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", aim])
+            if most is not None and middle > most:
+                missed.append((step, name))
+    show("CPU time over that of the first option", "step", "option", "ratio", "aim", rows=rows)
+    parts = {names: child("parts_of", *names) for names in missed if names[0] == next(iter(RATIOS))}
+    if parts:
+        columns = ("step", "option", *next(iter(parts.values())))
+        shown = [[*names, *(f"{share:.0%}" for share in found.values())] for names, found in parts.items()]
+        show("What a step that misses its aim consists of", *columns, rows=shown)
+
+
 def show_growth() -> None:
     rows = []
     for along, settings in GROWTH.items():
@@ -204,7 +293,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison (default 5)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU time at 1, wall time at more (1 2)")
-    parser.add_argument("--only", choices=[*WORKS, "engine", "start", "growth"], help="print this table alone")
+    parser.add_argument(
+        "--only", choices=[*WORKS, "engine", "ratios", "start", "growth"], help="print this table alone"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child is not None:
@@ -220,6 +311,8 @@ def main() -> None:
         same = "the same" if hand == plain else f"not {hand}"
         print(f"aten calls of the plain evaluation, {sum(plain.values())}, and of the loop by hand: {same}")
         show_shares()
+    if arguments.only in (None, "ratios"):
+        show_ratios(2 * arguments.rounds)
     if arguments.only in (None, "start"):
         begun, ended = child("start_up")
         print(f"CPU time from the start of Python to the first step {begun:.1f} s, to its end {ended:.1f} s")

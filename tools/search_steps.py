@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.kernels import native
+from nas.kernels.memory_format import channels_last
 from nas.multilevel.level import Level, Precision
 from nas.multilevel.multilevel import Multilevel
 from nas.space.definition import SearchSpace
+from nas.space.mixed import Decided
 from nas.supernet import Supernet
 from reference import HandNetwork
 from search_spaces.darts import darts_space
@@ -66,10 +68,14 @@ def by_levels(
     *,
     precision: Precision = "float32",
     kernel: bool = False,
+    only: str = "",
     **arguments: Any,
 ) -> Run:
-    """A search step of the engine; `kernel`: with the C++ kernel."""
+    """A search step of the engine; `kernel`: with the C++ kernel; `only`: of this level alone."""
     supernet = Supernet(space, **arguments).to(where.device)
+    if only:
+        for parameter in supernet.weights() if only == "upper" else supernet.logits():
+            parameter.requires_grad_(False)
     lower = Level(
         parameters=("network.*",), loss="loss", split="train", optimizer={"name": "sgd", "lr": 0.025, "momentum": 0.9}
     )
@@ -78,12 +84,13 @@ def by_levels(
         loss="loss",
         split="val",
         optimizer={"name": "adam", "lr": 3e-4},
-        hypergradient={"lower": {"name": response}},
+        hypergradient={} if only else {"lower": {"name": response}},
     )
+    both = {"lower": lower, "upper": upper}
     data = {split: images(split, 0, where) for split in ("train", "val")}
     levels = Multilevel(
         supernet,
-        {"lower": lower, "upper": upper},
+        {only: both[only]} if only else both,
         {"loss": loss},
         lambda split, _: data[split],
         1000,
@@ -108,3 +115,32 @@ def hand_written(where: Where) -> Run:
     """A first-order step of the DARTS network written by hand."""
     network = HandNetwork().to(where.device)
     return by_hand(network, network.arch(), where)
+
+
+def path_alone(where: Where, space: SearchSpace, only: str, **options: Any) -> Run:
+    """A step of one level by hand, of the network of a single path alone; a logit is a factor of a candidate's output.
+
+    Images lie channels last, as in the engine.
+    """
+    network = space.derived(Supernet(space, **options).derive()).to(where.device)
+    moving, batch = list(network.parameters()), images("val" if only == "upper" else "train", 0, where)
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(moving, 0.025, 0.9)
+    if only == "upper":
+        moving = [multiplied(module) for module in network.modules() if type(module) is Decided]
+        optimizer = torch.optim.Adam(moving, 3e-4)
+
+    def step() -> None:
+        with channels_last(network):
+            gradients = torch.autograd.grad(loss(network, batch), moving)
+        for parameter, gradient in zip(moving, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    return step
+
+
+def multiplied(module: nn.Module) -> nn.Parameter:
+    """Multiply the outputs of a module by a parameter from now on; returns it."""
+    factor = nn.Parameter(next(module.parameters()).new_ones(()))
+    module.register_forward_hook(lambda _, inputs, output: output * factor)
+    return factor

@@ -102,6 +102,7 @@ def _search(config: Config, out: Path, *, resume: bool, quiet: bool, tensorboard
     _tell_stopped(found.records)
     genotype = found.genotype
     _show_choices(genotype)
+    _show_edges(genotype, found.records)
     say(f"genotype: {out / 'genotype.yaml'}\nreport: {found.report().path}")
     say(_undecided(genotype), end="")
 
@@ -441,6 +442,17 @@ def _show_choices(genotype: Genotype) -> None:
     margins = genotype.provenance.margins if genotype.provenance else {}
     rows = [(label, str(choice), margins.get(label)) for label, choice in genotype.contested().items()]
     table("Genotype", ("decision", "chosen", "margin"), rows)
+
+
+def _show_edges(genotype: Genotype, records: list[dict[str, Any]]) -> None:
+    """Print what ranks in-edges, if a wrapper gives them factors."""
+    from nas.report.decisions import edge_rows
+    from nas.report.tables import table
+
+    edges = edge_rows(genotype, records)
+    rows = [(f"{edge.node}<-{edge.source}", "yes" if edge.kept else "no", *edge[3:]) for edge in edges]
+    if rows:
+        table("In-edges: strength = factor x weight", ("in-edge", "kept", "factor", "weight", "strength"), rows)
 
 
 def _undecided(genotype: Genotype) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -120,22 +120,35 @@ def differentiate(
 
     Outputs that do not require a gradient are left out.
     """
+    options = {"create_graph": create_graph, "retain_graph": retain_graph, "materialize_grads": True}
+    found = _gradients(output, inputs, vector, **options)
+    return [torch.zeros_like(tensor) if each is None else each for tensor, each in zip(inputs, found, strict=True)]
+
+
+def summed_gradient(outputs: Iterable[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradient of the sum of `outputs`, of which each is computed and differentiated before the next.
+
+    What an output does not depend on costs nothing, such as the candidates that a path leaves out.
+    """
+    total: list[Tensor | None] = [None] * len(inputs)
+    for output in outputs:
+        found = _gradients(output, inputs, None)
+        total = [b if a is None else a if b is None else a + b for a, b in zip(total, found, strict=True)]
+    return [torch.zeros_like(tensor) if each is None else each for tensor, each in zip(inputs, total, strict=True)]
+
+
+def _gradients(
+    output: Tensor | Sequence[Tensor], inputs: Sequence[Tensor], vector: Sequence[Tensor] | None, **options: Any
+) -> Sequence[Tensor | None]:
     outputs = [output] if isinstance(output, Tensor) else list(output)
     vectors = [None] * len(outputs) if vector is None else list(vector)
     kept = [(o, v) for o, v in zip(outputs, vectors, strict=True) if o.requires_grad]
     if not kept or not inputs:
-        return [torch.zeros_like(tensor) for tensor in inputs]
-    return list(
-        torch.autograd.grad(
-            [o for o, _ in kept],
-            inputs,
-            [v for _, v in kept],
-            create_graph=create_graph,
-            retain_graph=retain_graph,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        return [None] * len(inputs)
+    found: Sequence[Tensor | None] = torch.autograd.grad(
+        [o for o, _ in kept], inputs, [v for _, v in kept], allow_unused=True, **options
     )
+    return found
 
 
 def leaves(parameters: Mapping[str, Tensor]) -> Parameters:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -27,7 +27,17 @@ from torch import Tensor
 
 from nas.errors import ConfigError
 from nas.hypergradient.methods import Repeated, name_of
-from nas.hypergradient.response import Loss, Parameters, Part, Response, Step, constants, differentiate, leaves
+from nas.hypergradient.response import (
+    Loss,
+    Parameters,
+    Part,
+    Response,
+    Step,
+    constants,
+    differentiate,
+    leaves,
+    summed_gradient,
+)
 from nas.hypergradient.virtual_step import differentiable_step
 from nas.multilevel.loss_evaluation import LossEvaluation, Terms, arch_parameters
 from nas.multilevel.stepper import Stepper
@@ -107,16 +117,21 @@ class Responses:
         values = {**fixed, **responses, **inputs}
         count = self._evaluation.parts(name)
         arch = [p for p in self._steppers[name].parameters if p in self._arch]
-        partial, losses, terms, by_term = list[Tensor](), list[Tensor](), Terms(), dict[str, list[Tensor]]()
-        for part in range(count):
-            batch = self._evaluation.inputs(name, k, inner, part)
-            loss, objective, terms = self._evaluation.loss(name, values, batch, moves_buffers=moves_buffers)
-            by_term = {
-                term: differentiate(value, [live[p] for p in arch], retain_graph=True) for term, value in terms.items()
-            }
-            found = differentiate(objective / count, list(inputs.values()))
-            partial = [a + b for a, b in zip(partial, found, strict=True)] if part else found
-            losses.append((loss if self._levels[name].scale_free else objective).detach())
+        losses, terms, by_term = list[Tensor](), Terms(), dict[str, list[Tensor]]()
+
+        def objectives() -> Iterator[Tensor]:
+            nonlocal terms, by_term
+            for part in range(count):
+                batch = self._evaluation.inputs(name, k, inner, part)
+                loss, objective, terms = self._evaluation.loss(name, values, batch, moves_buffers=moves_buffers)
+                by_term = {
+                    term: differentiate(value, [live[p] for p in arch], retain_graph=True)
+                    for term, value in terms.items()
+                }
+                losses.append((loss if self._levels[name].scale_free else objective).detach())
+                yield objective / count
+
+        partial = summed_gradient(objectives(), list(inputs.values()))
         direct, to_responses = partial[: len(live)], partial[len(live) :]
         total, added = dict(zip(live, direct, strict=True)), Parameters()
         if attached:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from nas.genotype.decision import Choice
 from nas.genotype.file import Genotype
-from nas.report.history import Mixing
+from nas.report.history import Mixing, Record
+from nas.run.record_kinds import EDGES
 
 
 class Row(NamedTuple):
@@ -35,6 +37,36 @@ def decision_rows(genotype: Genotype, mixing: Mapping[str, Mixing]) -> list[Row]
         second = max(others, key=others.__getitem__, default=None)
         other = None if second is None else others[second]
         rows.append(Row(label, chosen, weights.get(chosen), second, other, margins.get(label), label in undecided))
+    return rows
+
+
+class EdgeRow(NamedTuple):
+    """An in-edge of a node, and what its strength is made up of."""
+
+    node: str
+    source: str
+    kept: bool
+    factor: float
+    """The wrapper's factor of the in-edge."""
+    weight: float
+    """The largest mixing weight on it that may be chosen."""
+    strength: float
+    """Their product, by which in-edges are ranked."""
+
+
+def edge_rows(genotype: Genotype, records: Iterable[Record]) -> list[EdgeRow]:
+    """Return a row for each in-edge that competes with another by its factor, as last recorded."""
+    last: Mapping[str, Mapping[str, list[float | None]]] = {}
+    for record in records:
+        if record["kind"] == EDGES:
+            last = record["edges"]
+    rows = []
+    for node, sources in last.items():
+        kept = genotype.choices.get(node, ())
+        for source, pair in sources.items() if len(sources) > 1 else ():
+            factor, weight = (math.nan if value is None else value for value in pair)
+            chosen = isinstance(kept, tuple) and int(source) in kept
+            rows.append(EdgeRow(node, source, chosen, factor, weight, factor * weight))
     return rows
 
 

@@ -22,7 +22,7 @@ from nas.files import write_text
 from nas.graph.network_graph import build_graph
 from nas.report import curves
 from nas.report.costs import cost_of
-from nas.report.decisions import decision_rows
+from nas.report.decisions import decision_rows, edge_rows
 from nas.report.evaluations import proposals
 from nas.report.frame_viewer import viewers
 from nas.report.pictures import MACRO, describe, draw_pictures
@@ -94,6 +94,7 @@ def run_page(run: Recorded, origin: Recorded | None = None, previews: Sequence[P
         undrawn=undrawn,
         timeline=course,
         decisions=decision_rows(run.genotype, search.mixing if search else {}) if run.genotype else [],
+        edges=edge_rows(run.genotype, search.records) if run.genotype and search else [],
         levels=[
             (title, [level[:1] + level[2:] for level in found], found)
             for title, part in runs

@@ -10,6 +10,8 @@ import msgspec
 from nas.errors import InvalidFileError
 from nas.files import convert
 
+EDGES = "edges"
+
 
 class Train(msgspec.Struct):
     """What a level did in a step; other fields are the terms of its regularizers."""
@@ -36,6 +38,13 @@ class Mixing(msgspec.Struct):
 
     step: int
     weights: dict[str, list[float | None]]
+
+
+class Edges(msgspec.Struct):
+    """The factor of each in-edge of a node, by source, and the largest mixing weight on it."""
+
+    step: int
+    edges: dict[str, dict[str, tuple[float | None, float | None]]]
 
 
 class Evaluation(msgspec.Struct):
@@ -100,6 +109,7 @@ KINDS: Mapping[str, type[msgspec.Struct]] = {
     "observer": Observed,
     "decisions": Decisions,
     "mixing": Mixing,
+    EDGES: Edges,
     "evaluation": Evaluation,
     "evaluate": Evaluate,
     "stopping": Stopping,

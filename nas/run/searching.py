@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import math
 import os
 import warnings
@@ -19,6 +20,7 @@ from nas.cost.latency import tabulated
 from nas.cost.network_cost import Unit
 from nas.cost.space_cost import Cost, costs
 from nas.declarations import EIGENVALUE, Declaration, Part, declaration_of, require_composed
+from nas.derive.candidates import strengths
 from nas.derive.perturbation import Begin
 from nas.derive.policy import find_policy, require_limits
 from nas.derive.stability import judged
@@ -43,6 +45,7 @@ from nas.run.loop import Loop, require_kind
 from nas.run.observer import Observer, configured
 from nas.run.projection import STATE, TrainedProjection, projected
 from nas.run.recalibration import recalibrated
+from nas.run.record_kinds import EDGES
 from nas.run.stages import Stage, stages_of, survivors
 from nas.run.stopping import STOPPING, Stop, StoppingRule, create_rule, part_of, read_epochs
 from nas.run.task import Task
@@ -268,6 +271,23 @@ class _Search(Loop):
                 left = dict(zip(own, found.get(label, []), strict=True))
                 weights[label] = [left.get(candidate, 0.0) for candidate in decision.candidates]
         self.run.record("mixing", step, weights=weights)
+        if edges := _edges(self.supernet):
+            self.run.record(EDGES, step, edges=edges)
+
+
+def _edges(supernet: Supernet) -> dict[str, dict[str, tuple[float, float]]]:
+    """Of each node whose in-edges have factors, by source: the factor, and the largest mixing weight on the edge."""
+    with torch.no_grad():
+        factors = {label: own.tolist() for label, own in supernet.edge_weights().items()}
+        weights = {label: own for label, own in supernet.strengths().items() if label not in factors}
+    best = strengths(supernet.decisions, weights) if factors else {}
+    return {
+        label: {
+            str(source): pair
+            for source, *pair in zip(supernet.decisions[label].candidates, own, best[label], strict=True)
+        }
+        for label, own in factors.items()
+    }
 
 
 def build_supernet(config: Config, space: SearchSpace | None = None) -> Supernet:
@@ -669,18 +689,29 @@ def _check_later(stages: Sequence[Stage], levels: Multilevel, others: Sequence[P
     first = levels.model
     assert isinstance(first, Supernet)
     fixed = levels.parts[len(first.parts()) :]
-    before = first
-    for stage in stages[1:]:
+    before, left = first, {label: list(first.decisions[label].candidates) for label in first.candidate_logits()}
+    for previous, stage in itertools.pairwise(stages):
         config, space = stage.over({})
+        left = {label: names[: previous.keep] for label, names in left.items()}
         try:
             with torch.device("meta"):
                 supernet = _supernet(config, space)
             require_composed([*supernet.parts(), *fixed, *others])
             if stage.continues:
                 changes(before, supernet)
-        except (ConfigError, SpaceError) as error:
+            elif config.initial:
+                _check_initial(*stage.over(left))
+        except (ConfigError, InvalidFileError, SpaceError) as error:
             raise type(error)(f"search.stages.{stage.name}: {error}") from error
         before = supernet
+
+
+def _check_initial(config: Config, space: SearchSpace) -> None:
+    """Raise `InvalidFileError` if a stage from scratch cannot have the initial weights; whose candidates are left."""
+    with torch.device("meta"):
+        network = _supernet(config, space).network
+    with warnings.catch_warnings(action="ignore"):  # nothing is copied to the device `meta`, but shapes are compared
+        checkpoint.load_parts(network, config.initial, lambda: config.parts(config.options))
 
 
 def _check(config: Config, description: Description, task: Task) -> None:

@@ -19,7 +19,7 @@ from nas.run.config import load_config
 from nas.run.folder import Run, read_records
 from nas.run.retraining import load_network
 from nas.space.definition import find_space
-from runs import run_retrain
+from runs import last, run_retrain
 
 SHORT = ("search.steps=12", "search.epochs=4")
 BRIEF = ("retrain.stages.backbone.steps=3", "retrain.stages.averaging.steps=2")
@@ -92,6 +92,22 @@ def test_what_is_undecided_is_said(nas: Nas, tmp_path: Path) -> None:
     assert nas("derive", tmp_path / "run").err == f"{line}\n"
     assert "\nundecided: first, second\n" in nas("show", tmp_path / "run").out
     assert "2 of 2 decisions are undecided" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_what_ranks_in_edges_is_shown(nas: Nas, tmp_path: Path) -> None:
+    few = ("search.steps=4", "search.epochs=2", "search.levels.upper.warmup=0", "search.levels.upper.optimizer.lr=0.1")
+    printed = nas("search", "digits", *few, "search.wrappers=[edge_normalization]", "--out", tmp_path / "run").out
+    state = last(tmp_path / "run")["network"]
+    genotype = Genotype.load(tmp_path / "run" / "genotype.yaml")
+    factors = state["arch.cell/3"].softmax(0)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "What ranks in-edges" in page
+    for source, factor in enumerate(factors.tolist()):
+        weight = state[f"arch.cell/3<-{source}"].softmax(0).max().item()  # this space has no `none`
+        kept = "yes" if source in genotype.choices["cell/3"] else "no"
+        shown = (kept, f"{factor:.4g}", f"{weight:.4g}", f"{factor * weight:.4g}")
+        assert re.search(rf"^cell/3<-{source} +{' +'.join(shown)}$", printed, re.M)
+    assert not nas("search", "toy", *SHORT, "--out", tmp_path / "toy").out.count("In-edges")
 
 
 def test_limits_of_what_is_derived(nas: Nas, refused: Refused, searched: Path) -> None:

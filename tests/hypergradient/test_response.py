@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.hypergradient.response import Loss, Parameters, constants, differentiate, leaves
+from nas.hypergradient.response import Loss, Parameters, constants, differentiate, leaves, summed_gradient
 
 
 def part(factor: float) -> object:
@@ -46,6 +46,18 @@ def test_gradients_are_zero_where_nothing_depends() -> None:
     assert differentiate([], [x], [])[0].tolist() == [0, 0]
     assert differentiate([torch.zeros(2), 3 * x], [x], [torch.ones(2), torch.ones(2)])[0].tolist() == [3, 3]
     assert differentiate(x.sum(), []) == []
+
+
+def test_the_gradient_of_a_sum_is_that_of_all_outputs_together() -> None:
+    x, y, z = (torch.tensor([v, -v], requires_grad=True) for v in (1.0, 2.0, 3.0))
+
+    def outputs() -> list[Tensor]:
+        return [x.square().sum(), (x * y).sum(), torch.zeros(()), y.pow(3).sum()]
+
+    expected = torch.autograd.grad(sum(outputs()), [x, y])
+    found = summed_gradient(iter(outputs()), [x, y, z])
+    torch.testing.assert_close(found, [*expected, torch.zeros(2)])
+    assert summed_gradient(outputs(), []) == []
 
 
 def test_leaves_and_constants_share_values_and_no_graph() -> None:

@@ -12,11 +12,12 @@ import torch
 
 import processes
 import toy
-from nas.errors import ConfigError, NASError
+from nas.errors import ConfigError, InvalidFileError, NASError
 from nas.genotype.file import Genotype
 from nas.multilevel.multilevel import Multilevel
 from nas.report.page import write_report
 from nas.run.carrying import carry_over, changes
+from nas.run.checkpoint import save_weights
 from nas.run.config import Config
 from nas.run.folder import read_genotypes, read_records
 from nas.run.observer import Start
@@ -266,6 +267,33 @@ def test_stages_that_cannot_work_are_refused_in_one_line(changed: tuple[str, ...
         run_search(tmp_path / "run", toy.config(*SHORT, f"search.stages={stages}", *others))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_stage_from_scratch_begins_with_the_initial_weights(tmp_path: Path) -> None:
+    stem = {"weight": torch.randn(4, 2, 3, 3), "bias": torch.randn(4)}
+    save_weights(tmp_path / "stem.safetensors", stem)
+    stages = "search.stages={all: {epochs: 2, keep: 2}, fewer: {epochs: 2}}"
+    seen = snapshots(toy.config(*SHORT, stages, f"initial.stem={tmp_path}/stem.safetensors"), tmp_path / "run")
+    begun = [seen[0], seen[7]]
+    assert [len(supernet.decisions["first"].candidates) for supernet in begun] == [3, 2]
+    for supernet in begun:
+        assert torch.equal(supernet.network.get_parameter("stem.weight"), stem["weight"])
+
+
+@pytest.mark.parametrize(
+    ("part", "second"), [("stem", "epochs: 2, options: {channels: 8}"), ("first", "epochs: 2")], ids=["wider", "fewer"]
+)
+def test_initial_weights_that_a_later_stage_cannot_have_are_refused(part: str, second: str, tmp_path: Path) -> None:
+    weights = build_supernet(toy.config()).network.get_submodule(part).state_dict()
+    save_weights(tmp_path / "part.safetensors", weights)
+    config = toy.config(
+        *SHORT,
+        f"search.stages={{a: {{epochs: 2, keep: 1}}, b: {{{second}}}}}",
+        f"initial.{part}={tmp_path}/part.safetensors",
+    )
+    with pytest.raises(InvalidFileError, match=rf"^search.stages.b: .*part.safetensors: .*begins without.* '{part}'$"):
+        run_search(tmp_path / "run", config)
+    assert read_records(tmp_path / "run") == []
 
 
 def test_each_stage_has_its_own_warm_up_and_rates(tmp_path: Path) -> None:

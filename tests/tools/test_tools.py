@@ -67,6 +67,15 @@ def test_the_gain_of_the_plan() -> None:
     assert float(rows["planned"][5]) < float(rows["plain"][5]) == 1
 
 
+@pytest.mark.slow
+def test_relaxations_are_compared_with_a_path_and_with_softmax() -> None:
+    printed = run("bench.py", "--only", "ratios", "--rounds", 1)
+    rows = {cells[2].strip(): cells for line in printed.splitlines() if len(cells := line.split("│")) > 4}
+    assert 2 < float(rows["uniform_path, fair: true"][3].split()[0]) < 10, "five paths"
+    assert 1.1 < float(rows["binary_gates, two paths"][3].split()[0]) < 3
+    assert float(rows["softmax, partial_channels, k: 4"][3].split()[0]) < 0.8
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_cuda_device_it_is_said() -> None:
     assert "there is no CUDA device here" in run("bench_cuda.py", code=1)
