@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -267,6 +267,26 @@ def run(mutant: Mutant | None, tests: Sequence[str], seconds: float, log: Path) 
     return SURVIVED if passed else KILLED, usage.ru_utime + usage.ru_stime
 
 
+class _QuickFirst:
+    """A plugin of pytest that runs quick tests first, by the times of the run without a mutant."""
+
+    def __init__(self, file: Path, *, measure: bool) -> None:
+        self.file, self.measure = file, measure
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        if not self.measure:
+            known = json.loads(self.file.read_text())
+            items.sort(key=lambda item: known.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        if self.measure:
+            self.file.write_text(json.dumps(self.seconds))
+
+
 def _child(mutant: Mutant | None, tests: Sequence[str], seconds: float, log: Path) -> None:
     code: int | None = None
     try:
@@ -281,7 +301,8 @@ def _child(mutant: Mutant | None, tests: Sequence[str], seconds: float, log: Pat
             sys.meta_path.insert(0, _Finder(mutant.path, source))  # type: ignore[arg-type]
         import pytest
 
-        code = int(pytest.main([*PYTEST, *tests]))
+        order = _QuickFirst(log.with_suffix(".order.json"), measure=mutant is None)
+        code = int(pytest.main([*PYTEST, *tests], [order]))
     finally:
         if code is None:
             traceback.print_exc()

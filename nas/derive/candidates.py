@@ -74,6 +74,22 @@ def strengths(decisions: Mapping[str, Decision], weights: Mapping[str, Tensor]) 
     return found
 
 
+def on_edges(
+    decisions: Mapping[str, Decision], weights: Mapping[str, Tensor], values: Mapping[str, Sequence[float]]
+) -> dict[str, Sequence[float]]:
+    """The strengths `values`, with those of operations on in-edges times the factors of the in-edges, if they have some.
+
+    The largest one of an in-edge that may be chosen is then the strength of the in-edge.
+    """
+    found = dict(values)
+    for label, by_source in edges(decisions).items():
+        factors = weights[label].double().tolist() if label in weights else ()
+        for source, factor in zip(decisions[label].candidates, factors, strict=False):
+            if (edge := by_source.get(int(source))) is not None:
+                found[edge] = [factor * each for each in values[edge]]
+    return found
+
+
 def positions(decision: Decision, options: Sequence[int]) -> Sequence[int]:
     """The candidates that a decision may choose, by position: all of them if none is allowed."""
     return options or range(len(decision.candidates))

@@ -1,6 +1,7 @@
 """Limits on derivation: at most a given number of a candidate in each cell, such as two skip connections.
 
-The result maximizes the same sum as derivation without limits: the mixing weights of the chosen operations. Decisions
+The result maximizes the same sum as derivation without limits: the mixing weights of the chosen operations, each
+times the factor of its in-edge if it has one. Decisions
 inside candidates break ties between choices that are equal outside. The maximum is exact: dynamic programming runs over
 how many of each limited candidate the decisions take.
 
@@ -45,7 +46,7 @@ def within(
 
     Args:
         decisions: the decisions of a space, by label.
-        strengths: the strength of each candidate of each decision (see `nas.derive.candidates.strengths`).
+        strengths: the strength of each candidate of each decision (see `nas.derive.candidates.on_edges`).
         prices: what each candidate costs, to settle ties.
         allowed: the candidates, by position, that each decision may choose.
         limits: by `CANDIDATE`, for each cell separately, or by `CELL/CANDIDATE`, for one. A cell is the part of a label

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from nas.derive.candidates import allowed, existing, positions, strengths
+from nas.derive.candidates import allowed, existing, on_edges, positions, strengths
 from nas.derive.limits import within
 from nas.genotype.decision import Choice, Decision
 
@@ -41,7 +41,7 @@ def choose_strongest(
     """
     choices: dict[str, Choice] = {}
     values, options, prices = strengths(decisions, weights), allowed(decisions), costs or {}
-    forced = within(decisions, values, prices, options, at_most) if at_most else {}
+    forced = within(decisions, on_edges(decisions, weights, values), prices, options, at_most) if at_most else {}
     for label, decision in existing(decisions, choices):
         free = [0.0] * len(decision.candidates)
         price = free if decision.kind == "inputs" else prices.get(label, free)

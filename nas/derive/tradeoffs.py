@@ -35,7 +35,7 @@ class Tradeoff(NamedTuple):
 
     choices: dict[str, Choice]
     score: float
-    """The sum of the logarithms of the mixing weights of its choices."""
+    """The sum of the logarithms of the mixing weights of its choices, and of the factors of its in-edges, if any."""
     cost: float
 
 
@@ -76,7 +76,8 @@ def best_at_each_cost(
 
     Args:
         decisions: the decisions of a space, by label.
-        weights: the mixing weights `(candidates,)` of the decisions to score; those of others count nothing.
+        weights: the mixing weights `(candidates,)` of the decisions to score, and the factors of in-edges
+            `(sources,)`; those of others count nothing.
         shares: whose sum is the cost of a genotype.
         most: the largest cost.
 
@@ -87,7 +88,10 @@ def best_at_each_cost(
         DivergedError: a mixing weight is not finite.
     """
     options = _options(decisions)
-    factors = _factors(decisions, strengths(decisions, weights) if weights else {}, shares, options)
+    values = strengths(decisions, weights) if weights else {}
+    for label in [label for label in values if decisions[label].kind == "inputs"]:
+        values[label] = weights[label].double().tolist() if label in weights else [1.0] * len(values[label])
+    factors = _factors(decisions, values, shares, options)
     columns = {label: place for place, label in enumerate(decisions)}
     while waiting := {label for factor in factors for label in factor.labels}:
         scopes = {label: _scope(label, factors) for label in decisions if label in waiting}
@@ -148,9 +152,10 @@ def _factors(
         fronts = {}
         for key, choices in _ways(labels, options):
             if (label in choices) == decision.active(choices):
-                scored = label in choices and label in values and decision.kind != "inputs"
-                weight = values[label][[*decision.candidates].index(choices[label])] if scored else 1.0
-                fronts[key] = point(0.0, math.log(max(weight, TINY)))
+                chosen = choices.get(label, ())
+                taken = chosen if isinstance(chosen, tuple) else (chosen,)
+                own = dict(zip(decision.candidates, values.get(label, ()), strict=False))
+                fronts[key] = point(0.0, sum(math.log(max(own.get(each, 1.0), TINY)) for each in taken))
         found.append(_Factor(labels, fronts))
     for share in shares:
         fronts = {key: point(share.of(choices), 0.0) for key, choices in _ways(share.labels, options)}

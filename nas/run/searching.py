@@ -689,7 +689,8 @@ def _check_later(stages: Sequence[Stage], levels: Multilevel, others: Sequence[P
     first = levels.model
     assert isinstance(first, Supernet)
     fixed = levels.parts[len(first.parts()) :]
-    before, left = first, {label: list(first.decisions[label].candidates) for label in first.candidate_logits()}
+    before = first
+    left: Kept = {label: first.decisions[label].candidates for label in first.candidate_logits()}
     for previous, stage in itertools.pairwise(stages):
         config, space = stage.over({})
         left = {label: names[: previous.keep] for label, names in left.items()}

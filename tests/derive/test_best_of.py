@@ -55,3 +55,16 @@ def test_the_best_score_is_taken_and_nothing_is_scored_twice(sign: int) -> None:
     found = choose_best_of(DECISIONS, WEIGHTS, score, torch.Generator().manual_seed(0), samples=40)
     assert 1 < len(scored) <= 12 < 40
     assert scored[str(found)] == max(scored.values())
+
+
+def test_twenty_genotypes_are_drawn_by_default() -> None:
+    decisions = {str(i): Decision(str(i), "operation", tuple("abcd")) for i in range(20)}
+    weights = {label: torch.ones(4) / 4 for label in decisions}
+    scored: list[Mapping[str, Choice]] = []
+
+    def score(choices: Mapping[str, Choice]) -> float:
+        scored.append(choices)
+        return 0.0
+
+    choose_best_of(decisions, weights, score, torch.Generator().manual_seed(0))
+    assert len(scored) == 20

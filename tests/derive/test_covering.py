@@ -66,3 +66,10 @@ def test_the_choices_are_few_and_never_none_where_pruned() -> None:
     assert len(found) == 6  # three operations on each of two edges
     assert {choices["free"] for choices in found} == set(names)
     assert all(NONE not in (choices.get("n/2<-0"), choices.get("n/2<-1")) for choices in found)
+
+
+def test_a_candidate_with_more_left_inside_comes_first() -> None:
+    free, outer = Decision("free", "operation", tuple("pqrs")), Decision("outer", "operation", ("a", "b"))
+    inner = Decision("inner", "operation", ("x", "y", "z"), conditions=(("outer", "b"),))
+    found = list(choose_every_candidate({d.label: d for d in (free, outer, inner)}))
+    assert len(found) == 4, "as many as `free` has: one with a, three with b"

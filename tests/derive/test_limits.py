@@ -139,6 +139,31 @@ def test_an_edge_is_worth_what_the_limit_leaves_of_it() -> None:
     assert choose_strongest(decisions, weights, None, {"skip": 0}) == {"a/0": (1,), "a/0<-1": "conv"}
 
 
+@pytest.mark.parametrize("limits", [{}, {"skip": 2}, {"skip": 0}])
+def test_in_edges_count_by_their_factors(limits: dict[str, int]) -> None:
+    weights = {"a/0<-0": torch.tensor([0.4, 0.3, 0.3]), "a/0<-1": torch.tensor([0.3, 0.4, 0.3])}
+    decisions = {d.label: d for d in cell("a", 1, (2,))}
+    for factors, expected in (
+        ([0.7, 0.3], {"a/0": (0,), "a/0<-0": "conv"}),
+        ([0.3, 0.7], {"a/0": (1,), "a/0<-1": "pool"}),
+    ):
+        assert choose_strongest(decisions, weights | {"a/0": torch.tensor(factors)}, None, limits) == expected
+
+
+def test_an_edge_without_a_decision_competes_with_its_strength_1() -> None:
+    edge = Decision("a/0<-0", "operation", OPERATIONS, conditions=(("a/0", 0),))
+    decisions = {d.label: d for d in (Decision("a/0", "inputs", (0, 1), 1, True), edge)}
+    assert choose_strongest(decisions, {"a/0<-0": torch.tensor([0.9, 0.1, 0.0])}, None, {"skip": 1}) == {"a/0": (1,)}
+
+
+def test_the_strictest_of_several_limits_applies() -> None:
+    decisions = {d.label: d for d in cell("a", None, (2,))}
+    weights = {f"a/0<-{i}": torch.tensor([0.1, 0.2, 0.7 + 0.01 * i]) for i in range(2)}
+    for limits in ({"skip": 2, "a/skip": 1}, {"skip": 1, "a/skip": 2}):
+        found = choose_strongest(decisions, weights, None, limits)
+        assert found == {"a/0": (0, 1), "a/0<-0": "pool", "a/0<-1": "skip"}
+
+
 def test_another_edge_takes_the_place_of_one_that_would_skip() -> None:
     listed = cell("a", 1, (2,))
     weights = {"a/0<-0": torch.tensor([0.1, 0.1, 0.8]), "a/0<-1": torch.tensor([0.5, 0.1, 0.4])}

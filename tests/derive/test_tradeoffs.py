@@ -57,7 +57,7 @@ def drawn(listed: Sequence[Decision], seed: int) -> tuple[dict[str, Tensor], lis
     weights = {
         d.label: torch.tensor([draw.choice([0.0, 0.1, draw.random()]) for _ in d.candidates])
         for d in listed
-        if d.kind != "inputs"
+        if d.kind != "inputs" or d.label == "n"  # the factors of in-edges
     }
     labels = {decision.label for decision in listed}
     scopes = [(), *((label,) for label in sorted(labels)), *(pair for pair in PAIRS if labels.issuperset(pair))]
@@ -74,9 +74,10 @@ def drawn(listed: Sequence[Decision], seed: int) -> tuple[dict[str, Tensor], lis
 
 def score(decisions: Mapping[str, Decision], weights: Mapping[str, Tensor], choices: Mapping[str, Choice]) -> float:
     return sum(
-        math.log(max(weights[label][[*decisions[label].candidates].index(chosen)].item(), TINY))
+        math.log(max(weights[label][[*decisions[label].candidates].index(each)].item(), TINY))
         for label, chosen in choices.items()
-        if not isinstance(chosen, tuple)
+        if label in weights
+        for each in (chosen if isinstance(chosen, tuple) else (chosen,))
     )
 
 

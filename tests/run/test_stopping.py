@@ -138,6 +138,7 @@ def test_a_ranking_is_stable_once_it_has_not_changed_for_some_epochs() -> None:
     assert stable(ranked(b, b, a, a, a)) == Stop(reason, 50), "earlier epochs do not count"
     assert [rule("stable_ranking")(ranked(*[a] * epochs)) is None for epochs in (10, 11)] == [True, False]
     assert stable(ranked(a, a, b)) is None
+    assert stable(ranked([0.4, 0.4, 0.2], [0.5, 0.3, 0.2], [0.6, 0.4, 0.0])) == Stop(reason, 30), "a tie is none"
     assert stable(ranked(*[[1 / 3] * 3] * 5)) is None, "nothing is ranked before the logits move"
     assert stable(ranked(*[[None, 0.5, 0.5]] * 5)) is None, "not finite"
 
