@@ -77,7 +77,7 @@ def strengths(decisions: Mapping[str, Decision], weights: Mapping[str, Tensor]) 
 def on_edges(
     decisions: Mapping[str, Decision], weights: Mapping[str, Tensor], values: Mapping[str, Sequence[float]]
 ) -> dict[str, Sequence[float]]:
-    """The strengths `values`, with those of operations on in-edges times the factors of the in-edges, if they have some.
+    """The strengths `values`, with those of operations on in-edges times the factors of these, if they have some.
 
     The largest one of an in-edge that may be chosen is then the strength of the in-edge.
     """
