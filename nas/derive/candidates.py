@@ -82,10 +82,10 @@ def on_edges(
     The largest one of an in-edge that may be chosen is then the strength of the in-edge.
     """
     found = dict(values)
-    for label, by_source in edges(decisions).items():
-        factors = weights[label].double().tolist() if label in weights else ()
-        for source, factor in zip(decisions[label].candidates, factors, strict=False):
-            if (edge := by_source.get(int(source))) is not None:
+    weighed = ((label, by_source) for label, by_source in edges(decisions).items() if label in weights)
+    for label, by_source in weighed:
+        for place, factor in enumerate(weights[label].double().tolist()):
+            if (edge := by_source.get(int(decisions[label].candidates[place]))) is not None:
                 found[edge] = [factor * each for each in values[edge]]
     return found
 

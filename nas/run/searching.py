@@ -283,8 +283,8 @@ def _edges(supernet: Supernet) -> dict[str, dict[str, tuple[float, float]]]:
     best = strengths(supernet.decisions, weights) if factors else {}
     return {
         label: {
-            str(source): pair
-            for source, *pair in zip(supernet.decisions[label].candidates, own, best[label], strict=True)
+            str(source): (factor, weight)
+            for source, factor, weight in zip(supernet.decisions[label].candidates, own, best[label], strict=True)
         }
         for label, own in factors.items()
     }
