@@ -33,7 +33,7 @@ class ResultRows:
     def __init__(
         self, path: Path, key: Sequence[str], settings: str, alike: Callable[[str], bool] | None = None
     ) -> None:
-        self.path, self.key = path, tuple(key)
+        self.path, self.key, self.settings = path, tuple(key), settings
         self.done: dict[tuple[Any, ...], Row] = {}
         data = read_bytes(path) if path.exists() else b""
         lines = data.split(b"\n")[:-1]

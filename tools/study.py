@@ -9,22 +9,27 @@ chooses is judged by the table of `tools/enumerate_cells.py`: no network is trai
   page TABLE ROWS OUT   write the page OUT.md and the picture OUT.svg
 
 `tune` and `run` continue where they were stopped. Budgets are the outer loop and methods the inner one: the rows of a
-stopped program are a fair part of all.
+stopped program are a fair part of all. With `--storage` several processes share the runs: start the same command in
+each, on other hosts with a file ROWS of their own. At its end each process adds the rows of all to its file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from optuna.exceptions import UpdateFinishedTrialError
 from torch import nn
 
 from collapse import collapsed
@@ -32,7 +37,7 @@ from enumerate_cells import genotypes, shuffled, train
 from nas.benchmark.rankings import correlate
 from nas.benchmark.table_file import read_rows
 from nas.errors import ConfigError, InvalidFileError, NASError
-from nas.files import dump_yaml, parse_yaml, read_text, write_text
+from nas.files import dump_yaml, locked, parse_yaml, read_text, write_text
 from nas.genotype.file import Genotype
 from nas.run.config import Config, load_config
 from nas.run.folder import Run
@@ -40,7 +45,9 @@ from nas.run.observer import Observer
 from nas.run.searching import search, shared_metrics
 from nas.run.task import Task
 from nas.run.validation import mean_metrics
+from nas.searchers.leases import Leases
 from nas.searchers.searcher import searcher_of
+from nas.searchers.storage import open_storage, open_study, shown, storing
 from nas.space.definition import find_space
 from result_rows import ResultRows, Row
 from study_page import page, picture
@@ -262,46 +269,86 @@ def planned(
                     yield budget, seed, name, factor
 
 
-def take_runs(
-    plan: Iterator[tuple[int, int, str, float]],
-    table: Table,
-    costs: Mapping[str, Cost],
-    rows: ResultRows,
-    base: Config,
-    minutes: float | None,
-) -> None:
-    """Take the runs of a plan that have no row."""
-    started, every = time.monotonic(), genotypes(base)
-    best, middle = (function(cell.test for cell in table.values()) for function in (max, statistics.median))
-    for budget, seed, name, factor in plan:
-        if (name, budget, seed, factor) in rows.done:
-            continue
-        if minutes is not None and time.monotonic() - started > 60 * minutes:
-            break
+Place = tuple[int, int, str, float]
+"""Budget, seed, method, and factor of the learning rate."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a run needs besides its place in the plan."""
+
+    table: Table
+    costs: Mapping[str, Cost]
+    base: Config
+
+    def take(self, budget: int, seed: int, name: str, factor: float) -> Row:
+        """Search once, and judge what was found by the table."""
+        table, every = self.table, genotypes(self.base)
         row: Row = {"method": name, "budget": budget, "seed": seed, "factor": factor}
         if name in SEARCHERS:
-            row |= search_table(SEARCHERS[name], table, base, every, budget, seed)
-        elif (steps := costs[name].steps(budget)) < 1:
-            rows.add(row | {"refused": "one step costs more than the budget"})
-            continue
+            row |= search_table(SEARCHERS[name], table, self.base, every, budget, seed)
+        elif (steps := self.costs[name].steps(budget)) < 1:
+            return row | {"refused": "one step costs more than the budget"}
         else:
             try:
-                config = recipe(name, steps, seed, factor, base)
+                config = recipe(name, steps, seed, factor, self.base)
                 row |= {"steps": steps} | searched(name, config, every, seed < RANKED_SEEDS)
             except ConfigError as error:  # such as a stopping rule that needs more epochs than the budget pays steps
-                rows.add(row | {"refused": str(error)})
-                continue
+                return row | {"refused": str(error)}
             row["cpu_seconds"] += table[row["cell"]].seconds  # of the result
             if "scores" in row:
                 found = correlate(row.pop("scores"), [table[key].test for key in every])
                 row |= {"spearman": found.spearman, "top": found.top_spearman}
+        best, middle = (function(cell.test for cell in table.values()) for function in (max, statistics.median))
         chosen = every[row["cell"]]
         operations = [choice for choice in chosen.choices.values() if isinstance(choice, str)]
         skips = operations.count("skip_connect") / len(operations)
         row["val"] = table[row["cell"]].val[seed % len(table[row["cell"]].val)]
         row["regret"] = best - table[row["cell"]].test
         row["collapsed"] = collapsed({"skips": skips, "accuracy": table[row["cell"]].test}, middle)
-        rows.add(row)
+        return row
+
+
+def take_runs(plan: Iterable[Place], judged: Judged, rows: ResultRows, stop: Callable[[], bool]) -> None:
+    """Take the runs of a plan that have no row."""
+    for budget, seed, name, factor in plan:
+        if (name, budget, seed, factor) not in rows.done:
+            if stop():
+                break
+            rows.add(judged.take(budget, seed, name, factor))
+
+
+def share_runs(
+    plan: Sequence[Place], judged: Judged, rows: ResultRows, stop: Callable[[], bool], url: str, study: str
+) -> ResultRows:
+    """Take the runs of a plan together with other processes, each run as a trial of a study; returns the rows of all.
+
+    Raises:
+        ConfigError: the storage cannot be used, or the study has another plan.
+    """
+    text = json.dumps(plan)
+    with storing(url), suppress(KeyboardInterrupt):  # the end of a wait; a run that is interrupted is taken again
+        storage = open_storage(url)
+        shared = open_study(storage=storage, study_name=study, direction="minimize")
+        if shared.user_attrs.get("plan", text) != text:
+            raise ConfigError(f"{shown(url)}: study '{study}' has other runs. Give its arguments, or another storage")
+        shared.set_user_attr("plan", text)
+        leases = Leases(shared, storage, rows.path.with_suffix(".leases"))
+        while not stop():
+            with leases.claim(len(plan), stop) as lease:
+                if lease is None:
+                    break
+                budget, seed, name, factor = plan[lease.number]
+                row = rows.done.get((name, budget, seed, factor)) or judged.take(budget, seed, name, factor)
+                with suppress(UpdateFinishedTrialError):  # this process was halted, and another one took the run
+                    storage.set_trial_user_attr(lease.trial_id, "row", row)
+                    shared.tell(lease.number, row.get("regret", math.inf), skip_if_finished=True)
+    with locked(rows.path.with_suffix(".lock"), wait=True):
+        rows = ResultRows(rows.path, rows.key, rows.settings)
+        for row in (trial.user_attrs.get("row") for trial in shared.trials):
+            if row is not None and tuple(row[name] for name in rows.key) not in rows.done:
+                rows.add(row)
+    return rows
 
 
 def tuned(rows: ResultRows) -> dict[str, float]:
@@ -323,6 +370,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", help="only these methods")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"seeds of `run`: 0, 1, ... ({SEEDS})")
     parser.add_argument("--budgets", type=int, nargs="*", default=BUDGETS, help="budgets of `run` in trainings")
+    parser.add_argument("--storage", help="journal:FILE or the URL of a database, by which processes share the runs")
     parser.add_argument("--minutes", type=float, help="begin no run after this time")
     parser.add_argument("--set", nargs="*", default=[], help="key.path=value, changes of the configuration")
     arguments = parser.parse_args()
@@ -347,9 +395,10 @@ def command(arguments: argparse.Namespace) -> None:
         costs = measure_costs(base, [name for name in names if name in RECIPES])
         write_text(arguments.files[0], dump_yaml(msgspec.to_builtins(costs)))
         return
-    rows = ResultRows(
-        arguments.files[-1 if arguments.command != "page" else 0], ("method", "budget", "seed", "factor"), settings
-    )
+    path = arguments.files[-1 if arguments.command != "page" else 0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock"), wait=True) if arguments.storage else nullcontext():
+        rows = ResultRows(path, ("method", "budget", "seed", "factor"), settings)
     if arguments.command == "page":
         out = arguments.files[1]
         write_text(out.with_suffix(".svg"), picture(rows.done.values()))
@@ -366,7 +415,15 @@ def command(arguments: argparse.Namespace) -> None:
         plan = planned(
             arguments.budgets, range(arguments.seeds), names, {name: (f,) for name, f in tuned(rows).items()}
         )
-    take_runs(plan, table, costs, rows, base, arguments.minutes)
+    started, judged = time.monotonic(), Judged(table, costs, base)
+
+    def stop() -> bool:
+        return arguments.minutes is not None and time.monotonic() - started > 60 * arguments.minutes
+
+    if arguments.storage is None:
+        take_runs(plan, judged, rows, stop)
+    else:
+        rows = share_runs([*plan], judged, rows, stop, arguments.storage, arguments.command)
     print(f"{len(rows.done)} rows in {rows.path}")
 
 

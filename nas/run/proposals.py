@@ -93,6 +93,7 @@ class _Proposals:
                     self.run.record(STOPPED, step, steps=self.steps)
                     break
         finally:
+            self.searcher.close()
             self._observers.end()
         return self._export(None)
 
@@ -101,7 +102,7 @@ class _Proposals:
         genotype = self.searcher.ask()
         error = ""
         try:
-            score = self.judge.score(genotype, step)
+            score = self.judge.score(genotype, self.searcher.number)
         except DivergedError as diverged:
             if self.worst is None:
                 raise

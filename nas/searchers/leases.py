@@ -84,14 +84,15 @@ class Leases:
         Returns:
             A context of the lease, or of None if `count` trials have ended.
         """
-        lease = self._next(count, stop)
+        lease = self.take(count, stop)
         try:
             yield lease
         finally:
             if lease is not None:
                 lease.close()
 
-    def _next(self, count: int, stop: Callable[[], bool]) -> Lease | None:
+    def take(self, count: int, stop: Callable[[], bool] = lambda: False) -> Lease | None:
+        """What `claim` does, without a context: the caller closes the lease."""
         while True:
             trials = self.study.get_trials(deepcopy=False)
             left = [frozen for frozen in trials[:count] if not frozen.state.is_finished()]

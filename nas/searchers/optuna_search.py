@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
+import hashlib
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
@@ -16,6 +21,7 @@ from nas.derive.candidates import existing
 from nas.errors import ConfigError
 from nas.genotype.decision import Choice
 from nas.registry import Count
+from nas.searchers.leases import Lease, Leases
 from nas.searchers.searcher import Searcher, shown
 from nas.searchers.storage import open_storage, open_study, storing
 from nas.searchers.variation import Choices
@@ -29,7 +35,8 @@ SPACE = "space"
 class OptunaSearch(Searcher):
     """Each decision is a categorical parameter of a trial; those that do not exist are absent from it.
 
-    With a storage, all processes that name it learn from the trials of one another: each proposes and scores its own.
+    With a storage, all processes that name it learn from the trials of one another: each proposes and scores its own,
+    and those of processes that were lost (see `nas.searchers.leases.Leases`).
 
     Args:
         description: the decisions of the space.
@@ -63,30 +70,45 @@ class OptunaSearch(Searcher):
         super().__init__(description, seed=seed)
         self.sampler, self.population, self.study_name, self.storage = sampler, population, study, storage
         self.told: list[dict[str, Any]] = []
-        """The trials of this process that have ended; without a storage, they make up its study."""
-        self._open: list[tuple[Choices, optuna.Trial]] = []
+        """The trials that have ended, if there is no storage that has them."""
+        self._open: list[tuple[Choices, optuna.Trial, Lease | None]] = []
+        self._leases: Leases | None = None
         self._study = self._made()
+
+    @property
+    def number(self) -> int:
+        return self._open[-1][1].number + 1 if self.storage else self.asked
 
     def propose(self, random: Random) -> Choices:
         with storing(self.storage):
-            trial = self._study.ask()
+            lease = None if self._leases is None else self._leases.take(sys.maxsize)
+            trial = self._study.ask() if lease is None else optuna.Trial(self._study, lease.trial_id)
             choices: Choices = {}
             for label, _ in existing(self.description.decisions, choices):
                 every = self.variation.every(label)
                 names = [_name(choice) for choice in every]
                 choices[label] = every[names.index(trial.suggest_categorical(label, names))]
-        self._open.append((choices, trial))
+        self._open.append((choices, trial, lease))
         return choices
 
     def learn(self, choices: Choices, score: float) -> None:
-        place = next((i for i, (proposed, _) in enumerate(self._open) if proposed == choices), None)
+        place = next((i for i, (proposed, *_) in enumerate(self._open) if proposed == choices), None)
         if place is None:
             expected = "a genotype that it proposed, once for each proposal"
             raise ConfigError(f"searcher 'optuna' must be told {expected}, got {shown(choices)}")
-        _, trial = self._open.pop(place)
+        _, trial, lease = self._open.pop(place)
         with storing(self.storage):
-            frozen = self._study.tell(trial, score)
-        self.told.append({"params": frozen.params, "score": score, "attributes": _plain(frozen.system_attrs)})
+            frozen = self._study.tell(trial, score, skip_if_finished=True)  # by another process, if this one was halted
+        if lease is None:
+            self.told.append({"params": frozen.params, "score": score, "attributes": _plain(frozen.system_attrs)})
+        else:
+            lease.close()
+
+    def close(self) -> None:
+        for *_, lease in self._open:
+            if lease is not None:
+                lease.close()
+        self._open = []
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
@@ -110,8 +132,9 @@ class OptunaSearch(Searcher):
     def _made(self) -> Study:
         """A new study, or that of the storage."""
         with storing(self.storage):
+            storage = open_storage(self.storage) if self.storage else None
             study = open_study(
-                storage=open_storage(self.storage) if self.storage else None,
+                storage=storage,
                 study_name=self.study_name,
                 direction="maximize",
                 sampler=_Numbered(self._sampler, self.seed),
@@ -123,6 +146,10 @@ class OptunaSearch(Searcher):
                     f" '{other['name']}'. Use another study"
                 )
             study.set_user_attr(SPACE, mine)
+        if storage is not None:
+            digest = hashlib.sha256(f"{self.storage} {self.study_name}".encode()).hexdigest()[:16]
+            locks = Path(tempfile.gettempdir()) / f"nas-{getpass.getuser()}" / digest
+            self._leases = Leases(study, storage, locks)
         return study
 
     def _sampler(self, seed: int) -> BaseSampler:

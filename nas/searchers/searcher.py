@@ -58,6 +58,14 @@ class Searcher(abc.ABC):
         self.asked = 0
         """The number of proposals."""
 
+    @property
+    def number(self) -> int:
+        """Of the last proposal, from 1 on; no other process that proposes for the same search has it."""
+        return self.asked
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to do
+        """Leave the proposals whose scores were not told to other processes, if any share the search."""
+
     def ask(self) -> Genotype:
         """Propose the next genotype."""
         choices = self.propose(Random((self.seed << 32) | self.asked))

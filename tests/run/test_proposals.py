@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 import nas
+import processes
 import toy
 from nas.errors import DivergedError
 from nas.registry import kind
 from nas.run.folder import read_records
 from nas.run.proposals import _Proposals
 from nas.run.searching import derive_from
+from nas.searchers.storage import open_storage
 from runs import last
 
 SHORT = ["search.evaluations=6", "retrain.stages.backbone.steps=2", "retrain.stages.averaging.steps=1"]
@@ -200,11 +203,59 @@ def test_nothing_is_derived_from_it(tmp_path: Path) -> None:
         derive_from(tmp_path / "run")
 
 
-def test_processes_share_a_study(tmp_path: Path) -> None:
-    searcher = f"search.searcher={{name: optuna, storage: 'journal:{tmp_path / 'study.log'}'}}"
-    for name in ("first", "second"):
-        search(tmp_path / name, searcher, "search.evaluations=3")
-    trials = [json.loads(line) for line in (tmp_path / "study.log").read_text().splitlines()]
-    assert sum(trial["op_code"] == 4 for trial in trials) == 6  # six trials were created in one study
+KINDS = ["journal", "sqlite", "postgresql"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_share_a_study(kind: str, storage_url: Callable[[str], str], tmp_path: Path) -> None:
+    url = storage_url(kind)
+    searcher = f"search.searcher={{name: optuna, storage: '{url}'}}"
+    command = ["search", str(toy.CONFIG), searcher, "search.score=params", "search.evaluations=4", "--import", "toy"]
+    both = [processes.start(*command, "--quiet", "--out", str(tmp_path / name)) for name in ("first", "second")]
+    assert [processes.finish(process) for process in both] == [0, 0]
+    trials = optuna.load_study(study_name="nas", storage=open_storage(url)).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 8
+    found = [record["score"] for name in ("first", "second") for record in evaluations(tmp_path / name)]
+    assert sorted(found) == sorted(trial.value for trial in trials)
     with pytest.raises(nas.NASError, match=r"study 'nas' must be of space 'toy' with equal options"):
         search(tmp_path / "other", searcher, "options.channels=2")
+
+
+@pytest.mark.parametrize("kind", ["journal", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_the_evaluation_of_a_killed_process_is_taken_again(
+    kind: str, storage_url: Callable[[str], str], tmp_path: Path
+) -> None:
+    url, out = storage_url(kind), tmp_path / "run"
+    own = [f"search.searcher={{name: optuna, storage: '{url}'}}", "task.pause=0.01", "search.evaluations=4"]
+    command = ["search", str(toy.CONFIG), *SHORT, *own, "--import", "toy", "--quiet", "--out", str(out)]
+    killed = processes.start(*command)
+    processes.wait_for(killed, out / "evaluations" / "0003" / "metrics.jsonl", 1)
+    killed.kill()
+    assert processes.finish(killed) == -9
+    assert processes.finish(processes.start(*command, "--resume")) == 0
+    trials = optuna.load_study(study_name="nas", storage=open_storage(url)).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
+    assert [record["score"] for record in evaluations(out)] == [trial.value for trial in trials]
+
+
+def test_an_evaluation_that_was_told_before_a_kill_is_not_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"journal:{tmp_path}/study.log"
+    own = [f"search.searcher={{name: optuna, storage: '{url}'}}", "search.score=retraining", "search.evaluations=4"]
+    save = _Proposals._save
+    monkeypatch.setattr("nas.run.proposals.SAVE_SECONDS", 0.0)
+
+    def kill(self: _Proposals, step: int) -> None:
+        if step == 3:
+            raise SystemExit
+        save(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Proposals, "_save", kill)
+        with pytest.raises(SystemExit):
+            search(tmp_path / "run", *own)
+    search(tmp_path / "run", *own, resume=True)
+    trials = optuna.load_study(study_name="nas", storage=open_storage(url)).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 5
+    assert [record["score"] for record in evaluations(tmp_path / "run")] == [trials[i].value for i in (0, 1, 3, 4)]

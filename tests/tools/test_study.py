@@ -5,14 +5,18 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import optuna
 import pytest
 
+import processes
 from nas.errors import InvalidFileError
 from nas.run.config import Config, load_config
 from nas.run.stopping import create_rule
+from nas.searchers.storage import open_storage
 from nas.space.definition import find_space
 from nas.supernet import Supernet
 
@@ -158,6 +162,30 @@ def test_a_study_runs_continues_and_is_described(
     command("page", table, rows, tmp_path / "study")
     assert f"| {RECIPE} | 3 |" in (tmp_path / "study.md").read_text()
     assert (tmp_path / "study.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize("kind", ["journal", pytest.param("postgresql", marks=pytest.mark.slow)])
+def test_processes_share_the_runs(
+    study: ModuleType, table: Path, kind: str, storage_url: Callable[[str], str], tmp_path: Path
+) -> None:
+    costs, url = tmp_path / "costs.yaml", storage_url(kind)
+    costs.write_text("{}\n")
+    common = ["run", table, costs]
+    options = ["--seeds", 4, "--budgets", 2, 5, "--methods", "random", "evolution"]
+
+    def start(name: str, *more: object) -> ForkServerProcess:
+        words = map(str, [*common, tmp_path / f"{name}.jsonl", *options, *more])
+        return processes.program(str(study.__file__), *words, errors=tmp_path / f"{name}.txt")
+
+    both = [start(name, "--storage", url) for name in ("a", "b", "b")]
+    assert [processes.finish(process) for process in [*both, start("alone")]] == [0] * 4
+    found = [sorted((tmp_path / f"{name}.jsonl").read_text().splitlines()) for name in ("a", "b", "alone")]
+    assert len(found[2]) == 1 + 16
+    assert found[0] == found[1] == found[2]
+    trials = optuna.load_study(study_name="run", storage=open_storage(url)).trials
+    assert [trial.state.name for trial in trials[:16]] == ["COMPLETE"] * 16
+    assert processes.finish(start("a", "--storage", url, "--seeds", 5)) == 1
+    assert "study 'run' has other runs" in (tmp_path / "a.txt").read_text()
 
 
 def test_costs_are_positive_and_in_trainings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import runpy
 import signal
 import sys
 import time
@@ -29,6 +30,11 @@ def call(function: Callable[..., None], *arguments: object) -> ForkServerProcess
     process = _CONTEXT.Process(target=function, args=arguments)
     process.start()
     return process
+
+
+def program(path: str, *arguments: str, errors: Path = Path(os.devnull)) -> ForkServerProcess:
+    """Start a program of the repository with arguments."""
+    return call(_program, path, arguments, errors)
 
 
 def wait_for(process: ForkServerProcess, file: Path, size: int) -> None:
@@ -69,3 +75,12 @@ def _nas(arguments: tuple[str, ...], errors: Path, output: Path) -> None:
     sys.stdout = output.open("w")  # until the process ends
     sys.stderr = errors.open("w", buffering=1)
     main()
+
+
+def _program(path: str, arguments: tuple[str, ...], errors: Path) -> None:
+    sys.path.insert(0, str(Path(path).parent))
+    sys.argv = [path, *arguments]
+    output = Path(os.devnull)
+    sys.stdout = output.open("w")  # until the process ends
+    sys.stderr = errors.open("w", buffering=1)
+    runpy.run_path(path, run_name="__main__")
