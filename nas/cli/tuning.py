@@ -86,6 +86,7 @@ def tune(
                 stop=stop,
                 grace=grace,
                 on_trial=_show,
+                on_wait=lambda owners: say(f"waiting for {owners}"),
             )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("repeat the command to continue") from error

@@ -39,6 +39,11 @@ _ATTRIBUTES = sqlalchemy.table(
 _UNAVAILABLE = (SQLAlchemyError, StorageInternalError, NASError, OSError)
 
 
+def never() -> bool:
+    """Never stop."""
+    return False
+
+
 class Leases:
     """Gives each trial of a study to one process at a time, on any storage of Optuna.
 
@@ -71,7 +76,9 @@ class Leases:
         return self.folder / f"trial-{number:04d}"
 
     @contextmanager
-    def claim(self, count: int, stop: Callable[[], bool] = lambda: False) -> Iterator[Lease | None]:
+    def claim(
+        self, count: int, stop: Callable[[], bool] = never, on_wait: Callable[[str], None] = lambda owners: None
+    ) -> Iterator[Lease | None]:
         """A trial that this process alone runs: one whose process was lost, else a new one.
 
         Waits while other processes run the last ones, as these may be lost. A trial that has not ended inside of the
@@ -80,19 +87,23 @@ class Leases:
         Args:
             count: of the trials of the study.
             stop: whether to end the wait, by `KeyboardInterrupt`.
+            on_wait: called with the trials and their processes, in words, when a wait begins or they change.
 
         Returns:
             A context of the lease, or of None if `count` trials have ended.
         """
-        lease = self.take(count, stop)
+        lease = self.take(count, stop, on_wait)
         try:
             yield lease
         finally:
             if lease is not None:
                 lease.close()
 
-    def take(self, count: int, stop: Callable[[], bool] = lambda: False) -> Lease | None:
+    def take(
+        self, count: int, stop: Callable[[], bool] = never, on_wait: Callable[[str], None] = lambda owners: None
+    ) -> Lease | None:
         """What `claim` does, without a context: the caller closes the lease."""
+        known = ""
         while True:
             trials = self.study.get_trials(deepcopy=False)
             left = [frozen for frozen in trials[:count] if not frozen.state.is_finished()]
@@ -106,6 +117,9 @@ class Leases:
             elif stop():
                 raise KeyboardInterrupt
             else:
+                if (owners := ", ".join(map(_owner, left))) != known:
+                    on_wait(owners)
+                    known = owners
                 time.sleep(min(1.0, self.grace / RENEWALS))
 
     def _take(self, frozen: FrozenTrial) -> Lease | None:
@@ -222,6 +236,12 @@ def system() -> str:
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return platform.node()
+
+
+def _owner(frozen: FrozenTrial) -> str:
+    """A trial and the process that runs it, in words."""
+    owner = _current(frozen.system_attrs)[1].get("owner")
+    return f"trial {frozen.number}" + (f" ({owner})" if owner else "")
 
 
 def _now() -> str:

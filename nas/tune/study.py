@@ -11,7 +11,7 @@ import optuna
 
 from nas.errors import ConfigError
 from nas.files import locked, writing
-from nas.searchers.leases import GRACE, LOCK, Lease, Leases
+from nas.searchers.leases import GRACE, LOCK, Lease, Leases, never
 from nas.searchers.storage import JOURNAL, open_storage, open_study, shown
 from nas.tune.distributions import Distribution, grid_values
 
@@ -84,14 +84,18 @@ class SharedStudy:
 
     @contextmanager
     def claim(
-        self, count: int, distributions: Mapping[str, Distribution], stop: Callable[[], bool] = lambda: False
+        self,
+        count: int,
+        distributions: Mapping[str, Distribution],
+        stop: Callable[[], bool] = never,
+        on_wait: Callable[[str], None] = lambda owners: None,
     ) -> Iterator[tuple[Lease, optuna.Trial, dict[str, str]] | None]:
         """A trial and its settings: one that was killed, else a new one; None if `count` trials have ended.
 
         A new trial depends on the seed, its number and the trials that have ended, and not on the process. Waits while
-        other processes run the last trials (see `Leases.claim`); `stop` ends the wait.
+        other processes run the last trials; `stop` and `on_wait` are those of `Leases.claim`.
         """
-        with self._leases.claim(count, stop) as lease:
+        with self._leases.claim(count, stop, on_wait) as lease:
             yield None if lease is None else (lease, *self._begin(lease, distributions))
 
     def _begin(self, lease: Lease, distributions: Mapping[str, Distribution]) -> tuple[optuna.Trial, dict[str, str]]:

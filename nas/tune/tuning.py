@@ -72,6 +72,7 @@ def tune(
     observers: Sequence[Observer] = (),
     stop: Callable[[], bool] = lambda: False,
     on_trial: Callable[[Trial], None] | None = None,
+    on_wait: Callable[[str], None] = lambda owners: None,
 ) -> Tuning:
     """Run trials until the study has `trials` of them: each a search and a retraining of what it found.
 
@@ -95,6 +96,7 @@ def tune(
         observers: of all searches and retrainings of this process.
         stop: whether to end after the step at hand, by `KeyboardInterrupt`.
         on_trial: called after each trial of this process.
+        on_wait: called with the trials of other processes, in words, if this one waits for them.
 
     Raises `ConfigError` where nothing is to be tuned, no trial is asked for, or more than a grid has, a distribution
     fits nowhere, the splits overlap, or the study was started otherwise.
@@ -122,7 +124,7 @@ def tune(
             )
             call.save(out)
         while True:
-            with shared.claim(trials, drawn, stop) as claimed:
+            with shared.claim(trials, drawn, stop, on_wait) as claimed:
                 if claimed is None:
                     break
                 if stop():

@@ -22,8 +22,7 @@ GRACE = 0.6
 
 
 def never() -> bool:
-    """Ends a wait at once."""
-    return True
+    raise AssertionError("must not wait")
 
 
 def halt(lease: Lease) -> None:
@@ -53,6 +52,26 @@ def test_processes_that_race_run_each_trial_once(kind: str, storage_url: Callabl
 
 
 @pytest.mark.parametrize("kind", STORAGES)
+def test_of_two_that_see_a_free_trial_one_takes_it(
+    kind: str, storage_url: Callable[[str], str], tmp_path: Path
+) -> None:
+    url = storage_url(kind)
+    first, second = (leasing.leases(url, tmp_path / name) for name in "ab")
+    first.study.enqueue_trial({})
+    seen, also_seen = first.study.trials[0], second.study.trials[0]
+    lease = first._take(seen)
+    assert lease is not None
+    assert second._take(also_seen) is None
+    lease.close()
+    assert second._take(also_seen) is None, "what was seen is of an older lease"
+    again = second._take(second.study.trials[0])
+    assert again is not None
+    second.study.tell(0, 1.0)
+    again.close()
+    assert first._take(first.study.trials[0]) is None, "it has ended"
+
+
+@pytest.mark.parametrize("kind", STORAGES)
 def test_a_lost_trial_is_taken_again_and_counted_once(
     kind: str, storage_url: Callable[[str], str], tmp_path: Path
 ) -> None:
@@ -60,9 +79,11 @@ def test_a_lost_trial_is_taken_again_and_counted_once(
     first, second = (leasing.leases(url, tmp_path / name, GRACE) for name in "ab")
     with first.claim(1) as lost:
         assert lost is not None
-        until = time.monotonic() + 2 * GRACE
-        with pytest.raises(KeyboardInterrupt), second.claim(1, lambda: time.monotonic() > until):
+        until, waits = time.monotonic() + 2 * GRACE, list[str]()
+        with pytest.raises(KeyboardInterrupt), second.claim(1, lambda: time.monotonic() > until, waits.append):
             pass  # the lease is renewed
+        assert len(waits) == 1
+        assert waits[0].startswith(f"trial 0 (process {os.getpid()} on ")
         assert not lost.lost
         halt(lost)
         with second.claim(1) as taken:
@@ -94,7 +115,7 @@ def test_processes_with_common_locks_do_not_wait(tmp_path: Path) -> None:
     first, second = (leasing.leases(f"journal:{tmp_path}/study.log", tmp_path) for _ in range(2))
     with first.claim(1) as lease:
         assert lease is not None
-        with pytest.raises(KeyboardInterrupt), second.claim(1, never):
+        with pytest.raises(AssertionError, match="must not wait"), second.claim(1, never):
             pass
         halt(lease)
         lease._lock.close()  # as the system does if a process is killed
