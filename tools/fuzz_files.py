@@ -15,27 +15,33 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import gzip
+import importlib
 import io
 import json
 import os
+import platform
 import random
 import re
 import resource
 import select
+import shutil
 import signal
 import sys
 import tempfile
-import time
 import traceback
 import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import coverage
+import msgspec
+import safetensors.torch
 import torch
 from PIL import Image
 from rich.console import Console
@@ -45,7 +51,7 @@ from torch import nn
 from nas.benchmark.table_file import read_rows
 from nas.draw.rendering import render
 from nas.errors import LONGEST, NASError
-from nas.files import dump_yaml
+from nas.files import dump_yaml, parse_yaml
 from nas.genotype.file import Genotype, shipped
 from nas.importing.formats import export_genotype, import_genotype
 from nas.registry import kind
@@ -57,13 +63,14 @@ from nas.run.config import load_config
 from nas.run.examination import examine
 from nas.run.folder import Run, read_state
 from nas.run.images import read_upright, upright_size
+from nas.run.proposals import search
 from nas.searchers.journal import Journal
 from nas.space.definition import find_space
 from nas.space.operations import OperationSet
 from search_spaces.classification.cifar import CIFAR10
 from search_spaces.classification.idx import IDX
 from tmics_space.data import moving_texture, write_frames
-from tmics_space.data.frames import read_frames
+from tmics_space.data.frames import iterate_frames, read_frames
 from tmics_space.data.layouts import find_layout
 
 Files = Mapping[str, bytes]
@@ -169,11 +176,66 @@ def read_genotype(folder: Path) -> Documents:
 
 
 def read_configuration(folder: Path) -> Documents:
-    yield "text", load_config(folder / "file.yaml").dump()
+    config = load_config(folder / "file.yaml")
+    yield "text", config.dump()
+    yield "text", load_config(parse_yaml((folder / "file.yaml").read_text(), "file.yaml"), ["seed=3"]).dump()
+    yield "text", repr((config.retrain, config.search))
+
+
+BASES = (
+    "base: digits\nseed: 1\nsearch: {steps: 3, levels: {upper: {clip: null, optimizer: {name: sgd, lr: 1.0}}}}\n",
+    "base: file.yaml\n",
+    "base: gdas\nsearch: {latency: file.yaml}\n",
+    "{space: digits, task: {name: classification}, retrain: {stages: {}}}\n",
+)
 
 
 def configurations() -> list[Files]:
-    return one("file.yaml", *(load_config(name).dump() for name in ("digits", "demo", "darts", "gdas")))
+    names = ("digits", "demo", "darts", "gdas")
+    return one("file.yaml", *BASES, *(load_config(name).dump() for name in names))
+
+
+SHORT = ("search.steps=2", "search.epochs=1", "task.batch=4", "options.channels=2")
+LARGEST = 1000
+"""The largest number of a configuration that is built: others may ask for more than a case may use."""
+
+
+def buildable() -> list[Files]:
+    """Configurations of small searches, with many parts."""
+    for module in ("sklearn.datasets", "torch._dynamo"):  # imported once, before cases are timed
+        importlib.import_module(module)
+    platform.processor()  # asks a program, once
+    upper = "search.levels.upper"
+    parts = (
+        (),
+        ("search.relaxation=gumbel", "search.wrappers=[{name: partial_channels, k: 2}, edge_normalization]"),
+        (f"{upper}.hypergradient.lower={{name: unrolled, steps: 2}}", f"{upper}.mode=train"),
+        (f"{upper}.regularizers=[{{name: beta_decay, weight: 0.1, ramp: true}}]", "search.evaluation=plain"),
+        ("search.searcher=evolution", "search.score=params", "search.evaluations=2"),
+    )
+    return one("file.yaml", *(load_config("digits", [*SHORT, *changes]).dump() for changes in parts))
+
+
+def built(folder: Path) -> None:
+    """Take two steps of a search."""
+    config = load_config(folder / "file.yaml")
+    numbers = [abs(leaf) for leaf in leaves(msgspec.to_builtins(config)) if isinstance(leaf, int | float)]
+    if max(numbers) > LARGEST:
+        return
+    steps = iter((False, True))
+    with Run.create(folder / "run", config.dump(), config.seed) as run:
+        run.stop = lambda: next(steps, True)
+        with suppress(KeyboardInterrupt):
+            search(config, run)
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Yield what containers hold."""
+    if not isinstance(value, dict | list | tuple):
+        yield value
+        return
+    for inner in value.values() if isinstance(value, dict) else value:
+        yield from leaves(inner)
 
 
 def importing(format: str) -> Reader:
@@ -204,7 +266,9 @@ def tables() -> list[Files]:
     csv = "key,accuracy,loss\n" + "".join(f"net{i},{i / 7},{-i}\n" for i in range(9))
     data = {f"net{i}": {"accuracy": i / 7, "loss": -i} for i in range(9)}
     files: list[Files] = [{"file.csv": csv.encode()}, {"file.json": json.dumps(data).encode()}]
-    return [*files, {"file.yaml": dump_yaml(data).encode()}, {"file.csv.gz": gzip.compress(csv.encode())}]
+    files += [{"file.yaml": dump_yaml(data).encode()}, {"file.csv.gz": gzip.compress(csv.encode())}]
+    files += one("file.json", '{"a": {"x": [1, 2]}, "b": {"x": [3, 4]}}', '{"a": {"x": 1}, "b": {"y": true}}', "[1]")
+    return [*files, *one("file.yaml", "a|b: 1.5\nc: 2\n", "a: 1\na: 2\n"), *one("file.csv", "k,x,x\na,1,2\n", "k\n")]
 
 
 def only(folder: Path) -> Path:
@@ -222,13 +286,17 @@ def checkpoints() -> list[Files]:
     states = ({"network": network.state_dict(), "list": [1, (2.0, None)]}, {"trap": Trap()}, of_run)
     for buffer, state in zip(buffers, states, strict=True):
         torch.save({"format": 1, "state": state}, buffer)
+    for content in ({"format": 99, "state": {}}, {"format": 1}, [1]):
+        torch.save(content, buffer := io.BytesIO())
+        buffers.append(buffer)
     return one("file.pt", *(buffer.getvalue() for buffer in buffers))
 
 
 def weights() -> list[Files]:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save_weights(path := Path(folder) / "w", nn.Linear(3, 2).state_dict(), {"about": "x"})
-        return one("file.safetensors", path.read_bytes())
+        not_finite = safetensors.torch.save({"w": torch.full((2,), torch.nan)})
+        return one("file.safetensors", path.read_bytes(), not_finite)
 
 
 def runs() -> list[Files]:
@@ -288,7 +356,31 @@ def pictures() -> list[Files]:
         buffer = io.BytesIO()
         Image.effect_noise((24, 16), 60).convert("RGB").save(buffer, format)
         found.append({f"file.{format}": buffer.getvalue()})
-    return found
+    Image.new("I;16", (8, 8)).save(deep := io.BytesIO(), "png")
+    return [
+        *found,
+        {"file.png": deep.getvalue()},
+        *one("file.ppm", b"P6 2 1 65535 " + bytes(12), b"P6 2 1 255 " + bytes(6)),
+    ]
+
+
+def numbered() -> list[Files]:
+    """Folders of frames: with a gap, of two sizes, of two numberings."""
+    frames = []
+    for size in ((8, 8), (8, 8), (9, 8)):
+        Image.effect_noise(size, 60).convert("RGB").save(buffer := io.BytesIO(), "png")
+        frames.append(buffer.getvalue())
+    a, b, c = frames
+    names = (("x", "y"), ("1", "01"), ("a1", "b1"))
+    others = [{f"clip/{one}.png": a, f"clip/{two}.png": b} for one, two in names]
+    return [{"clip/1.png": a, "clip/2.png": b, "clip/9.png": a}, {"clip/a01.png": a, "clip/a02.png": c}, *others]
+
+
+def read_folder(folder: Path) -> None:
+    with suppress(NASError):
+        read_frames(folder / "clip", 1, 3)
+    for _ in iterate_frames(folder / "clip").timed():
+        pass
 
 
 def read_picture(folder: Path) -> None:
@@ -322,14 +414,28 @@ def idx() -> list[Files]:
     return [{"train-images-idx3-ubyte": images, "train-labels-idx1-ubyte": bytes([0, 0, 8, 1, 0, 0, 0, 2, 1, 2])}]
 
 
+def cifar() -> list[Files]:
+    batches = {f"data_batch_{number}.bin": bytes(2 * 3073) for number in range(1, 6)} | {"test_batch.bin": bytes(3073)}
+    return [batches, {"data_batch_1": b"x"}, {"data_batch_1.bin": b"\x0b" + bytes(3072)}]
+
+
+def read_layout(folder: Path) -> None:
+    find_layout(find_layout(folder / "file.yaml")).split("test")
+
+
 LAYOUT = "splits: {test: {rain: '{clip}/rain/{frame}', truth: '{clip}/truth/{frame}'}}\ncrop: 4\n"
+LAYOUTS = (
+    "splits: {a: [{rain: '{clip}/{frame}.png', truth: 't/{clip}_{version}/{frame}.png'}, {rain: x, truth: y}]}\n"
+    "clip: '[0-9]+'\nframe: '\\d+'\n"
+)
 OPERATIONS = "operations:\n  a: {factory: residual, kernel: 3}\n  b: {factory: skip_connect}\n"
 JOURNAL = '{"op_code":0,"worker_id":"a","study_name":"s"}\n{"op_code":4,"worker_id":"a","study_id":0}\n'
 READERS: dict[str, Reader] = {
     "genotype": Reader(read_genotype, genotypes),
     "configuration": Reader(read_configuration, configurations),
+    "two steps": Reader(built, buildable),
     **{f"import {format}": importing(format) for format in kind("importer").names()},
-    "layout": Reader(lambda folder: find_layout(folder / "file.yaml") and None, lambda: one("file.yaml", LAYOUT)),
+    "layout": Reader(read_layout, lambda: one("file.yaml", LAYOUT, LAYOUTS)),
     "operations": Reader(
         lambda folder: OperationSet.load(folder / "file.yaml") and None, lambda: one("file.yaml", OPERATIONS)
     ),
@@ -345,9 +451,36 @@ READERS: dict[str, Reader] = {
     "run": Reader(examined, runs),
     "picture": Reader(read_picture, pictures),
     "video": Reader(read_video, videos),
+    "frames": Reader(read_folder, numbered),
     "idx": Reader(lambda folder: IDX(str(folder)).load() and None, idx),
-    "cifar": Reader(read_cifar, lambda: one("data_batch_1.bin", bytes(2 * 3073))),
+    "cifar": Reader(read_cifar, cifar),
 }
+
+
+FILES: Mapping[str, tuple[str, ...]] = {
+    "genotype": ("nas/genotype/file.py",),
+    "configuration": ("nas/run/config.py", "nas/run/config_files.py"),
+    **{
+        f"import {format}": ("nas/importing/python_text.py", "search_spaces/importers/*.py")
+        for format in kind("importer").names()
+    },
+    "layout": ("tmics_space/data/layouts.py",),
+    "operations": ("nas/space/operations.py",),
+    "table": ("nas/benchmark/table_file.py",),
+    "card": ("nas/run/card.py",),
+    "journal": ("nas/searchers/journal.py",),
+    "checkpoint": ("nas/run/checkpoint.py",),
+    "weights": ("nas/run/checkpoint.py",),
+    "report": ("nas/report/recorded.py", "nas/run/record_kinds.py"),
+    "run": ("nas/run/examination.py", "nas/run/folder.py"),
+    "picture": ("nas/run/images.py",),
+    "video": ("tmics_space/data/video.py",),
+    "frames": ("tmics_space/data/frames.py",),
+    "idx": ("search_spaces/classification/idx.py",),
+    "cifar": ("search_spaces/classification/cifar.py",),
+}
+"""The files of each reader, for `--coverage`."""
+ROOT = Path(__file__).resolve().parents[1]
 
 
 # --- changes ---
@@ -546,19 +679,21 @@ class Failure(NamedTuple):
     wrong: str
 
 
-def run_reader(name: str, reader: Reader, seed: int, numbers: range, until: float | None = None) -> Iterator[Failure]:
+def run_reader(
+    name: str, reader: Reader, seed: int, numbers: range, tracer: coverage.Coverage | None = None
+) -> Iterator[Failure]:
     """Run cases in forked workers, one after another; a worker that dies is a failure of its case.
 
-    Stops at the monotonic time `until`.
+    Workers save what they ran if there is a tracer.
     """
     corpus = reader.corpus()
     at = numbers.start
-    while at < numbers.stop and (until is None or time.monotonic() < until):
+    while at < numbers.stop:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reading)
-            _work(name, reader, corpus, seed, range(at, min(numbers.stop, at + 400)), writing)
+            _work(name, reader, corpus, seed, range(at, min(numbers.stop, at + 400)), writing, tracer)
         os.close(writing)
         at, hung = min(numbers.stop, at + 400), False
         begun = -1
@@ -581,12 +716,21 @@ def run_reader(name: str, reader: Reader, seed: int, numbers: range, until: floa
             at = begun + 1
 
 
-def _work(name: str, reader: Reader, corpus: Sequence[Files], seed: int, numbers: range, pipe: int) -> None:
+def _work(
+    name: str,
+    reader: Reader,
+    corpus: Sequence[Files],
+    seed: int,
+    numbers: range,
+    pipe: int,
+    tracer: coverage.Coverage | None,
+) -> None:
     """Run cases in this process, which ends here. Before each its number is written, after it what is wrong."""
     try:
         sys.dont_write_bytecode = True
         faulthandler.disable()
         warnings.simplefilter("ignore")
+        torch.set_num_threads(1)  # noqa: TID251 - several would wait for one another within the limit of CPU time
         sys.addaudithook(_audit)
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
@@ -594,6 +738,8 @@ def _work(name: str, reader: Reader, corpus: Sequence[Files], seed: int, numbers
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + GROWTH, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if tracer is not None:
+            tracer.start()
         for number in numbers:
             usage = resource.getrusage(resource.RUSAGE_SELF)
             spent = int(usage.ru_utime + usage.ru_stime)
@@ -606,10 +752,34 @@ def _work(name: str, reader: Reader, corpus: Sequence[Files], seed: int, numbers
                 os.chdir("/")
             if wrong:
                 os.write(pipe, f"{json.dumps([number, wrong])}\n".encode())
+        if tracer is not None:
+            tracer.stop()
+            tracer.save()
         os._exit(0)
     except BaseException:  # noqa: BLE001 - nothing may return into the copy of the parent
         os.write(pipe, f"{json.dumps([-1, traceback.format_exc()])}\n".encode())
         os._exit(1)
+
+
+def tracer_of(folder: Path, chosen: Sequence[str]) -> coverage.Coverage:
+    """Measures the lines and branches of the files of some readers."""
+    files = [str(ROOT / file) for name in chosen for file in FILES.get(name, ())]
+    return coverage.Coverage(f"{folder}/data", data_suffix=True, branch=True, config_file=False, include=files)
+
+
+def branches(folder: Path) -> Iterator[tuple[str, int, int, str]]:
+    """Yield each measured file, the numbers of branches that were taken and of all, and the lines of the others.
+
+    Functions that no case entered, such as those that write, are left out.
+    """
+    whole = coverage.Coverage(f"{folder}/data", branch=True, config_file=False)
+    whole.combine([str(folder)])
+    whole.json_report(outfile=f"{folder}/whole.json")
+    for file, found in json.loads((folder / "whole.json").read_text())["files"].items():
+        entered = [each for each in found["functions"].values() if each["summary"]["covered_lines"]]
+        some, every = (sum(each["summary"][name] for each in entered) for name in ("covered_branches", "num_branches"))
+        others = sorted(line for each in entered for line, _ in each["missing_branches"])
+        yield os.path.relpath(file, ROOT), some, every, " ".join(map(str, others))
 
 
 def alike(failure: Failure) -> str:
@@ -635,7 +805,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000, help="cases of each reader (default 2000)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other cases (default 0)")
     parser.add_argument("--only", action="append", choices=READERS, metavar="READER", help=", ".join(READERS))
-    parser.add_argument("--minutes", type=float, help="of wall time for each reader")
+    parser.add_argument("--coverage", action="store_true", help="print which branches of the readers the cases took")
     parser.add_argument("--case", type=int, help="run this case of --only alone, with its traceback")
     arguments = parser.parse_args()
     chosen = arguments.only or list(READERS)
@@ -643,10 +813,11 @@ def main() -> int:
         replay(chosen[0], arguments.seed, arguments.case)
         return 0
     console, table, failures = Console(width=118), Table("reader", "cases", "failures", "CPU seconds"), list[Failure]()
+    measured = Path(tempfile.mkdtemp())
+    tracer = tracer_of(measured, chosen) if arguments.coverage else None
     for name in chosen:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        until = None if arguments.minutes is None else time.monotonic() + 60 * arguments.minutes
-        found = list(run_reader(name, READERS[name], arguments.seed, range(arguments.count), until))
+        found = list(run_reader(name, READERS[name], arguments.seed, range(arguments.count), tracer))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         failures += found
@@ -657,6 +828,12 @@ def main() -> int:
             console.print(f"{where}: {failure.wrong}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"seed {arguments.seed}")
     console.print(table)
+    if tracer is not None:
+        taken = Table("file", "branches taken", "of", "share", "lines of the others")
+        for file, some, every, lines in branches(measured):
+            taken.add_row(file, str(some), str(every), f"{some / max(every, 1):.0%}", lines)
+        console.print(taken)
+    shutil.rmtree(measured)
     return int(bool(failures))
 
 

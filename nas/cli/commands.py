@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -28,7 +29,7 @@ from nas.cli.app import app
 from nas.cli.launching import on_ranks
 from nas.cli.terminal import say
 from nas.distributed.environment import launched_rank
-from nas.errors import ConfigError, NASError, shortened
+from nas.errors import ConfigError, InvalidFileError, NASError, shortened
 from nas.run.modules import import_module, naming_modules
 
 __all__ = [
@@ -69,6 +70,11 @@ def run(arguments: list[str]) -> None:
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again at exit
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # of it pathlib's tests raise; they return False for all others
+            raise
+        _tell(str(InvalidFileError(f"{error.filename}: a file must have a shorter name")))
+        sys.exit(2)
 
 
 def _missing(error: MissingArgumentError) -> str:

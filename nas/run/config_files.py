@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def with_base(
     if not isinstance(name, str):
         raise ConfigError(f"{where}: {BASE} must be the name or the path of a configuration, got {name!r}")
     near = None if folder is None else folder / name
-    path = find_config(str(near) if near is not None and near.is_file() else name)
+    path = find_config(str(near) if near is not None and os.path.isfile(near) else name)
     if str(path) in (chain := (*inside, where)):
         raise ConfigError(f"{where}: {BASE} must lead to a configuration without one, got {name}, which leads back")
     own = {key: value for key, value in data.items() if key != BASE}
@@ -80,7 +81,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def find_config(source: str) -> Path:
     """Return the path of a configuration: `source` if it is a file, else the shipped one of this name."""
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):  # False for a name that is too long, for which pathlib raises
         return path
     known = shipped_configs()
     if source not in known:

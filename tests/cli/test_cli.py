@@ -122,6 +122,19 @@ def test_mistakes_in_the_arguments(arguments: list[str], message: str, refused: 
     assert re.search(message, refused(*arguments))
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", LONG), ("config", LONG), ("evaluate", LONG), ("doctor", LONG), ("search", "digits", "--out", LONG)],
+)
+def test_names_that_no_file_can_have(arguments: tuple[str, ...], refused: Callable[..., str]) -> None:
+    message = refused(*arguments)
+    assert LONG[:60] in message
+    assert len(message) < 2000
+
+
 def test_other_errors_keep_their_traceback(nas: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(described: object) -> str:
         raise ZeroDivisionError

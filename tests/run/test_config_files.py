@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nas.errors import ConfigError, InvalidFileError, UnknownNameError
-from nas.files import write_text
+from nas.files import dump_yaml, write_text
 from nas.run.config import load_config
 from nas.run.config_files import merged, read_config
 
@@ -55,3 +55,10 @@ def test_a_bad_base_is_one_line(tmp_path: Path) -> None:
         read_config(tmp_path / "d.yaml")
     with pytest.raises(InvalidFileError, match=r"f\.yaml must be a mapping"):
         read_config(tmp_path / "e.yaml")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "[" * 5000, "x\0y"])
+def test_a_base_whose_name_no_file_can_have(name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / "one.yaml", dump_yaml({"base": name}))
+    with pytest.raises(UnknownNameError, match="unknown configuration"):
+        load_config(tmp_path / "one.yaml")

@@ -22,7 +22,7 @@ def fuzz(load_tool: Callable[[str], ModuleType]) -> ModuleType:
     return load_tool("fuzz_files")
 
 
-COUNTS = {"genotype": 20, "import darts": 40, "report": 12, "run": 20, "video": 30}
+COUNTS = {"genotype": 20, "import darts": 40, "report": 12, "run": 20, "two steps": 8, "video": 30}
 """Cases of the readers that take long."""
 
 
