@@ -164,6 +164,14 @@ def test_the_strictest_of_several_limits_applies() -> None:
         assert found == {"a/0": (0, 1), "a/0<-0": "pool", "a/0<-1": "skip"}
 
 
+def test_of_equal_weights_the_cheapest_sum_of_prices_is_taken() -> None:
+    decisions = {d.label: d for d in cell("a", None, (2,))}
+    weights = {f"a/0<-{i}": torch.tensor([0.5, 0.0, 0.5]) for i in range(2)}
+    prices = {"a/0<-0": [5.0, 0.0, 1.0], "a/0<-1": [2.0, 0.0, 1.0]}
+    found = choose_strongest(decisions, weights, prices, {"skip": 1})
+    assert found == {"a/0": (0, 1), "a/0<-0": "skip", "a/0<-1": "conv"}
+
+
 def test_another_edge_takes_the_place_of_one_that_would_skip() -> None:
     listed = cell("a", 1, (2,))
     weights = {"a/0<-0": torch.tensor([0.1, 0.1, 0.8]), "a/0<-1": torch.tensor([0.5, 0.1, 0.4])}

@@ -72,6 +72,26 @@ def test_what_the_score_falls_most_without_is_chosen() -> None:
     assert toy.log[0] == "3 rounds, 3 epochs, 0.2"
 
 
+def test_defaults_and_decisions_without_a_choice() -> None:
+    toy, idle = Toy(), Toy()
+    choose_by_perturbation(DECISIONS, toy, generator())
+    assert toy.log[0] == "3 rounds, 5 epochs, 0.1"
+    assert choose_by_perturbation({"b/only": DECISIONS["b/only"]}, idle, generator()) == {"b/only": "z"}
+    assert idle.log == ["0 rounds, 5 epochs, 0.1"]
+
+
+def test_a_decision_comes_after_those_that_it_is_inside_of() -> None:
+    nested = [
+        Decision("r", "operation", ("x", "y"), conditions=(("q", "x"),)),
+        Decision("q", "operation", ("x", "y"), conditions=(("p", "x"),)),
+        Decision("p", "operation", ("x", "y")),
+    ]
+    for seed in range(6):
+        toy = Toy()
+        choose_by_perturbation({d.label: d for d in nested}, toy, generator(seed))
+        assert [line for line in toy.log[1:] if line != "train"] == ["p", "q", "r"]
+
+
 def test_operations_come_first_and_one_decision_of_each_cell_at_a_time() -> None:
     orders = set()
     for seed in range(12):

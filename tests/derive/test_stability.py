@@ -52,6 +52,14 @@ def test_a_decision_that_did_not_exist_before_is_undecided() -> None:
     assert undecided(series) == ("a",)
 
 
+def test_a_margin_that_is_not_known_counts_as_0() -> None:
+    series = epochs("xxxx", [0.5, 0.5, 0.3, 0.35])
+    assert series[1].provenance is not None
+    del series[1].provenance.margins["a"]
+    assert statistics.stdev([0, 0.3, 0.35]) < 0.35 < statistics.stdev([1, 0.3, 0.35])
+    assert undecided(series) == ()
+
+
 def test_what_the_genotype_says_of_it() -> None:
     *before, last = epochs("yyyyxxxx", [0.0] * 8)
     found = judged(last, before)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 import toy
 from nas.errors import ConfigError, NASError
@@ -20,7 +22,7 @@ from nas.run.collapse import COLLAPSE
 from nas.run.folder import read_genotypes, read_records
 from nas.run.observer import observed
 from nas.run.stopping import STOPPING, Epoch, Stop, create_rule, told
-from nas.space.definition import Description, find_space
+from nas.space.definition import Description, SearchSpace, find_space
 from runs import assert_equal_runs, last, run_search
 from watch import Log, Stopped
 from watch import Stop as Kill
@@ -141,6 +143,24 @@ def test_a_ranking_is_stable_once_it_has_not_changed_for_some_epochs() -> None:
     assert stable(ranked([0.4, 0.4, 0.2], [0.5, 0.3, 0.2], [0.6, 0.4, 0.0])) == Stop(reason, 30), "a tie is none"
     assert stable(ranked(*[[1 / 3] * 3] * 5)) is None, "nothing is ranked before the logits move"
     assert stable(ranked(*[[None, 0.5, 0.5]] * 5)) is None, "not finite"
+
+
+class One(nn.Module):
+    """An operation with one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+def test_one_parameter_makes_a_candidate_learnable_and_two_candidates_a_ranking() -> None:
+    candidates = {"none": nn.Identity, "a": One, "b": One}
+    stable = rule(
+        {"name": "stable_ranking", "stable_for": 1}, SearchSpace("", lambda choose: choose("x", candidates)).describe()
+    )
+    first, *others = [0.1, 0.5, 0.4], [0.6, 0.3, 0.1], [0.1, 0.4, 0.5]
+    found = [stable([Epoch(i, EMPTY, {"x": each}, {}) for i, each in enumerate((first, other))]) for other in others]
+    assert [stop is None for stop in found] == [False, True]
 
 
 def test_candidates_without_parameters_are_not_ranked(cells: Description) -> None:
