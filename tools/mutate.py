@@ -274,6 +274,13 @@ class _QuickFirst:
         self.file, self.measure = file, measure
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
+    def pytest_sessionstart(self) -> None:
+        """A failure is enough; hypothesis takes long to find the smallest one."""
+        from hypothesis import Phase, settings
+
+        settings.register_profile("mutate", settings.default, phases=(Phase.explicit, Phase.generate))
+        settings.load_profile("mutate")
+
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         if not self.measure:
             known = json.loads(self.file.read_text())
