@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas.errors import NASError
+    from nas.front.planning import plan
     from nas.front.results import RetrainResult, SearchResult, load
     from nas.front.running import evaluate, predict, retrain, search
     from nas.front.scored import evaluate_files
@@ -54,6 +55,7 @@ __all__ = [
     "load",
     "load_config",
     "operation",
+    "plan",
     "predict",
     "register",
     "retrain",
@@ -84,6 +86,7 @@ _MODULES = {
     "load": "front.results",
     "load_config": "run.config",
     "operation": "space.operations",
+    "plan": "front.planning",
     "predict": "front.running",
     "register": "registry",
     "retrain": "front.running",

@@ -72,7 +72,7 @@ def search(
         >>> found = nas.search(config, out="runs/search")
         >>> found.genotype.save("mine.yaml")
     """
-    loaded, out = _configured(config, task), Path(out)
+    loaded, out = configured(config, task), Path(out)
     with joined(), _opened(out, loaded, resume) as run:
         own = [RunProgress(quiet=not watched(progress)), *([TensorBoard()] if tensorboard else [])]
         with deferred() as run.stop:
@@ -126,7 +126,7 @@ def retrain(
     if inherit and searched is None:
         raise ConfigError(f"inherit needs the folder or the result of a search, got {_shown(genotype)}")
     chosen = genotype if isinstance(genotype, Genotype) else genotype_of(searched or str(genotype))
-    loaded, out = _configured(default_config(genotype) if config is None else config, task), Path(out)
+    loaded, out = configured(default_config(genotype) if config is None else config, task), Path(out)
     if weights is not None:
         loaded = _starting_from(loaded, Path(weights), inherit=inherit)
     initial = searching.inherit_from(searched, loaded.retrained(chosen)) if inherit and searched else None
@@ -240,7 +240,7 @@ def default_config(genotype: Genotype | SearchResult | str | Path) -> str | Path
     return (genotype if isinstance(genotype, Genotype) else genotype_of(str(genotype))).space
 
 
-def _configured(config: Source, task: Task | None) -> Config:
+def configured(config: Source, task: Task | None) -> Config:
     """The configuration; with a task given in Python, its settings are in the place of the section `task`."""
     if task is None:
         return config if isinstance(config, Config) else load_config(config)

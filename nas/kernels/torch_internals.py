@@ -6,7 +6,8 @@ release is checked in one place; a test finds any other use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -17,10 +18,18 @@ from torch._ops import OpOverload, OpOverloadPacket
 from torch.autograd import Function, forward_ad
 from torch.nn.modules import module as _module
 from torch.overrides import TorchFunctionMode, _get_current_function_mode, _get_current_function_mode_stack
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-__all__ = ["OpOverload", "OpOverloadPacket", "TorchDispatchMode", "tree_flatten", "tree_leaves", "tree_map_only"]
+__all__ = [
+    "OpOverload",
+    "OpOverloadPacket",
+    "TorchDispatchMode",
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map_only",
+    "tree_unflatten",
+]
 """Types of the operators in `torch.ops`; the base of modes that see operators; functions on nested containers.
 
 PyTorch documents `TorchDispatchMode` in this module alone. Its public containers (`torch.utils.pytree`) came after the
@@ -74,6 +83,8 @@ innermost_mode: Callable[[], TorchFunctionMode | None] = _get_current_function_m
 """Returns the innermost function mode; PyTorch has no public question."""
 active_modes: Callable[[], Sequence[TorchFunctionMode]] = _get_current_function_mode_stack
 """Returns all function modes, outermost first, so that a later computation can enter them again."""
+unwatched: Callable[[], AbstractContextManager[Any]] = _disable_current_modes
+"""Returns a context without the dispatch modes that are active."""
 
 
 # --- operators ---
@@ -85,6 +96,36 @@ convolution = torch._convolution  # PyTorch documents it nowhere, but users of `
 def is_mutable(operator: OpOverload) -> bool:
     """Return whether an operator writes into its arguments; only its schema tells."""
     return operator._schema.is_mutable
+
+
+class Aliases(NamedTuple):
+    """Which inputs the outputs of an operator share storage with; only its schema tells."""
+
+    view: bool
+    """Whether an output is a view of an input, or the operator changes only the form of an input."""
+    names: tuple[str, ...]
+    """The names of the arguments that are written."""
+    order: tuple[str, ...]
+    """The names of all arguments."""
+    outputs: int
+    """How many of the written arguments are returned."""
+
+    def written(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return what the operator returns if it writes nothing."""
+        given = {**dict(zip(self.order, args, strict=False)), **kwargs}
+        found = [given[name] for name in self.names][: self.outputs]
+        return found[0] if len(found) == 1 else tuple(found) or None
+
+
+@functools.cache
+def aliases_of(operator: OpOverload) -> Aliases:
+    """Return what an operator shares between inputs and outputs."""
+    schema = operator._schema
+    written = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+    shared = any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
+    returned = sum(r.alias_info is not None and r.alias_info.is_write for r in schema.returns)
+    view = shared or torch.Tag.inplace_view in operator.tags or operator is torch.ops.aten.set_.source_Storage
+    return Aliases(view, written, tuple(a.name for a in schema.arguments), returned)
 
 
 def packet_of(operator: OpOverload) -> OpOverloadPacket:

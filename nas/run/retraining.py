@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -98,27 +99,8 @@ class _Retraining(Loop):
         if self._how is not None:
             check_validation(self._how, [stage.level.split for stage in config.retrain.stages.values()], task)
             self._validation = WeightValidation(validation_score(self._how, task), task)
-        precision, total = config.retrain.precision, config.retrain.steps
         self._network = network
-        self._stages: list[Multilevel] = []
-        before = 0
-        for name, stage in config.retrain.stages.items():
-            steps, span = stage.steps, (before / total, (before + stage.steps) / total)
-            self._stages.append(
-                Multilevel(
-                    network,
-                    {name: stage.level},
-                    task.losses,
-                    task.batch,
-                    steps,
-                    precision=precision,
-                    span=span,
-                    synchronized=config.batch_norm == "synchronized",
-                )
-            )
-            before += steps
-        if not self._stages:
-            raise ConfigError("retrain.stages is empty: nothing would be trained")
+        self._stages = list(build_stages(config, network, task))
         super().__init__(
             run,
             [stage.steps for stage in self._stages],
@@ -163,6 +145,37 @@ class _Retraining(Loop):
             self._average.copy_to_network()
         if self._validation is not None and self._validation.weights and self._how and self._how.keep == "best":
             self.network.load_state_dict(self._validation.weights)
+
+
+def build_stages(
+    config: Config, network: nn.Module, task: Task, batch: Callable[[str, int], Any] | None = None
+) -> Iterator[Multilevel]:
+    """The levels of each stage of a retraining over its network, in order.
+
+    Args:
+        config: of the retraining.
+        network: to train.
+        task: has the losses and the data.
+        batch: in place of the task's own batches.
+
+    Raises:
+        ConfigError: there is no stage, or its level cannot work.
+    """
+    how, before = config.retrain, 0
+    if not how.stages:
+        raise ConfigError("retrain.stages is empty: nothing would be trained")
+    for name, stage in how.stages.items():
+        yield Multilevel(
+            network,
+            {name: stage.level},
+            task.losses,
+            batch or task.batch,
+            stage.steps,
+            precision=how.precision,
+            span=(before / how.steps, (before + stage.steps) / how.steps),
+            synchronized=config.batch_norm == "synchronized",
+        )
+        before += stage.steps
 
 
 def check_validation(how: ValidationConfig, trained: Iterable[str], task: Task) -> None:
