@@ -127,6 +127,7 @@ class DerainTask(Task):
     config: DerainConfig
     score = "psnr"
     default_model = "tmics-compact"
+    threaded = True
     metrics = MappingProxyType({"psnr": "max", "ssim": "max", "warping_error": "min", "tof": "min"})
 
     def __init__(self, config: DerainConfig, *, seed: int = 0) -> None:

@@ -99,7 +99,8 @@ class Clock(nas.Observer):
 def predicted(case: Case, images: str) -> dict[str, float]:
     found = nas.plan(config_of(case, images), fit="1TB").works[case.work]
     seconds = found.speed.whole if found.speed else 0
-    return {"tensors": found.need.tensors, "memory": found.need.memory, "seconds": seconds / found.steps}
+    need = found.need
+    return {"tensors": need.tensors, "heap": need.heap, "memory": need.memory, "seconds": seconds / found.steps}
 
 
 def measured(case: Case, images: str) -> dict[str, float]:
@@ -135,9 +136,9 @@ def write_images(folder: Path) -> None:
 
 def fitted(rows: list[dict[str, float]]) -> tuple[float, float]:
     """The constants `SLACK` and `OVERHEAD` by which predictions are nearest to the measured peaks."""
-    bases = np.array([row["memory"] - OVERHEAD - SLACK * row["tensors"] for row in rows])
+    bases = np.array([row["memory"] - OVERHEAD - SLACK * row["heap"] for row in rows])
     peaks = np.array([row["peak"] for row in rows])
-    factors = np.stack([np.array([row["tensors"] for row in rows]), np.ones(len(rows))], 1)
+    factors = np.stack([np.array([row["heap"] for row in rows]), np.ones(len(rows))], 1)
     slack, overhead = np.linalg.lstsq(factors / peaks[:, None], (peaks - bases) / peaks, rcond=None)[0]
     return float(slack), float(overhead)
 
@@ -165,13 +166,23 @@ def main() -> None:
                 kept[case.name] = {**found, "peak": run["memory"], "taken": run["seconds"]}
                 if arguments.kept:
                     arguments.kept.write_text(json.dumps(kept), encoding="utf-8")
-    columns = ("case", "tensors MiB", "predicted MiB", "measured MiB", "ratio", "CPU s a step", "measured", "ratio")
+    columns = (
+        "case",
+        "tensors MiB",
+        "heap MiB",
+        "predicted MiB",
+        "measured MiB",
+        "ratio",
+        "CPU s a step",
+        "measured",
+        "ratio",
+    )
     title = f"torch {torch.__version__}, threads: {torch.get_num_threads()}"
     table = Table(*columns, title=title, title_justify="left")
     rows = [kept[case.name] for case in chosen]
     for case, row in zip(chosen, rows, strict=True):
         memory, seconds = row["memory"] / row["peak"], row["seconds"] / row["taken"]
-        mib = [f"{row[name] / MIB:.0f}" for name in ("tensors", "memory", "peak")]
+        mib = [f"{row[name] / MIB:.0f}" for name in ("tensors", "heap", "memory", "peak")]
         times = [f"{row[name]:.3g}" for name in ("seconds", "taken")]
         table.add_row(case.name, *mib, f"{memory:.2f}", *times, f"{seconds:.2f}")
     Console(width=118).print(table)

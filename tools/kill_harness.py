@@ -34,7 +34,7 @@ from rich.table import Table
 from torch import Tensor
 
 from nas.run import checkpoint
-from nas.run.folder import VERSIONS
+from nas.run.folder import TIMES, VERSIONS
 from nas.space.definition import find_space
 from nas.tune.tuning import Tuning, tune
 from tmics_space.data import moving_texture, write_frames
@@ -53,7 +53,7 @@ OFTEN = 1e-6
 LANDED = ("before the renames", "between the renames", "after the write", RANDOM)
 """Where a kill came, by what it left."""
 INSIDE = LANDED[:2]
-OWN = (VERSIONS, "report.html", "previous.pt", "study.log", ".lock")
+OWN = (VERSIONS, TIMES, "report.html", "previous.pt", "study.log", ".lock")
 """Files that name the time of a run or of its checkpoints, or are locks."""
 
 

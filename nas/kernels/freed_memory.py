@@ -50,6 +50,26 @@ def memory_kept() -> Iterator[None]:
                 libc.malloc_trim(0)
 
 
+class _Info(ctypes.Structure):
+    """Result of `mallinfo2(3)`."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks"))
+    _fields_ += tuple((name, ctypes.c_size_t) for name in ("fsmblks", "uordblks", "fordblks", "keepcost"))
+
+
+def heap_size() -> int | None:
+    """Return the bytes that the heap of the main thread takes from the system, whether used or free.
+
+    Within `memory_kept` it never falls, so its growth is what computations of the main thread need at their peak. None
+    without glibc 2.33 or newer.
+    """
+    libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    if libc is None or not hasattr(libc, "mallinfo2"):
+        return None
+    libc.mallinfo2.restype = _Info
+    return int(libc.mallinfo2().arena)
+
+
 def _outside(environment: Mapping[str, str]) -> dict[int, int]:
     """Return the values of the parameters outside of the context; `mallopt` takes 32 bits."""
     values = {}

@@ -286,7 +286,7 @@ class Levels:
             for needed in (name, *responding(levels[name])):
                 if needed not in batches:
                     raise ConfigError(f"nas.Levels: '{needed}' must have a batch in step {self.done}, got none")
-        self._levels.batch.cache_clear()
+        self._levels.batch.clear()
         for name, given in batches.items():
             config, read = levels[name], self._read(name, given)
             own = config.inner_steps * config.accumulate

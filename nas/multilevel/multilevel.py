@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from nas.kernels.device import placed
 from nas.kernels.evaluation import copied
 from nas.kernels.second_order import not_differentiable
 from nas.kernels.torch_internals import foreach_norm
+from nas.multilevel.batches import Batches
 from nas.multilevel.dependence import require_influence
 from nas.multilevel.divergence import diagnosis
 from nas.multilevel.freezer import freezers
@@ -85,6 +86,7 @@ class Multilevel:
         elapsed: steps of a run that is over and that these follow, in place of `span`: what changes over a run stays as
             it was at its end, and random numbers are other ones.
         synchronized: whether batch norms use the samples of all ranks, if there are several.
+        threaded: whether a thread makes the batches, one step ahead (see `Batches`).
 
     Raises:
         ConfigError: the levels cannot work; see `nas.multilevel.level.assign` and `check`.
@@ -105,6 +107,7 @@ class Multilevel:
         span: tuple[float, float] = (0.0, 1.0),
         elapsed: int | None = None,
         synchronized: bool = False,
+        threaded: bool = False,
     ) -> None:
         self.model, self.levels, self.steps = model, dict(levels), steps
         self._elapsed = elapsed
@@ -116,8 +119,7 @@ class Multilevel:
         device = next(p.device for stepper in self.steppers.values() for p in stepper.parameters.values())
         # Levels read the same batches again in the responses of one another.
         most = (level.accumulate * max(1, self.ahead[name]) for name, level in self.levels.items())
-        kept = functools.lru_cache(maxsize=sum(most))
-        self.batch = kept(lambda split, index: placed(batch(split, index), device))
+        self.batch = Batches(batch, lambda made: placed(made, device), sum(most), ahead=threaded)
         """The batches, on the device of the model."""
         self._evaluation = LossEvaluation(
             model,
@@ -187,6 +189,7 @@ class Multilevel:
                 their turn by then, so that the state can be saved.
         """
         self._set_progress(k)
+        self.batch.prepare([*self._reads(k), *(self._reads(k + 1) if k + 1 < self.steps else ())])
         moved: dict[str, Moved] = {}
         taken: dict[str, Parameters] = {}
         for name, level in self.levels.items():
@@ -201,6 +204,13 @@ class Multilevel:
         if k == self.steps - 1:
             self.require_moved()
         return moved
+
+    def _reads(self, k: int) -> Iterator[tuple[str, int]]:
+        """Split and index of the batches of the levels that move in search step `k`."""
+        for level in self.levels.values():
+            if level.due(k, self.steps):
+                count = level.inner_steps * level.accumulate
+                yield from ((level.split, index) for index in range(k * count, (k + 1) * count))
 
     def require_moved(self) -> None:
         """Raise `DivergedError` if a level skipped every step that it had in the run."""

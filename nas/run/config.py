@@ -173,6 +173,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where networks live: `cpu`, `cuda`, `cuda:1`, `mps`."""
     batch_norm: Literal["local", "synchronized"] = "local"
     """Whose samples a batch norm in training uses if several ranks train a network: those of its rank, or of all."""
+    prefetch: bool = True
+    """Whether a thread makes the batches of the next step, if the task allows it. No result depends on it."""
     tune: dict[str, str] = {}
     """What `nas tune` varies: by key, a distribution such as `log(1e-4, 1e-1)`. No run depends on it."""
 
@@ -200,7 +202,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             how = self.search_section
             unused = {*(PROPOSING if how.searcher is None else ()), *(() if how.stages else ("stages",))}
             plain["search"] = {key: value for key, value in plain["search"].items() if key not in unused}
-        return dump_yaml({name: value for name, value in plain.items() if name not in ("tune", *absent)})
+        return dump_yaml({name: value for name, value in plain.items() if name not in ("tune", "prefetch", *absent)})
 
     def torch_device(self) -> torch.device:
         """Return the device; raises `ConfigError` if this machine does not have it."""

@@ -58,6 +58,7 @@ BEST_WEIGHTS = "checkpoints/best.safetensors"
 """The weights of the epoch of a retraining with the best validation score."""
 _RESTORED = re.compile(rf"{re.escape(VERSIONS)}|{re.escape(CONFIG)}|{re.escape(GENOTYPE)}|genotypes/step-\d+\.yaml")
 """The names of the files that a checkpoint has copies of: a crafted one must not write elsewhere."""
+TIMES = "times.jsonl"
 LOCK = ".lock"
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 """The names of the temporary files of `nas.files.write_atomic`."""
@@ -259,6 +260,18 @@ class Run:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._checksum = zlib.crc32(line, self._checksum)
 
+    def record_time(self, step: int, seconds: float, waiting: float) -> None:
+        """Append to `times.jsonl` what the steps since the last such line took; no result depends on this file.
+
+        Args:
+            step: the last of them.
+            seconds: of wall time.
+            waiting: the share of it in which a step waited for a batch.
+        """
+        line = msgspec.json.encode({"step": step, "seconds": round(seconds, 3), "waiting": round(waiting, 4)})
+        with writing(self.path / TIMES), (self.path / TIMES).open("ab") as file:
+            file.write(line + b"\n")
+
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Save plain state as `checkpoints/last.pt`, for `resume`. The checkpoint before it is kept beside it."""
         self._require_folder()
@@ -322,6 +335,9 @@ class Follower(Run):
         self.stop = lambda: False
 
     def record(self, kind: str, /, step: int | None = None, **values: object) -> None:
+        """Do nothing."""
+
+    def record_time(self, step: int, seconds: float, waiting: float) -> None:
         """Do nothing."""
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
@@ -503,7 +519,7 @@ def _require_empty(path: Path) -> None:
     except OSError as error:
         raise InvalidFileError(f"{path}: cannot be a run folder: {error.strerror}; use another path") from error
     if LOCK in found:
-        found = {name for name in found - {LOCK, METRICS, VERSIONS} if not _TEMPORARY.fullmatch(name)}
+        found = {name for name in found - {LOCK, METRICS, TIMES, VERSIONS} if not _TEMPORARY.fullmatch(name)}
     if found:
         raise ConfigError(f"{path}: not empty; continue the run in it with --resume, or use another folder")
 

@@ -81,6 +81,7 @@ class Loop(abc.ABC):
         self.stage = 0
         """The number of the present stage."""
         self._epochs = epochs
+        self._spent = self._waited = 0.0
         self._seconds, self._save_seconds = seconds_of(minutes), 60 * checkpoint_minutes
         self._average = None if decay is None else WeightAverage(self.network, decay)
         self._observers = Observers(observers)
@@ -176,11 +177,14 @@ class Loop(abc.ABC):
     def _step(self, step: int) -> bool:
         """Take step number `step` of the run, counted from 1; returns whether the time is spent."""
         k = self.first + step - 1 - (self.ends[self.stage - 1] if self.stage else 0)
+        begun, waited = time.perf_counter(), self.levels.batch.waited
         try:
             moved = self.levels.step(k)
         except DivergedError as error:
             self._save(step)
             raise self._explained(error, k, step) from error
+        self._spent += time.perf_counter() - begun
+        self._waited += self.levels.batch.waited - waited
         for level, move in moved.items():
             self.run.record("train", step, level=level, loss=move.loss, gradient=move.gradient, **move.terms)
         for move in moved.values():
@@ -196,6 +200,8 @@ class Loop(abc.ABC):
                 self._average.copy_to_network()
         self._observers.step(step, moved)
         if ended := self.ends_epoch(step):
+            self.run.record_time(step, self._spent, self._waited / self._spent)
+            self._spent = self._waited = 0.0
             genotype = self.end_epoch(step)
             with nullcontext() if self._average is None else self._average.applied():
                 for observer, values in self._observers.epoch(step, self.network, genotype):

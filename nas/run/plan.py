@@ -1,8 +1,9 @@
 """What a search and a retraining will take, before they start: memory, time per step, and changes that make it fit.
 
-The memory of a step is simulated (see `nas.cost.simulation`), through the check before the first step, forward and
-backward passes, hypergradients and the states of optimizers. A process takes more than the tensors that live: blocks of
-the C library that lie between them, the working memory of operators, caches. `SLACK` and `OVERHEAD` account for this.
+The steps are simulated (see `nas.cost.simulation`): the check before the first one, forward and backward passes,
+hypergradients, and the states of optimizers. With glibc, the simulation allocates its tensors in the heap of a child
+process, as the run will, and never writes them. So the growth of this heap includes free memory between tensors, which
+no later tensor fits into. `SLACK` and `OVERHEAD` account for the working memory of operators and for what is loaded.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
 
 from nas.cost.network_cost import measure
 from nas.cost.simulation import Simulation
-from nas.errors import ConfigError
+from nas.errors import ConfigError, NASError
 from nas.genotype.file import Genotype
-from nas.kernels.freed_memory import memory_kept
+from nas.kernels.freed_memory import heap_size, memory_kept
 from nas.kernels.memory_format import channels_last
 from nas.kernels.torch_internals import tree_map_only, unwatched
 from nas.multilevel.level import Level
@@ -41,10 +45,12 @@ from nas.space.chooser import Kept
 from nas.space.definition import find_space
 from nas.supernet import Supernet
 
-SLACK = 1.255
-"""Bytes of a process for each byte of tensors that live at the peak of a step."""
-OVERHEAD = 64 * 2**20
-"""Bytes that a process takes besides, for what is loaded with the first step."""
+SLACK = 1.0
+"""Bytes that a process takes for each byte by which its simulated heap grows."""
+OVERHEAD = 40 * 2**20
+"""Bytes that it takes besides, for what is loaded with the first step."""
+SCATTER = 1.25
+"""Growth of the heap for each byte of tensors that live at the peak, if there is no glibc to ask."""
 DRAWS = 6
 """Further steps that are simulated if the relaxation draws candidates, since steps then differ."""
 GENOTYPES = 8
@@ -64,6 +70,8 @@ class Need(NamedTuple):
     """Of the largest network that it trains."""
     tensors: int
     """Bytes of the tensors that live at the peak of a step, or of the check before the first one."""
+    heap: int
+    """Bytes by which the heap of the process grows until then."""
     memory: int
     """Bytes of the process at that moment."""
     flops: int
@@ -96,6 +104,11 @@ def needs(config: Config, work: Work, task: Task, base: int) -> Need:
     Raises:
         ConfigError: the configuration cannot work, or cannot be planned.
     """
+    return Need(*in_child(lambda: [*_needs(config, work, task, base)]))
+
+
+def _needs(config: Config, work: Work, task: Task, base: int) -> Need:
+    """What `needs` returns, in this process, whose heap grows."""
     tally = Simulation()
 
     def batch(split: str, index: int) -> Any:
@@ -108,15 +121,56 @@ def needs(config: Config, work: Work, task: Task, base: int) -> Need:
     def visit(network: nn.Module, levels: Multilevel) -> None:
         nonlocal flops, parameters
         for k in _telling(network, levels):
-            before = tally.flops
+            spent = tally.flops
             levels.step(k)
-            flops = max(flops, tally.flops - before)
+            flops = max(flops, tally.flops - spent)
         parameters = max(parameters, sum(p.numel() for p in network.parameters()))
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), memory_kept():
         torch.manual_seed(config.seed)
+        before = heap_size()
         _train(config, work, task, batch, visit, tally)
-    return Need(parameters, tally.peak, round(base + OVERHEAD + SLACK * tally.peak), flops)
+        after = heap_size()
+    heap = round(SCATTER * tally.peak) if before is None or after is None else max(after - before, tally.peak)
+    return Need(parameters, tally.peak, heap, round(base + OVERHEAD + SLACK * heap), flops)
+
+
+def in_child(call: Callable[[], Sequence[int]]) -> Sequence[int]:
+    """Return what a function returns in a copy of this process, so that this one stays as it is.
+
+    Raises:
+        ConfigError: the function raises an error of the package, or the child ended before the function did.
+    """
+    if heap_size() is None:  # nothing would be gained
+        return call()
+    source, sink = os.pipe()
+    sys.stdout.flush()
+    with warnings.catch_warnings(action="ignore"):  # of threads: only this one goes on in the child
+        child = os.fork()
+    if not child:
+        try:
+            torch.set_num_threads(1)  # noqa: TID251 - of the child, which has no other threads of OpenMP
+            warnings.simplefilter("ignore")  # the data were loaded before, and the run warns again
+            try:
+                answer: Any = [*call()]
+            except NASError as error:
+                answer = str(error)
+            os.write(sink, msgspec.json.encode(answer))
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - the child must not go on with what its parent does
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    os.close(sink)
+    with os.fdopen(source, "rb") as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise ConfigError(f"the simulation must end by itself, got the exit status {os.waitstatus_to_exitcode(status)}")
+    found: list[int] | str = msgspec.json.decode(text)
+    if isinstance(found, str):
+        raise ConfigError(found)
+    return found
 
 
 def speed(config: Config, work: Work, task: Task, tries: int = 3) -> Speed:
@@ -141,7 +195,7 @@ def speed(config: Config, work: Work, task: Task, tries: int = 3) -> Speed:
 
     with torch.random.fork_rng(), memory_kept():
         torch.manual_seed(config.seed)
-        _train(config, work, task, task.batch, visit)
+        _train(config, work, task, None, visit)
     return Speed(cpu / steps_of(config, work), cpu, wall)
 
 
@@ -184,7 +238,7 @@ def _train(
     config: Config,
     work: Work,
     task: Task,
-    batch: Batches,
+    batch: Batches | None,
     visit: Callable[[nn.Module, Multilevel], None],
     tally: Simulation | None = None,
 ) -> None:

@@ -174,6 +174,7 @@ def build_stages(
             precision=how.precision,
             span=(before / how.steps, (before + stage.steps) / how.steps),
             synchronized=config.batch_norm == "synchronized",
+            threaded=batch is None and config.prefetch and task.threaded,
         )
         before += stage.steps
 

@@ -346,6 +346,7 @@ def build_levels(
         precision=how.precision,
         elapsed=elapsed,
         synchronized=config.batch_norm == "synchronized",
+        threaded=batch is None and config.prefetch and task.threaded,
     )
 
 

@@ -84,6 +84,9 @@ class Task(abc.ABC):
     """For the score, and any other metric that ranks: whether the largest (`max`) or smallest (`min`) value is best."""
     statement: str = ""
     """How `evaluate` takes its metrics, in words, a line each; reports show it below them."""
+    threaded: ClassVar[bool] = False
+    """Whether runs may call `batch` in a thread, beside a step and `evaluate`: it neither reads nor changes a global
+    random state, nor anything that another method changes. Runs then make batches one step ahead."""
     parts: Mapping[str, Mapping[str, float]] = MappingProxyType({})
     """Metrics of each part of the data, by its name, from the last call of `evaluate`."""
     default_model: ClassVar[str] = ""

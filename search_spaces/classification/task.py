@@ -74,6 +74,7 @@ class Classification(Task):
     Config = ClassificationConfig
     config: ClassificationConfig
     score = "accuracy"
+    threaded = True
     metrics = MappingProxyType({"accuracy": "max", "loss": "min"})
     statement = "accuracy: share of the test images; loss: mean cross-entropy over them, in nats"
 

@@ -53,6 +53,7 @@ class LowLight(Task):
     Config = LowLightConfig
     config: LowLightConfig
     score = "loss"
+    threaded = True
     metrics = MappingProxyType({"loss": "min", "psnr": "max"})
     statement = "loss: mean of the loss 'both'; psnr: in dB, mean over the test pictures, against good light"
 

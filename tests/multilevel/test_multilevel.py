@@ -577,8 +577,7 @@ def test_sign_toy(method: dict[str, Any], expected: float) -> None:
 
 def forget(levels: Multilevel) -> None:
     """Read again what the checks before the first step left in memory."""
-    batches: Any = levels.batch
-    batches.cache_clear()
+    levels.batch.clear()
 
 
 def counted(levels: dict[str, Level], steps: int) -> tuple[list[tuple[str, int]], list[list[str]]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -75,6 +77,33 @@ def test_equal_seeds_give_equal_runs(loop: Loop, whole: Whole, tmp_path: Path) -
     assert torch.equal(before, torch.get_rng_state()), "the caller's random state moved"
     loop(tmp_path / "other", msgspec.structs.replace(config, seed=1))
     assert (folder / "metrics.jsonl").read_bytes() != (tmp_path / "other" / "metrics.jsonl").read_bytes()
+
+
+def test_a_thread_makes_the_same_batches_one_step_ahead_and_the_share_of_waiting_is_written(
+    loop: Loop, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, config, every = whole
+    names: set[str] = set()
+    make = toy.ToyTask.batch
+
+    def batch(task: toy.ToyTask, split: str, index: int) -> Any:
+        names.add(threading.current_thread().name)
+        return make(task, split, index)
+
+    monkeypatch.setattr(toy.ToyTask, "threaded", True)
+    monkeypatch.setattr(toy.ToyTask, "batch", batch)
+    with pytest.raises(Stopped):
+        loop(tmp_path / "run", config, Stop(5))
+    loop(tmp_path / "run", config, resume=True)
+    assert_equal_runs(folder, tmp_path / "run")
+    assert any(name.startswith("batches") for name in names)
+    lines = [msgspec.json.decode(line) for line in (tmp_path / "run" / "times.jsonl").read_bytes().splitlines()]
+    assert {line["step"] for line in lines} == {*range(every, 10, every)}
+    assert all(0 <= line["waiting"] <= 1 and line["seconds"] > 0 for line in lines)
+    names.clear()
+    loop(tmp_path / "off", msgspec.structs.replace(config, prefetch=False))
+    assert not any(name.startswith("batches") for name in names)
+    assert_equal_runs(folder, tmp_path / "off")
 
 
 def test_a_long_epoch_is_saved_within(
