@@ -86,7 +86,7 @@ def plan(config: Source, *, fit: str | int | None = None, tries: int = 3, task: 
     Example:
         >>> plan = nas.plan(nas.load_config("digits"), fit="2GiB", tries=0)
         >>> plan.fits, plan.works["search"].steps
-        (True, 500)
+        (True, 300)
     """
     memory = available() if fit is None else bytes_of(fit) if isinstance(fit, str) else fit
     loaded = configured(config, task)
