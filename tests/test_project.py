@@ -122,6 +122,7 @@ SHARED_NAMES = {
     "scores": "those of the untrained networks of a table, and those of derained films",
     "darts": "a search space, and the importer of its genotypes",
     "nas_bench_201": "a search space, and the importer of its genotypes",
+    "planning": "a Python function, and the command that calls it",
     "running": "a Python function, and the command that calls it",
     "targets": "a Python function, and the command that calls it",
     "tuning": "a Python function, and the command that calls it",

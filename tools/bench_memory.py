@@ -58,10 +58,7 @@ CASES = [
     Case("NAS-Bench-201", "nas-bench-201", {"task.batch": 64, "options.cells": 3}),
     Case("TMICS demo", "demo", {}, steps=20),
     Case("TMICS demo, crop 96", "demo", {"task.crop": 96, "options.channels": 12}, steps=20),
-    Case("TMICS demo, checkpoint", "demo", {"task.crop": 112, "search.memory": "checkpoint"}, steps=20),
     Case("digits, batch 512", "digits", {"task.batch": 512, "options.channels": 32}),
-    Case("retraining of DARTS", "darts", {"task.batch": 64, "retrain.options.cells": 8}, work="retrain"),
-    Case("retraining of TMICS", "demo", {"task.crop": 128}, work="retrain"),
 ]
 
 
