@@ -24,13 +24,13 @@ from nas.kernels.device import placed
 from nas.kernels.evaluation import copied
 from nas.kernels.second_order import not_differentiable
 from nas.kernels.torch_internals import foreach_norm
-from nas.multilevel.batches import Batches
 from nas.multilevel.dependence import require_influence
 from nas.multilevel.divergence import diagnosis
 from nas.multilevel.freezer import freezers
 from nas.multilevel.level import Level, Precision, assign
 from nas.multilevel.loss_evaluation import AFTER, LossEvaluation, TaskLoss, trainable
 from nas.multilevel.parts import parts_of
+from nas.multilevel.prefetching import Batches
 from nas.multilevel.regularizers import Resources
 from nas.multilevel.responses import Gradient, Methods, Responses
 from nas.multilevel.stepper import Stepper

@@ -1,6 +1,6 @@
 """What a search and a retraining will take, before they start: memory, time per step, and changes that make it fit.
 
-The steps are simulated (see `nas.cost.simulation`): the check before the first one, forward and backward passes,
+The steps are simulated (see `nas.cost.simulated_step`): the check before the first one, forward and backward passes,
 hypergradients, and the states of optimizers. With glibc, the simulation allocates its tensors in the heap of a child
 process, as the run will, and never writes them. So the growth of this heap includes free memory between tensors, which
 no later tensor fits into. `SLACK` and `OVERHEAD` account for the working memory of operators and for what is loaded.
@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from torch import Tensor, nn
 
 from nas.cost.network_cost import measure
-from nas.cost.simulation import Simulation
+from nas.cost.simulated_step import Simulation
 from nas.errors import ConfigError, NASError
 from nas.genotype.file import Genotype
 from nas.kernels.freed_memory import heap_size, memory_kept

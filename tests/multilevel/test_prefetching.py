@@ -8,7 +8,7 @@ import time
 import pytest
 
 from nas.errors import ConfigError
-from nas.multilevel.batches import Batches
+from nas.multilevel.prefetching import Batches
 
 
 class Made:

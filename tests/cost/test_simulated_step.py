@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.cost.meter import Tally, footprint
-from nas.cost.simulation import SMALL, Simulation
+from nas.cost.simulated_step import SMALL, Simulation
 from nas.run.plan import resident
 
 MIB = 2**20
