@@ -28,8 +28,8 @@ _TURNS = {
 }
 """The transpose that undoes each EXIF orientation; those from 5 on swap height and width."""
 
-_DAMAGED = (OSError, SyntaxError, ValueError, LookupError, OverflowError, EOFError, struct.error)
-"""What Pillow raises for damaged files."""
+_DAMAGED = (OSError, SyntaxError, ValueError, LookupError, OverflowError, EOFError, MemoryError, struct.error)
+"""What Pillow raises for damaged files. It reads as many bytes as a PNG chunk claims to have, up to 2 GiB."""
 
 
 def read_upright(path: str | Path, mode: str = "RGB") -> Image.Image:
@@ -74,7 +74,9 @@ def _opened(path: str | Path) -> Iterator[ImageFile.ImageFile]:
     except UnidentifiedImageError as error:
         raise InvalidFileError(f"{path}: not an image that can be read ({', '.join(IMAGE_SUFFIXES)})") from error
     except (*_DAMAGED, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = (
+            getattr(error, "strerror", None) or " ".join(str(error).split()) or "it needs more memory than there is"
+        )
         raise InvalidFileError(f"{path}: cannot be read as an image: {reason}") from error
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 import filmed
 from nas.errors import InvalidFileError
@@ -117,3 +118,16 @@ def test_damaged_files_are_told_in_one_line(tmp_path: Path, suffix: str, capfd: 
     assert len(told) > 20
     assert all(line.startswith(str(path)) and "\n" not in line for line in told)
     capfd.readouterr()  # libtiff has its own say
+
+
+@pytest.mark.parametrize("read", [read_upright, upright_size])
+def test_a_file_that_claims_more_bytes_than_fit_into_memory(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chunk(file: object, position: int, length: int) -> bytes:
+        raise MemoryError
+
+    Image.new("RGB", (5, 3)).save(tmp_path / "a.png")
+    monkeypatch.setattr(PngImagePlugin.PngStream, "chunk_IHDR", chunk)
+    with pytest.raises(InvalidFileError, match="more memory"):
+        read(tmp_path / "a.png")
