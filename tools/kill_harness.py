@@ -298,7 +298,7 @@ def run_job(name: str, job: Job, folder: Path, chains: int, kills: int, seed: in
     begun = time.monotonic()
     if code := start(job.command(whole)).wait():
         raise SystemExit(f"{name}: the uninterrupted run ended with {code}")
-    pause = time.monotonic() - begun
+    pause = (time.monotonic() - begun) / 3  # so that several kills come before the end
     for number in range(chains):
         out = folder / name / f"chain-{number}"
         chain = run_chain(job, whole, out, start=start, seed=seed + number, kills=kills, inside=3, pause=pause)
