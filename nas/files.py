@@ -171,7 +171,7 @@ def listed(folder: str | Path) -> list[Path]:
     `InvalidFileError` for a folder that cannot be read.
     """
     try:
-        found = sorted(Path(folder).iterdir())
+        found = sorted(Path(folder).iterdir(), key=lambda path: path.name)
     except FileNotFoundError as error:
         raise MissingFileError(f"{folder}: no such folder") from error
     except OSError as error:

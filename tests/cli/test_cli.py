@@ -29,6 +29,7 @@ COMMANDS = {
     "ops": ["NAME", "YAML"],
     "show": ["TARGET", "OPTIONS", "name=value", "--input", "--depth", "--runs"],
     "config": ["NAME"],
+    "plan": ["CONFIG", "OVERRIDES", "--fit", "--tries", "memory"],
     "search": ["CONFIG", "YAML", "OVERRIDES", "search.steps=500", "--out", "--resume", "--quiet"],
     "derive": ["RUN", "folder", "--policy", "--budget", "params=50k", "--compare", "--out"],
     "draw": ["TARGET", "OPTIONS", "--out", ".svg, .dot, .mmd", "Graphviz", "--cells", "--dark"],

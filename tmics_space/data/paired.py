@@ -149,16 +149,16 @@ def _find(root: Path, path: str, layout: Layout) -> tuple[dict[tuple[str, str], 
     suffixes = "|".join(map(re.escape, READ_SUFFIXES if video else layout.suffixes))
     pattern = re.compile(f"{layout.pattern(leaf).pattern}(?i:{suffixes})")
     clips: dict[tuple[str, str], Side] = {}
-    strange = []
+    strange, name = [], root.resolve().name
     for folder, names in folders:
         if "clip" in names and not video:
-            clips.setdefault(_key(root, names), {})
+            clips.setdefault(_key(name, names), {})
         for file in listed(folder):
             match = pattern.fullmatch(file.name)
             if match is None:
                 strange += [file] if file.is_file() else []
                 continue
-            key = _key(root, {**names, **match.groupdict()})
+            key = _key(name, {**names, **match.groupdict()})
             if video:
                 number, other = None, clips.setdefault(key, file)
             else:
@@ -186,8 +186,8 @@ def _descend(folders: list[Folder], part: str, layout: Layout) -> list[Folder]:
     return below
 
 
-def _key(root: Path, names: dict[str, str]) -> tuple[str, str]:
-    return names.get("clip", root.resolve().name), names.get("version", "")
+def _key(name: str, names: dict[str, str]) -> tuple[str, str]:
+    return names.get("clip", name), names.get("version", "")
 
 
 def _number(text: str, file: Path) -> int:

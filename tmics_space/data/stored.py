@@ -26,7 +26,8 @@ Read = Callable[[Path], Tensor]
 class StoredFrames:
     """Images of one size; indexing reads them: `frames[2:5]` is a tensor `(frames, 3, height, width)` uint8.
 
-    Construction reads the header of every file and checks the sizes.
+    Construction compares the sizes in the headers of the first and the last file, so that large data sets open fast. Each
+    other file is checked when it is read.
 
     Args:
         files: in order.
@@ -34,7 +35,7 @@ class StoredFrames:
         read: reads a file.
 
     Raises:
-        InvalidFileError: a file is missing, not an image, or of another size than the first; or, at its use, damaged.
+        InvalidFileError: a file is missing, damaged, not an image, or of another size than the first.
     """
 
     files: tuple[Path, ...]
@@ -42,7 +43,7 @@ class StoredFrames:
     read: Read = read_image
 
     def __post_init__(self) -> None:
-        self._require(self.files[1:], self.files[0])
+        self._require(self.files[-1], upright_size(self.files[-1]))
 
     def require_like(self, other: StoredFrames) -> None:
         """Check that the frames of `other` have the same size.
@@ -50,18 +51,21 @@ class StoredFrames:
         Raises:
             InvalidFileError: the sizes differ.
         """
-        self._require(self.files[:1], other.files[0])
+        other._require(self.files[0], self._size)
 
-    def _require(self, files: Sequence[Path], like: Path) -> None:
-        height, width = upright_size(like)
-        for file in files:
-            if (found := upright_size(file)) != (height, width):
-                raise InvalidFileError(f"{file}: must be {width}x{height} like {like}, got {found[1]}x{found[0]}")
+    def _require(self, file: Path, size: tuple[int, int]) -> None:
+        if size != self._size:
+            (height, width), like = self._size, self.files[0]
+            raise InvalidFileError(f"{file}: must be {width}x{height} like {like}, got {size[1]}x{size[0]}")
+
+    @functools.cached_property
+    def _size(self) -> tuple[int, int]:
+        return upright_size(self.files[0])
 
     @functools.cached_property
     def shape(self) -> torch.Size:
         """`(frames, 3, height, width)`"""
-        return torch.Size((len(self.files), 3, *(side - side % self.crop for side in upright_size(self.files[0]))))
+        return torch.Size((len(self.files), 3, *(side - side % self.crop for side in self._size)))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -74,8 +78,9 @@ class StoredFrames:
         return torch.stack([self._frame(file) for file in files])
 
     def _frame(self, file: Path) -> Tensor:
-        height, width = self.shape[2:]
-        return self.read(file)[:, :height, :width]
+        frame, (height, width) = self.read(file), self.shape[2:]
+        self._require(file, (frame.shape[1], frame.shape[2]))
+        return frame[:, :height, :width]
 
 
 Frames: TypeAlias = Tensor | StoredFrames | PackedFrames

@@ -49,16 +49,29 @@ def test_batches_equal_those_of_clips_in_memory(tmp_path: Path) -> None:
         assert all(map(torch.equal, found, expected))
 
 
-def test_every_file_is_looked_at_when_a_clip_is_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bad", [0, 3, 5])
+def test_a_bad_file_is_named_at_the_latest_when_it_is_read(tmp_path: Path, bad: int) -> None:
     files = saved(tmp_path / "clip")
-    Image.new("RGB", (14, 10)).save(files[3])
-    with pytest.raises(InvalidFileError, match=r"3\.png: must be 14x11 like .*0\.png, got 14x10"):
-        StoredFrames(files)
-    files[3].write_bytes(b"no image")
-    with pytest.raises(InvalidFileError, match=r"3\.png: (not|cannot be read as) an image"):
-        StoredFrames(files)
-    files[3].unlink()
-    with pytest.raises(InvalidFileError, match=r"3\.png: no such file"):
+    Image.new("RGB", (14, 10)).save(files[bad])
+    with pytest.raises(InvalidFileError, match=r"\d\.png: must be 14x1[01] like .*0\.png, got 14x1[01]"):
+        StoredFrames(files)[:]
+    files[bad].write_bytes(b"no image")
+    with pytest.raises(InvalidFileError, match=rf"{bad}\.png: (not|cannot be read as) an image"):
+        StoredFrames(files)[:]
+    files[bad].unlink()
+    with pytest.raises(InvalidFileError, match=rf"{bad}\.png: no such file"):
+        StoredFrames(files)[:]
+
+
+def test_few_headers_are_read_when_a_clip_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, read = saved(tmp_path / "clip"), []
+    original = stored.upright_size
+    monkeypatch.setattr(stored, "upright_size", lambda file: read.append(file) or original(file))
+    clean, rainy = StoredFrames(files), StoredFrames(files)
+    rainy.require_like(clean)
+    assert len(read) == 4
+    Image.new("RGB", (14, 10)).save(files[-1])
+    with pytest.raises(InvalidFileError, match=r"5\.png: must be 14x11 like .*0\.png, got 14x10"):
         StoredFrames(files)
 
 
