@@ -26,8 +26,8 @@ Read = Callable[[Path], Tensor]
 class StoredFrames:
     """Images of one size; indexing reads them: `frames[2:5]` is a tensor `(frames, 3, height, width)` uint8.
 
-    Construction compares the sizes in the headers of the first and the last file, so that large data sets open fast. Each
-    other file is checked when it is read.
+    Construction compares the sizes in the headers of the first and the last file, so that large data sets open fast.
+    Each other file is checked when it is read.
 
     Args:
         files: in order.
