@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from nas.kernels.torch_internals import (
+    UNDECLARED_VIEWS,
     OpOverload,
     TorchDispatchMode,
     address_of,
@@ -34,9 +35,6 @@ SMALL = 4096
 """Elements of the largest tensor whose values are computed."""
 
 CPU = torch.device("cpu")
-
-_RUN = {torch.ops.aten._unsafe_view.default, torch.ops.aten.lift_fresh.default}
-"""Operators that return a view, though their schemas do not say so."""
 
 
 class _Spec(NamedTuple):
@@ -94,7 +92,11 @@ class Simulation(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torc
         aliases = aliases_of(func)
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         elsewhere = [*(tensor.device for tensor in inputs), kwargs.get("device")]
-        if func in _RUN or aliases.view or any(where is not None and torch.device(where) != CPU for where in elsewhere):
+        if (
+            func in UNDECLARED_VIEWS
+            or aliases.view
+            or any(where is not None and torch.device(where) != CPU for where in elsewhere)
+        ):
             return tree_map_only(Tensor, self.add, func(*args, **kwargs))
         self.calls += 1
         large = any(tensor.numel() > SMALL for tensor in inputs)

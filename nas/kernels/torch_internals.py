@@ -133,6 +133,10 @@ def packet_of(operator: OpOverload) -> OpOverloadPacket:
     return operator._overloadpacket
 
 
+UNDECLARED_VIEWS = frozenset((torch.ops.aten._unsafe_view.default, torch.ops.aten.lift_fresh.default))
+"""Operators that return a view, though their schemas do not say so; reshapes of PyTorch call the private one."""
+
+
 def size_oblivious(oblivious: bool) -> AbstractContextManager[None]:
     """Return a context in which `torch.export` may treat sizes 0 and 1 as any other; it has no public argument."""
     import torch.fx.experimental._config as symbolic
