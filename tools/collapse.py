@@ -218,20 +218,21 @@ GAP, HEAD = 12, 22
 
 
 def picture(rows: Collection[Row]) -> str:
-    """Draw the normal cells side by side: a row for each setting and seed, a column for each method."""
+    """Draw the normal cells side by side: a row for each setting and seed, a column for each method that was run."""
     ElementTree.register_namespace("", SVG)
     median = median_of_random(rows)
     shown = {(row["setting"], row["seed"], row["method"]): row for row in rows if row["method"] != RANDOM}
     lines = list(dict.fromkeys((setting, seed) for setting, seed, _ in shown))
+    columns = [method for method in METHODS if any(method == each for _, _, each in shown)]
     drawn = {key: ElementTree.fromstring(normal_cell(row)) for key, row in shown.items()}
     wide = max((int(each.get("width", 0)) for each in drawn.values()), default=0) + GAP
     high = max((int(each.get("height", 0)) for each in drawn.values()), default=0) + GAP + HEAD
-    size = {"width": f"{wide * len(METHODS)}", "height": f"{high * len(lines)}"}
+    size = {"width": f"{wide * len(columns)}", "height": f"{high * len(lines)}"}
     root = ElementTree.Element(f"{{{SVG}}}svg", size, viewBox=f"0 0 {size['width']} {size['height']}")
     root.set("font-family", "sans-serif")
     ElementTree.SubElement(root, f"{{{SVG}}}rect", size, fill="white")
     for (setting, seed, method), cell in drawn.items():
-        x, y = wide * list(METHODS).index(method), high * lines.index((setting, seed))
+        x, y = wide * columns.index(method), high * lines.index((setting, seed))
         row = shown[setting, seed, method]
         text = ElementTree.SubElement(root, f"{{{SVG}}}text", {"x": f"{x + 4}", "y": f"{y + 15}", "font-size": "12"})
         text.set("fill", "#b2182b" if collapsed(row, median) else "#333")
