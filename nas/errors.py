@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 LONGEST = 2000
@@ -25,6 +26,11 @@ def shortened(text: str) -> str:
     if len(text) > LONGEST:
         text = f"{text[: LONGEST * 3 // 4]} [... {len(text) - LONGEST:,} characters ...] {text[-LONGEST // 4 :]}"
     return printable(text)
+
+
+def without_password(url: str) -> str:
+    """The URL of a database with `***` in place of its password; any other text unchanged."""
+    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", url)
 
 
 class NASError(Exception):

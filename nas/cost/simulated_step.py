@@ -163,7 +163,7 @@ def _infer(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         named["device"] = torch.device("meta")
     try:
         result = func(*ghosts, **named)
-    except (RuntimeError, NotImplementedError, TypeError):
+    except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError
         return None
     count = flop_registry.get(packet_of(func))
     flops = 0 if count is None else int(count(*args, **kwargs, out_val=result))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from nas.errors import InvalidFileError, MissingFileError
+from nas.errors import InvalidFileError, MissingFileError, without_password
 from nas.files import convert, dump_yaml, parse_yaml, read_text, write_text
 from nas.run.folder import CONFIG, GENOTYPE, VERSIONS, read_versions
 from nas.run.judge import EVALUATIONS, SUPERNET
@@ -32,7 +32,7 @@ class TuningCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     def save(self, folder: Path) -> None:
         """Write the arguments to the folder of the trials."""
-        shown = None if self.storage is None else re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", self.storage)
+        shown = None if self.storage is None else without_password(self.storage)
         call = msgspec.structs.replace(self, storage=shown)
         write_text(folder / TUNING, dump_yaml(msgspec.to_builtins(call)))
 

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -130,12 +130,14 @@ class Leases:
             lock = locked(path)
         if lock is None:
             return None
-        place = f"{system()} {os.fstat(lock.fileno()).st_dev} {os.fstat(lock.fileno()).st_ino}"
-        if not lease or lease["place"] == place or self._stale(frozen.number, lease):
-            taken = self._first(frozen, _generation(key) + 1, place)
-            if taken is not None:
-                return Lease(self.storage, frozen.number, frozen._trial_id, *taken, lock=lock)
-        lock.close()
+        with ExitStack() as stack:
+            stack.callback(lock.close)
+            place = f"{system()} {os.fstat(lock.fileno()).st_dev} {os.fstat(lock.fileno()).st_ino}"
+            if not lease or lease["place"] == place or self._stale(frozen.number, lease):
+                taken = self._first(frozen, _generation(key) + 1, place)
+                if taken is not None:
+                    stack.pop_all()  # the lease closes the lock
+                    return Lease(self.storage, frozen.number, frozen._trial_id, *taken, lock=lock)
         return None
 
     def _stale(self, number: int, lease: Mapping[str, Any]) -> bool:

@@ -13,10 +13,10 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.study import Study
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from nas.errors import ConfigError, InvalidFileError, MissingPackageError
+from nas.errors import ConfigError, InvalidFileError, MissingPackageError, without_password
 from nas.searchers.journal import Journal
 
 JOURNAL = "journal:"
@@ -24,14 +24,6 @@ TRIES = 5
 """How often tables are made, if another process makes them too."""
 SQLITE_SECONDS = 60
 """The longest time that a process waits for others to write to a file of SQLite."""
-
-
-def shown(url: str) -> str:
-    """The URL of a storage without its password."""
-    try:
-        return url if url.startswith(JOURNAL) else make_url(url).render_as_string()
-    except ArgumentError:
-        return url
 
 
 @contextmanager
@@ -42,7 +34,7 @@ def storing(url: str) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ or error
         raise ConfigError(
-            f"{shown(url)}: {str(cause).partition(chr(10))[0]}; fix this, then run the same command again"
+            f"{without_password(url)}: {str(cause).partition(chr(10))[0]}; fix this, then run the same command again"
         ) from error
 
 
@@ -70,12 +62,14 @@ def open_storage(url: str) -> BaseStorage:
     try:
         return _database(make_url(url))
     except SQLAlchemyError as error:
-        raise ConfigError(f"{shown(url)}: {str(error).partition(chr(10))[0]}") from error
+        raise ConfigError(f"{without_password(url)}: {str(error).partition(chr(10))[0]}") from error
     except ImportError as error:
         driver = getattr(error.__cause__, "name", None)
         if driver == "psycopg":
-            raise MissingPackageError(f"{shown(url)} needs the package psycopg", "postgresql") from error
-        raise ConfigError(f"{shown(url)} needs the package {driver or 'of its driver'}. Install it") from error
+            raise MissingPackageError(f"{without_password(url)} needs the package psycopg", "postgresql") from error
+        raise ConfigError(
+            f"{without_password(url)} needs the package {driver or 'of its driver'}. Install it"
+        ) from error
 
 
 def _database(url: URL) -> RDBStorage:

@@ -9,10 +9,10 @@ from typing import Literal
 
 import optuna
 
-from nas.errors import ConfigError
+from nas.errors import ConfigError, without_password
 from nas.files import locked, writing
 from nas.searchers.leases import GRACE, LOCK, Lease, Leases, never
-from nas.searchers.storage import JOURNAL, open_storage, open_study, shown
+from nas.searchers.storage import JOURNAL, open_storage, open_study
 from nas.tune.distributions import Distribution, grid_values
 
 _FOLDER = "folder"
@@ -22,7 +22,7 @@ _FIXED = "fixed_params"
 
 def dashboard(url: str) -> str:
     """Return the argument of the program `optuna-dashboard` for a storage; a password is left out."""
-    return shown(url).removeprefix(JOURNAL)
+    return without_password(url).removeprefix(JOURNAL)
 
 
 class SharedStudy:

@@ -10,8 +10,8 @@ import pytest
 from optuna.storages import RDBStorage
 
 import processes
-from nas.errors import ConfigError, MissingPackageError
-from nas.searchers.storage import open_storage, shown, storing
+from nas.errors import ConfigError, MissingPackageError, without_password
+from nas.searchers.storage import open_storage, storing
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from nas.searchers.storage import open_storage, shown, storing
     ],
 )
 def test_passwords_are_not_shown(url: str, expected: str) -> None:
-    assert shown(url) == expected
+    assert without_password(url) == expected
     if url != expected:
         with pytest.raises(ConfigError, match=r"^[^:]+://me:\*\*\*@127.0.0.1:1/db: ") as error, storing(url):
             open_storage("postgresql://me:secret@127.0.0.1:1/db")
