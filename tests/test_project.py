@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import importlib
 import os
+import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator
@@ -172,6 +174,22 @@ def test_nothing_shadows_a_module() -> None:
 )
 def test_shadows_are_seen(name: str, code: str, found: list[str]) -> None:
     assert shadows(ROOT / f"nas/export/{name}.py", ast.parse(code)) == found
+
+
+def test_what_the_tools_import_exists() -> None:
+    """No type checker reads them."""
+    missing = []
+    for path in sorted((ROOT / "tools").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+                module = importlib.import_module(f"{node.module}")
+                inside = {name for _, name, _ in pkgutil.iter_modules(getattr(module, "__path__", []))}
+                missing += [
+                    f"{path.relative_to(ROOT)}: {node.module}.{alias.name}"
+                    for alias in node.names
+                    if alias.name not in inside and not hasattr(module, alias.name)
+                ]
+    assert missing == []
 
 
 def test_versions_agree() -> None:

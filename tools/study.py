@@ -36,7 +36,7 @@ from collapse import collapsed
 from enumerate_cells import genotypes, shuffled, train
 from nas.benchmark.rankings import correlate
 from nas.benchmark.table_file import read_rows
-from nas.errors import ConfigError, InvalidFileError, NASError
+from nas.errors import ConfigError, InvalidFileError, NASError, without_password
 from nas.files import dump_yaml, locked, parse_yaml, read_text, write_text
 from nas.genotype.file import Genotype
 from nas.run.config import Config, load_config
@@ -47,7 +47,7 @@ from nas.run.task import Task
 from nas.run.validation import mean_metrics
 from nas.searchers.leases import Leases
 from nas.searchers.searcher import searcher_of
-from nas.searchers.storage import open_storage, open_study, shown, storing
+from nas.searchers.storage import open_storage, open_study, storing
 from nas.space.definition import find_space
 from result_rows import ResultRows, Row
 from study_page import page, picture
@@ -331,7 +331,8 @@ def share_runs(
         storage = open_storage(url)
         shared = open_study(storage=storage, study_name=study, direction="minimize")
         if shared.user_attrs.get("plan", text) != text:
-            raise ConfigError(f"{shown(url)}: study '{study}' has other runs. Give its arguments, or another storage")
+            where = without_password(url)
+            raise ConfigError(f"{where}: study '{study}' has other runs. Give its arguments, or another storage")
         shared.set_user_attr("plan", text)
         leases = Leases(shared, storage, rows.path.with_suffix(".leases"))
         while not stop():
