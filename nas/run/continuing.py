@@ -29,6 +29,8 @@ class TuningCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     prune: bool = True
     genotypes: tuple[str, ...] = ()
     """The names of several genotypes that are retrained."""
+    grace: float | None = None
+    """In seconds, if it is not the default."""
 
     def save(self, folder: Path) -> None:
         """Write the arguments to the folder of the trials."""
@@ -45,6 +47,7 @@ class TuningCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     def words(self, folder: Path) -> list[str | Path]:
         """Return the words of the command."""
         given = {"--storage": self.storage, "--study": self.study, "--train": self.train, "--score": self.score}
+        given["--grace"] = None if self.grace is None else f"{self.grace:g}"
         usual = TuningCall(self.trials)
         options = {option: value for option, value in given.items() if value != getattr(usual, option[2:])}
         if (folder / GENOTYPE).is_file():

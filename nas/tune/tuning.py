@@ -120,7 +120,14 @@ def tune(
             shared.require_equal("split that scores trials", splits.score)
             own = storage == f"{JOURNAL}{out / STUDY}"
             call = TuningCall(
-                trials, splits.train, splits.score, None if own else storage, study, prune, tuple(several)
+                trials,
+                splits.train,
+                splits.score,
+                storage=None if own else storage,
+                study=study,
+                prune=prune,
+                genotypes=tuple(several),
+                grace=None if grace == GRACE else grace,
             )
             call.save(out)
         while True:

@@ -16,6 +16,7 @@ CALLS = {
     TuningCall(3, score="all", study="my study"): "--trials 3 --out OUT --study 'my study' --score all",
     TuningCall(2, train="all", prune=False): "--trials 2 --out OUT --train all --no-pruning",
     TuningCall(2, genotypes=("a", "b c")): "--trials 2 --out OUT --genotype a --genotype 'b c'",
+    TuningCall(2, grace=1.5): "--trials 2 --out OUT --grace 1.5",
     TuningCall(2, storage="sqlite:///t.db"): "--trials 2 --out OUT --storage sqlite:///t.db",
     TuningCall(2, storage="mysql://me:secret@host/db"): "--trials 2 --out OUT --storage 'mysql://me:***@host/db'",
 }
