@@ -19,6 +19,7 @@ from nas.errors import ConfigError
 from tmics_space.data.compression import NO_COMPRESSION, Compression
 from tmics_space.data.effects import Effects
 from tmics_space.data.frames import IMAGE_SUFFIXES, iterate_frames, read_image
+from tmics_space.data.mapped import chosen, stacked
 from tmics_space.data.motion import CameraMotion, move_camera
 from tmics_space.data.packed import PackedFrames
 from tmics_space.data.paired import PairedClip
@@ -179,13 +180,13 @@ def _shots(
     stream = iterate_frames(source)
     wanted = None if limit is None else limit * stride
     frames = (fit(frame, size) for frame in itertools.islice(stream, 0, wanted, stride))
-    clip = PackedFrames.pack(frames) if packed else torch.stack(list(frames))
+    clip = PackedFrames.pack(frames) if packed else stacked(frames)
     gaps = {-(-gap // stride) for gap in stream.cuts}  # at the first frame after each gap
     shots = []
     for start, stop in shot_bounds(clip, len(clip), [gap for gap in gaps if gap < len(clip)]):
         twins = {start + index for index in find_twins(clip[index : index + 1][0] for index in range(start, stop))}
         indices = [index for index in range(start, stop) if index not in twins]
-        shots.append(clip[indices] if isinstance(clip, Tensor) else clip.select(indices))
+        shots.append(chosen(clip, indices) if isinstance(clip, Tensor) else clip.select(indices))
     return shots
 
 
@@ -204,8 +205,8 @@ def _rained(clip: Clip, preset: str | RainPreset | None, seed: int, rains: int, 
 def load_pairs(pairs: Iterable[PairedClip], limit: int | None = None) -> list[Clip]:
     """Load the clips of a paired data set, divided at gaps in the frame numbers.
 
-    Video files are read into memory. Images stay on disk; `tmics_space.data.stored.CACHE` bytes of those last read are
-    in memory.
+    Long video files are in a temporary file (`tmics_space.data.mapped.stacked`). Images stay on disk;
+    `tmics_space.data.stored.CACHE` bytes of those last read are in memory.
 
     Args:
         pairs: of rainy and clean clips.

@@ -17,6 +17,7 @@ import nas.run.images
 from nas.errors import ConfigError, InvalidFileError, MissingFileError
 from nas.files import listed
 from nas.run.images import read_upright, upright_size
+from tmics_space.data.mapped import stacked
 from tmics_space.data.shots import find_gaps
 from tmics_space.data.video import Film, Span, decode_video, probe_video
 
@@ -115,12 +116,13 @@ def read_frames(source: str | Path, start: int = 0, stop: int | None = None, ste
     path = Path(source)
     if path.is_dir():
         chosen = list(numbered_files(path).values())[start:stop:step]
-        frames = list(_alike(chosen)) if chosen else []
+        frames = _alike(chosen) if chosen else iter(())
     else:
-        frames = list(itertools.islice(iterate_frames(path), start, stop, step))
-    if not frames:
+        frames = itertools.islice(iterate_frames(path), start, stop, step)
+    first = next(frames, None)
+    if first is None:
         raise ConfigError(f"{path}: the range must contain a frame of the clip, got {start}:{stop}")
-    return torch.stack(frames)
+    return stacked(itertools.chain([first], frames))
 
 
 def read_image(path: str | Path) -> Tensor:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tmics_space.data.mapped import chosen, stacked
 
 # ITU-T T.871 (JFIF): luminance and colour differences in the full range of 8 bits.
 _TO_YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
@@ -29,8 +32,14 @@ class PackedFrames:
     @staticmethod
     def pack(frames: Iterable[Tensor]) -> PackedFrames:
         """Pack frames, `(3, height, width)` uint8 each, one after the other."""
-        light, colour = zip(*map(_pack, frames), strict=True)
-        return PackedFrames(torch.stack(light), torch.stack(colour))
+        stream = iter(frames)
+        first = next(stream)
+        (height, width), pixels = first.shape[1:], first[0].numel()
+        rows = stacked(_pack(frame) for frame in chain([first], stream))
+        return PackedFrames(
+            rows[:, :pixels].view(-1, height, width),
+            rows[:, pixels:].view(-1, 2, -(-height // 2), -(-width // 2)),
+        )
 
     @property
     def shape(self) -> torch.Size:
@@ -48,8 +57,8 @@ class PackedFrames:
         return self.region(list(indices), 0, 0, *self.shape[2:])
 
     def select(self, indices: Sequence[int]) -> PackedFrames:
-        """Copy some frames, packed."""
-        return PackedFrames(self.light[indices], self.colour[indices])
+        """Some frames, packed; those that follow one another are not copied."""
+        return PackedFrames(chosen(self.light, indices), chosen(self.colour, indices))
 
     def region(self, indices: Sequence[int], top: int, left: int, height: int, width: int) -> Tensor:
         """Unpack a region of some frames: `(len(indices), 3, height, width)` uint8."""
@@ -64,7 +73,8 @@ class PackedFrames:
         return torch.einsum("rc,nchw->nrhw", _TO_RGB, both).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _pack(frame: Tensor) -> tuple[Tensor, Tensor]:
+def _pack(frame: Tensor) -> Tensor:
+    """The luminance and the colours of a frame, in one row."""
     ycc = torch.einsum("rc,chw->rhw", _TO_YCC, frame.float())
     colour = F.avg_pool2d(ycc[1:], 2, ceil_mode=True, count_include_pad=False) + 128
-    return tuple(each.round().clamp(0, 255).to(torch.uint8) for each in (ycc[0], colour))  # type: ignore[return-value]
+    return torch.cat([ycc[0].flatten(), colour.flatten()]).round_().clamp_(0, 255).to(torch.uint8)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.errors import ConfigError
+from tmics_space.data.mapped import stacked
 from tmics_space.data.rainfall.presets import RainPreset, find_preset
 from tmics_space.data.rainfall.streaks import Map, fall
 
@@ -35,7 +36,7 @@ def rain(clip: Tensor, preset: str | RainPreset, seed: int) -> Tensor:
     if clip.dtype != torch.uint8 or clip.ndim != 4 or clip.shape[1] != 3 or not len(clip):
         found = f"{tuple(clip.shape)} {clip.dtype}"
         raise ConfigError(f"a clip for rain must be (frames, 3, height, width) torch.uint8, got {found}")
-    return torch.stack(list(rain_frames(clip, preset, seed)))
+    return stacked(rain_frames(clip, preset, seed))
 
 
 def rain_frames(frames: Iterable[Tensor], preset: str | RainPreset, seed: int) -> Iterator[Tensor]:
