@@ -53,6 +53,8 @@ OFTEN = 1e-6
 LANDED = ("before the renames", "between the renames", "after the write", RANDOM)
 """Where a kill came, by what it left."""
 INSIDE = LANDED[:2]
+TRIALS = 2
+"""Of the tuning."""
 OWN = (VERSIONS, TIMES, "report.html", "previous.pt", "study.log", ".lock")
 """Files that name the time of a run or of its checkpoints, or are locks."""
 
@@ -267,7 +269,7 @@ def jobs(folder: Path) -> dict[str, Job]:
     find_space("digits").sample(torch.Generator().manual_seed(0)).save(folder / "genotype.yaml")
     trained = ["retrain.stages.all.steps=40", "retrain.epochs=4", f"retrain.checkpoint_minutes={OFTEN}"]
     held_out = ["retrain.stages.all.level.split=train", "retrain.validation={batches: 2}", "retrain.ema=0.9"]
-    tuned = ["search.levels.upper.optimizer.lr=log(1e-3, 1e-1)", "--trials", "2"]
+    tuned = ["search.levels.upper.optimizer.lr=log(1e-3, 1e-1)", "--trials", str(TRIALS)]
     few = ["search.steps=20", "search.epochs=2", f"search.checkpoint_minutes={OFTEN}"]
     few += ["retrain.stages.all.steps=20", "retrain.epochs=2", f"retrain.checkpoint_minutes={OFTEN}"]
     data = [f"task.train={train}", f"task.test={films(f'rainy: {folder}/rainy')}", "task.batch=1"]
@@ -289,7 +291,7 @@ def start(arguments: Sequence[str]) -> Process:
 def studied(job: Job, out: Path) -> Tuning:
     """The trials of a tuning that has ended."""
     overrides = [argument for argument in job.arguments[2:] if "=" in argument]
-    return tune(job.arguments[1], overrides, trials=1, storage=f"journal:{out}/study.log", out=out)
+    return tune(job.arguments[1], overrides, trials=TRIALS, storage=f"journal:{out}/study.log", out=out)
 
 
 def run_job(name: str, job: Job, folder: Path, chains: int, kills: int, seed: int) -> Iterator[Chain]:
