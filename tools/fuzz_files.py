@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import functools
 import gzip
 import importlib
 import io
@@ -24,6 +25,7 @@ import random
 import re
 import resource
 import select
+import shlex
 import shutil
 import signal
 import sys
@@ -37,6 +39,7 @@ from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 from xml.etree import ElementTree
 
 import coverage
@@ -51,22 +54,25 @@ from torch import nn
 from nas.benchmark.table_file import read_rows
 from nas.draw.rendering import render
 from nas.errors import LONGEST, NASError
-from nas.files import dump_yaml, parse_yaml
-from nas.genotype.file import Genotype, shipped
+from nas.files import dump_yaml, parse_yaml, read_text
+from nas.genotype.file import Genotype, find_genotype, shipped, upgrade
 from nas.importing.formats import export_genotype, import_genotype
 from nas.registry import kind
 from nas.report.page import write_report
 from nas.report.recorded import read_run
 from nas.run import checkpoint
-from nas.run.card import read_card
+from nas.run.card import missing_sections, read_card
 from nas.run.config import load_config
-from nas.run.examination import examine
-from nas.run.folder import Run, read_state
+from nas.run.continuing import TUNING
+from nas.run.examination import examine, run_folders
+from nas.run.folder import CONFIG, GENOTYPE, LAST, METRICS, PREVIOUS, VERSIONS, Run, read_state
 from nas.run.images import read_upright, upright_size
+from nas.run.loop import DIVERGED
 from nas.run.proposals import search
+from nas.run.retraining import WEIGHTS
 from nas.searchers.journal import Journal
 from nas.space.definition import find_space
-from nas.space.operations import OperationSet
+from nas.space.operations import OperationSet, changed_channels
 from search_spaces.classification.cifar import CIFAR10
 from search_spaces.classification.idx import IDX
 from tmics_space.data import moving_texture, write_frames
@@ -76,7 +82,7 @@ from tmics_space.data.layouts import find_layout
 Files = Mapping[str, bytes]
 """Content by name in the folder of a case."""
 Documents = Iterable[tuple[str, str]]
-"""What was made of a file: its kind (`svg`, `html`, `text`), and the document."""
+"""What was made of a file: its kind (`svg`, `html`, `text`, or `error` for a clear error), and the document."""
 SECONDS = 5
 """CPU time of a case."""
 GROWTH = 1 << 30
@@ -85,6 +91,7 @@ PATIENCE = 120.0
 """Wall time of a case in seconds, after which its worker is killed."""
 PLANTED = "planted_by_a_file"
 """The name of the module, and of the file, that payloads would load and write."""
+ROOT = Path(__file__).resolve().parents[1]
 
 HOSTILE = (
     *(
@@ -154,20 +161,61 @@ class Trap:
 # --- readers ---
 
 
+TEXTS: Mapping[str, list[Any]] = parse_yaml(Path(__file__).with_suffix(".yaml").read_text(), "fuzz_files.yaml")
+"""For each reader the text of its file, or the texts of several files by name."""
+
+
 def one(name: str, *contents: str | bytes) -> list[Files]:
     """Inputs of one file each."""
     return [{name: c.encode() if isinstance(c, str) else c} for c in contents]
 
 
+def texts(reader: str, name: str = "file.yaml") -> list[Files]:
+    """The inputs of a reader in `TEXTS`, for a file of this name."""
+    found = (text if isinstance(text, dict) else {name: text} for text in TEXTS[reader])
+    return [{file: text.encode() for file, text in files.items()} for files in found]
+
+
+def attempts(*reads: Callable[[], object]) -> Documents:
+    """Yield the texts that calls return and the clear errors that they raise: none of them stops the others."""
+    for read in reads:
+        try:
+            value = read()
+        except NASError as error:
+            yield "error", str(error)
+        else:
+            yield from [("text", value)] if isinstance(value, str) else []
+
+
+@functools.cache
+def prepare() -> None:
+    """Load once what cases would load, so that it counts neither as their time nor as the programs they start."""
+    for module in ("sklearn.datasets", "torch._dynamo"):
+        importlib.import_module(module)
+    platform.processor()  # asks a program
+    for name in ("operation", "operation set", "task", "search space"):
+        kind(name).working()
+
+
+def operations() -> list[Files]:
+    prepare()
+    return texts("operations")
+
+
 def genotypes() -> list[Files]:
-    texts = [path.read_text() for path in shipped().values()]
     small = find_space("digits").sample(torch.Generator().manual_seed(0))
-    return one("file.yaml", small.dump(), *texts)
+    golden = ROOT / "tests/golden/genotype-1.yaml"
+    found = [small.dump(), *(path.read_text() for path in (golden, *shipped().values()))]
+    return [*one("file.yaml", *found), *texts("genotype")]
 
 
 def read_genotype(folder: Path) -> Documents:
-    genotype = Genotype.load(folder / "file.yaml")
+    path = folder / "file.yaml"
+    with mock.patch("nas.genotype.file.MIGRATIONS", {0: dict}):  # as if there were files of an older version
+        genotype = Genotype.load(path)
+        upgrade(path)
     yield "text", genotype.dump()
+    yield from attempts(lambda: str(find_genotype(genotype.space)), lambda: str(len(genotype.contested())))
     if genotype.space == "digits":  # others take longer to draw than to read
         yield "html", genotype._repr_html_()
         description = find_space("digits").describe(**genotype.options)
@@ -178,21 +226,29 @@ def read_genotype(folder: Path) -> Documents:
 def read_configuration(folder: Path) -> Documents:
     config = load_config(folder / "file.yaml")
     yield "text", config.dump()
-    yield "text", load_config(parse_yaml((folder / "file.yaml").read_text(), "file.yaml"), ["seed=3"]).dump()
-    yield "text", repr((config.retrain, config.search))
+    data, lines = parse_yaml(read_text(folder / "file.yaml"), "file.yaml"), folder / "overrides.txt"
+    overrides = lines.read_bytes().decode("utf-8", "replace").splitlines() if lines.is_file() else ["seed=3"]
+    yield from attempts(
+        *(functools.partial(overridden, data, [override]) for override in overrides),
+        lambda: overridden(data, overrides),
+        lambda: str(config.torch_device()),
+        lambda: config.build_task(retraining=True),
+        lambda: config.search,
+        lambda: config.retrain,
+    )
 
 
-BASES = (
-    "base: digits\nseed: 1\nsearch: {steps: 3, levels: {upper: {clip: null, optimizer: {name: sgd, lr: 1.0}}}}\n",
-    "base: file.yaml\n",
-    "base: gdas\nsearch: {latency: file.yaml}\n",
-    "{space: digits, task: {name: classification}, retrain: {stages: {}}}\n",
-)
+def overridden(data: Any, overrides: Sequence[str]) -> str:
+    """Do with overrides what commands do; return the text of the configuration."""
+    config = load_config(data, overrides)
+    for _ in attempts(config.build_task, config.torch_device):
+        pass
+    return config.dump()
 
 
 def configurations() -> list[Files]:
-    names = ("digits", "demo", "darts", "gdas")
-    return one("file.yaml", *BASES, *(load_config(name).dump() for name in names))
+    names = ("digits", "demo", "darts", "gdas", "tmics", "ruas", "nas-bench-201", "robust-darts")
+    return [*texts("configuration"), *one("file.yaml", *(load_config(name).dump() for name in names))]
 
 
 SHORT = ("search.steps=2", "search.epochs=1", "task.batch=4", "options.channels=2")
@@ -202,9 +258,7 @@ LARGEST = 1000
 
 def buildable() -> list[Files]:
     """Configurations of small searches, with many parts."""
-    for module in ("sklearn.datasets", "torch._dynamo"):  # imported once, before cases are timed
-        importlib.import_module(module)
-    platform.processor()  # asks a program, once
+    prepare()
     upper = "search.levels.upper"
     parts = (
         (),
@@ -239,27 +293,22 @@ def leaves(value: Any) -> Iterator[Any]:
 
 
 def importing(format: str) -> Reader:
+    small = {"cells": 3} if format in ("darts", "nni", "mmrazor") else {}  # a network is described for each
+
     def read(folder: Path) -> Documents:
         text = (folder / "file.txt").read_bytes().decode("utf-8", "replace")
-        yield "text", import_genotype(format, text, "file.txt").dump()
+        named = {"name": "b"} if format in ("darts", "tmics") else {}
+        for options in (small, {**small, **named}) if named else (small,):
+            yield from attempts(lambda options=options: import_genotype(format, text, "file.txt", **options).dump())  # type: ignore[misc]
 
     def corpus() -> list[Files]:
-        found = [EXAMPLES[format]] if format in EXAMPLES else []
+        found = []
         for path in shipped().values():
-            try:
+            with suppress(NASError):
                 found.append(export_genotype(format, Genotype.load(path)))
-            except NASError:
-                continue
-        return one("file.txt", *(found or ["x"]))
+        return [*texts(f"import {format}", "file.txt"), *one("file.txt", *found)]
 
     return Reader(read, corpus)
-
-
-EXAMPLES = {
-    "nas-bench-201": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|none~2|",
-    "nni": "{normal/op_2_0: sep_conv_3x3, normal/input_2_0: 0, normal/op_2_1: max_pool_3x3, normal/input_2_1: 1}",
-    "mmrazor": "normal_n2: {chosen: [normal_n2_p0]}\nnormal_n2_p0: {chosen: [sep_conv_3x3]}",
-}
 
 
 def tables() -> list[Files]:
@@ -299,21 +348,26 @@ def weights() -> list[Files]:
         return one("file.safetensors", path.read_bytes(), not_finite)
 
 
-def runs() -> list[Files]:
+SMALL = ("options.nodes=2", "options.channels=2")
+
+
+def searched() -> Files:
     """The folder of a small search, as a run writes it."""
-    config = load_config("digits")
+    config = load_config("digits", ["search.steps=4", "retrain=null", *SMALL])
     space = find_space("digits")
-    sampled = space.sample(torch.Generator().manual_seed(1))
-    decisions = space.describe().decisions
+    sampled = space.sample(torch.Generator().manual_seed(1), **config.options)
+    decisions = space.describe(**config.options).decisions
     candidates = {label: list(each.candidates) for label, each in decisions.items() if hasattr(each, "candidates")}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
         with Run.create(folder, config.dump(), 0) as run:
             run.resume()
             run.save_checkpoint({"kind": "search", "step": 0})
+            run.record("origin", search="../other")
             run.record("decisions", 0, decisions=candidates)
             for step in range(4):
                 run.record("mixing", step, weights={label: [1 / len(c)] * len(c) for label, c in candidates.items()})
+                run.record("edges", step, edges={"cell/2": {"0": [0.5, 0.25], "1": [None, 0.75]}})
                 for level in ("lower", "upper"):
                     run.record("train", step + 1, level=level, loss=2.0 - step, gradient=0.1)
                 scores = {"accuracy": 0.5, "loss": 2.0, "best_epoch": 1}
@@ -321,33 +375,182 @@ def runs() -> list[Files]:
                 collapse = {"entropy": 1.0, "margin": 0.1, "least_margin": 0.0, "undecided": 1.0, "gradient": 0.1}
                 run.record("observer", step + 1, observer="collapse", **collapse)
                 run.record("observer", step + 1, observer="mine", norm=1.0)
+                run.record("evaluation", step + 1, score=0.5, best=0.5, choices={})
                 run.save_genotype(sampled, step + 1)
                 run.save_checkpoint({"kind": "search", "step": step + 1})
             run.record("stopping", 4, rule="mine", reason="enough", genotype=4, steps=9)
             run.record("frozen", 4, level="lower", operations=["a"], of=2)
+            run.record("backoff", 4, level="lower", factor=0.5)
             parts, best = {"a": {"accuracy": 0.5}}, {"accuracy": "max"}
             run.record("evaluate", accuracy=0.5, statement="of images", parts=parts, best=best)
             run.save_genotype(sampled)
-        paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-        return [{str(path.relative_to(folder)): path.read_bytes() for path in paths}]
+        return files_of(folder)
+
+
+def retrained() -> Files:
+    """The folder of a small retraining, as a run writes it."""
+    config = load_config("digits", ["retrain.stages.all.steps=4", "search=null", *SMALL])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "run"
+        with Run.create(folder, config.dump(), 0) as run:
+            run.resume()
+            for step in (0, 2, 4):
+                run.record("train", step, loss=2.0 - step)
+                run.save_checkpoint({"kind": "retrain", "step": step})
+            run.record("evaluate", accuracy=0.5)
+        checkpoint.save_weights(folder / WEIGHTS, nn.Linear(3, 2).state_dict(), {})
+        return files_of(folder)
+
+
+def files_of(folder: Path) -> Files:
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def damaged(whole: Files) -> Iterator[Files]:
+    """The folder of a run with each damage that it may have, and as older versions wrote it."""
+    content = torch.load(io.BytesIO(whole[LAST]), weights_only=True)["state"]
+    texts = {CONFIG: whole[CONFIG].decode(), VERSIONS: whole[VERSIONS].decode()}
+
+    def saved(**changes: object) -> bytes:
+        torch.save({"format": 1, "state": {**content, **changes}}, buffer := io.BytesIO())
+        return buffer.getvalue()
+
+    def diverged(step: object) -> bytes:
+        torch.save({"format": 1, "state": {"step": step, "message": "\x1b[31m"}}, buffer := io.BytesIO())
+        return buffer.getvalue()
+
+    cut = {name: data[:-7] for name, data in whole.items()}
+    gone: dict[str, bytes | None] = dict.fromkeys(whole)
+    older = re.sub(r"(?m)^(threads|kernel|ranks|modules):.*\n", "", texts[VERSIONS]).encode()
+    other = re.sub(r"(?m)^torch:.*", "torch: 0.1", texts[VERSIONS]).replace("modules: []", "modules: [a.b]").encode()
+    changed = texts[CONFIG].replace("seed: 0", "seed: 9").encode()
+    none = saved(files={})
+    step = content["state"]["step"]
+    changes: list[Mapping[str, bytes | None]] = [
+        *({name: None} for name in whole),
+        *({name: cut[name]} for name in whole),
+        *({name: whole[name] + b"\n# x: 1\n"} for name in whole),
+        *({name: b""} for name in whole),
+        *({LAST: last, PREVIOUS: previous} for last in (None, cut[LAST]) for previous in (None, cut[PREVIOUS])),
+        {**gone, CONFIG: whole[CONFIG], VERSIONS: whole[VERSIONS], METRICS: b""},
+        {**gone, CONFIG: whole[CONFIG], VERSIONS: whole[VERSIONS]},
+        {**gone, CONFIG: whole[CONFIG], METRICS: b""},
+        {**gone, VERSIONS: whole[VERSIONS]},
+        *({CONFIG: text, LAST: last} for text in (changed, b"space: [", b"[]", None) for last in (none, whole[LAST])),
+        *({VERSIONS: text, LAST: last} for text in (older, other, b"a: b") for last in (none, whole[LAST])),
+        {METRICS: b"x" + whole[METRICS][1:]},
+        {METRICS: whole[METRICS][:9], PREVIOUS: None},
+        {METRICS: whole[METRICS] + b'{"kind"\n{"kind": 1}\n'},
+        *({METRICS: whole[METRICS] + line + b"\n", LAST: whole[LAST]} for line in STRANGE),
+        {"checkpoints/.last.pt.0123abcd": b"x", ".config.yaml.0123abcd": b""},
+        *({DIVERGED: data} for data in (diverged(step), diverged(99), b"x")),
+        {GENOTYPE: b"schema: 9", LAST: none},
+        {GENOTYPE: b"schema: 9", LAST: saved(files={GENOTYPE: "x"})},
+        {WEIGHTS: b"x", LAST: none},
+        *({LAST: saved(**{name: value})} for name, value in ALTERED),
+        {LAST: saved(metrics="x"), PREVIOUS: None},
+        {LAST: saved(checksum=7), PREVIOUS: None},
+        {LAST: _older(content)},
+        {".lock": b"another host, process 1"},
+        {"given.yaml": whole[CONFIG]},
+        {"given.yaml": changed},
+        {"given.yaml": b"space: digits\nother: {a: 1}\n"},
+        {"given.yaml": b"[1]"},
+    ]
+    for each in ({}, *changes):
+        yield {name: data for name, data in {**whole, **each}.items() if data is not None}
+    tuning = b"trials: 3\nstorage: sqlite:///a.db\nstudy: s\nprune: false\ngenotypes: [a, b]\n"
+    for place in ("trial-1/net", "evaluations/1", "supernet", "trial-x/net"):
+        inner = {f"{place}/{name}": data for name, data in whole.items()}
+        outer = {VERSIONS: other, GENOTYPE: b"x"}
+        yield from (inner, {**inner, TUNING: tuning}, {**inner, **outer, TUNING: b"trials: x"}, {**inner, **outer})
+
+
+def _older(content: Mapping[str, Any]) -> bytes:
+    """A checkpoint as first versions wrote it, without a checksum and copies of files."""
+    state = {"metrics": content["metrics"], "state": content["state"]}
+    torch.save({"format": 1, "state": state}, buffer := io.BytesIO())
+    return buffer.getvalue()
+
+
+STRANGE = (
+    b'{"kind": "other", "step": 4}',
+    b'{"kind": "stopped", "step": 4, "steps": 9}',
+    b'{"kind": "observer", "step": 4, "observer": "mine", "norm": "x"}',
+    b'{"kind": "observer", "step": 4, "observer": "mine", "norm": null}',
+    b'{"kind": "mixing", "step": 4, "weights": {"other": [null]}}',
+    b'{"kind": "train", "step": "4"}',
+    b'{"kind": "origin", "search": "."}',
+    b"[1]",
+)
+"""Records that are of another form than those of a run, or of another kind."""
+ALTERED: tuple[tuple[str, object], ...] = (
+    ("files", [1]),
+    ("files", {f"../{PLANTED}": "x"}),
+    ("files", {1: 2}),
+    ("files", {CONFIG: 3}),
+    ("files", {GENOTYPE: "x"}),
+    ("metrics", -1),
+    ("metrics", 1 << 60),
+    ("metrics", True),
+    ("state", 1),
+    ("state", {}),
+    ("state", {"kind": "other", "step": "x"}),
+    ("state", {"kind": ["search"], "step": -1}),
+)
+"""What fields of a checkpoint may be that the package did not write."""
+
+
+@functools.cache
+def runs() -> list[Files]:
+    """The folders of a small search and of a small retraining, whole and damaged."""
+    prepare()
+    return [*damaged(searched()), *damaged(retrained())]
 
 
 def read_report(folder: Path) -> Documents:
-    examine(folder)
-    run = read_run(folder)
-    yield "html", write_report(folder, folder / "report.html").path.read_text()
-    for genotype in run.genotypes.values():
-        yield "text", genotype.dump()
-    read_state(folder)
+    for path in run_folders(folder):
+        yield from attempts(lambda path=path: examine(path), lambda path=path: read_state(path))  # type: ignore[misc]
+        run = read_run(path)
+        yield "html", write_report(path, path / "report.html").path.read_text()
+        for genotype in run.genotypes.values():
+            yield "text", genotype.dump()
 
 
 def examined(folder: Path) -> Documents:
-    for found in examine(folder).findings:
-        if found.repair is not None:
-            found.repair()
-    with Run.open(folder) as run:
-        run.resume()
-    return ()
+    """Examine and resume the runs in a folder, as they are and after repairs; begin new ones."""
+    found = {*run_folders(folder), *(path.parent for path in folder.rglob(CONFIG))}
+    for path in sorted(found):
+        calls = (continued, repaired, lambda path: Run.create(path, "seed: 1", 1).close())
+        yield from attempts(*(functools.partial(call, path) for call in calls))
+    yield from attempts(lambda: run_folders(folder / METRICS), lambda: Run.create(folder / CONFIG, "", 0))
+
+
+def repaired(folder: Path) -> None:
+    repairs = [found.repair for found in examine(folder).findings if found.repair is not None]
+    for repair in repairs:
+        repair()
+    if repairs:
+        continued(folder)
+
+
+def continued(folder: Path) -> None:
+    """Examine a run, then resume it: it must resume if nothing hinders, and a command must say how."""
+    given, found = folder / "given.yaml", examine(folder)
+    hinders = [each for each in found.findings if each.hinders]
+    if shlex.split(found.command)[:1] != ([] if hinders or found.finished else ["nas"]):
+        raise AssertionError(f"the command is {found.command!r}")
+    try:
+        with Run.open(folder, read_text(given) if given.is_file() else None) as run:
+            examine(folder)
+            state = run.resume()
+            run.record("mine", 4, value=1.0)
+            run.save_checkpoint(state or {"kind": "search", "step": 0})
+    except NASError as error:
+        if not hinders and not given.is_file():
+            raise AssertionError(f"nothing hinders, but {error}") from error
+        raise
 
 
 def pictures() -> list[Files]:
@@ -365,7 +568,7 @@ def pictures() -> list[Files]:
 
 
 def numbered() -> list[Files]:
-    """Folders of frames: with a gap, of two sizes, of two numberings."""
+    """Folders of frames: with a gap, of two sizes, of two numberings, without frames; one image; films."""
     frames = []
     for size in ((8, 8), (8, 8), (9, 8)):
         Image.effect_noise(size, 60).convert("RGB").save(buffer := io.BytesIO(), "png")
@@ -373,14 +576,17 @@ def numbered() -> list[Files]:
     a, b, c = frames
     names = (("x", "y"), ("1", "01"), ("a1", "b1"))
     others = [{f"clip/{one}.png": a, f"clip/{two}.png": b} for one, two in names]
+    others += [{"clip/1.txt": b"x"}, {"other": b"x"}, {"clip.png": a}, {"clip.txt": b"x"}, {"clip.mkv": b"x"}]
+    others += [{f"clip{Path(name).suffix}": film for name, film in files.items()} for files in videos()]
     return [{"clip/1.png": a, "clip/2.png": b, "clip/9.png": a}, {"clip/a01.png": a, "clip/a02.png": c}, *others]
 
 
-def read_folder(folder: Path) -> None:
-    with suppress(NASError):
-        read_frames(folder / "clip", 1, 3)
-    for _ in iterate_frames(folder / "clip").timed():
-        pass
+def read_folder(folder: Path) -> Documents:
+    source = next((path for path in sorted(folder.iterdir()) if path.name.startswith("clip")), folder / "clip")
+    ranges = ((0, None), (1, 3), (2, 1), (90, None), (0, 4, 2))
+    return attempts(
+        *(functools.partial(read_frames, source, *each) for each in ranges), lambda: list(iterate_frames(source))
+    )
 
 
 def read_picture(folder: Path) -> None:
@@ -423,28 +629,47 @@ def read_layout(folder: Path) -> None:
     find_layout(find_layout(folder / "file.yaml")).split("test")
 
 
-LAYOUT = "splits: {test: {rain: '{clip}/rain/{frame}', truth: '{clip}/truth/{frame}'}}\ncrop: 4\n"
-LAYOUTS = (
-    "splits: {a: [{rain: '{clip}/{frame}.png', truth: 't/{clip}_{version}/{frame}.png'}, {rain: x, truth: y}]}\n"
-    "clip: '[0-9]+'\nframe: '\\d+'\n"
-)
-OPERATIONS = "operations:\n  a: {factory: residual, kernel: 3}\n  b: {factory: skip_connect}\n"
-JOURNAL = '{"op_code":0,"worker_id":"a","study_name":"s"}\n{"op_code":4,"worker_id":"a","study_id":0}\n'
+def read_operations(folder: Path) -> Documents:
+    """Read a set of operations from a file, and from what the file holds, as the option of a space does."""
+    path = folder / "file.yaml"
+    value = parse_yaml(read_text(path), "file.yaml")
+    return attempts(
+        lambda: used(OperationSet.load(path)), lambda: used(OperationSet.of(value)), lambda: used(OperationSet(value))
+    )
+
+
+def used(found: OperationSet) -> str:
+    """Do with a set what spaces and configurations do; return its names."""
+    names = list(found)
+    same = OperationSet.of(dict(found.only(*names[:1]) | found.without(*names[:1])))
+    for _ in attempts(lambda: found.bind(4), lambda: found.bind(4, stride=2), lambda: found["a"], same.plain):
+        pass
+    with changed_channels(lambda channels: channels // 2), torch.device("meta"):
+        for make in found.bind(4).values():
+            make()
+    if OperationSet.of(plain := found.plain()).plain() != plain:
+        raise AssertionError("a set differs from what its plain data makes")
+    OperationSet({**found, "mine": nn.Identity}).plain()
+    return repr(found)
+
+
 READERS: dict[str, Reader] = {
     "genotype": Reader(read_genotype, genotypes),
     "configuration": Reader(read_configuration, configurations),
     "two steps": Reader(built, buildable),
     **{f"import {format}": importing(format) for format in kind("importer").names()},
-    "layout": Reader(read_layout, lambda: one("file.yaml", LAYOUT, LAYOUTS)),
-    "operations": Reader(
-        lambda folder: OperationSet.load(folder / "file.yaml") and None, lambda: one("file.yaml", OPERATIONS)
-    ),
+    "layout": Reader(read_layout, lambda: texts("layout")),
+    "operations": Reader(read_operations, operations),
     "table": Reader(read_table, tables),
     "card": Reader(
-        lambda folder: read_card(folder) and None,  # its text is Markdown: printed escaped, shown by nothing else
-        lambda: one("card.md", (kind("model").find("tmics-compact")() / "card.md").read_bytes()),
+        # its text is Markdown: printed escaped, shown by nothing else
+        lambda folder: attempts(lambda: missing_sections(read_card(folder).text)),
+        lambda: [
+            *texts("card", "card.md"),
+            *one("card.md", (kind("model").find("tmics-compact")() / "card.md").read_bytes()),
+        ],
     ),
-    "journal": Reader(lambda folder: Journal(folder / "file.log") and None, lambda: one("file.log", JOURNAL)),
+    "journal": Reader(lambda folder: Journal(folder / "file.log") and None, lambda: texts("journal", "file.log")),
     "checkpoint": Reader(lambda folder: checkpoint.load(folder / "file.pt") and None, checkpoints),
     "weights": Reader(lambda folder: checkpoint.load_weights(folder / "file.safetensors") and None, weights),
     "report": Reader(read_report, runs),
@@ -461,7 +686,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "genotype": ("nas/genotype/file.py",),
     "configuration": ("nas/run/config.py", "nas/run/config_files.py"),
     **{
-        f"import {format}": ("nas/importing/python_text.py", "search_spaces/importers/*.py")
+        f"import {format}": ("nas/importing/python_text.py", "search_spaces/importers/*.py", "tmics_space/published.py")
         for format in kind("importer").names()
     },
     "layout": ("tmics_space/data/layouts.py",),
@@ -472,7 +697,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "checkpoint": ("nas/run/checkpoint.py",),
     "weights": ("nas/run/checkpoint.py",),
     "report": ("nas/report/recorded.py", "nas/run/record_kinds.py"),
-    "run": ("nas/run/examination.py", "nas/run/folder.py"),
+    "run": ("nas/run/examination.py", "nas/run/folder.py", "nas/run/continuing.py"),
     "picture": ("nas/run/images.py",),
     "video": ("tmics_space/data/video.py",),
     "frames": ("tmics_space/data/frames.py",),
@@ -480,19 +705,20 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "cifar": ("search_spaces/classification/cifar.py",),
 }
 """The files of each reader, for `--coverage`."""
-ROOT = Path(__file__).resolve().parents[1]
 
 
 # --- changes ---
 
 
-def changed(files: Files, others: Sequence[bytes], pick: random.Random) -> dict[str, bytes]:
-    """The files with one or more of them changed; sometimes one is missing."""
+def changed(files: Files, corpus: Sequence[Files], others: Sequence[bytes], pick: random.Random) -> dict[str, bytes]:
+    """The files with one or more of them changed; sometimes one is missing, or is that of another input."""
     found = dict(files)
     for _ in range(pick.choice([1, 1, 1, 2])):
         name = pick.choice(list(files))
-        if len(files) > 1 and pick.random() < 0.05:
+        if len(files) > 1 and (chance := pick.random()) < 0.15:
             found.pop(name, None)
+            if chance > 0.05 and (foreign := pick.choice(corpus).get(pick.choice([name, pick.choice(list(files))]))):
+                found[name] = foreign
             continue
         data = found.get(name, b"")
         for _ in range(pick.choice([1, 1, 2, 3, 8])):
@@ -569,7 +795,7 @@ def case_files(corpus: Sequence[Files], name: str, seed: int, number: int) -> di
         return dict(corpus[number])
     pick = random.Random(f"{seed}/{name}/{number}")
     others = [data for files in corpus for data in files.values()]
-    return changed(pick.choice(corpus), others, pick)
+    return changed(pick.choice(corpus), corpus, others, pick)
 
 
 # --- what is checked ---
@@ -594,6 +820,9 @@ def runs_code(attribute: str, value: str) -> bool:
 
 def unsafe(kind: str, document: str) -> str:
     """What a document could do that it must not; empty if nothing."""
+    if kind == "error":
+        clear = len(document) <= 2 * LONGEST and document.isprintable()
+        return "" if clear else f"message of {len(document)} characters: {document[:100]!r}"
     if any(unicodedata.category(c) == "Cc" and c not in "\n\t" for c in document):
         return "a control character"
     if kind == "svg":
@@ -654,9 +883,7 @@ def run_case(reader: Reader, files: Files, folder: Path) -> str:
         for form, document in reader.read(folder) or ():
             wrong = wrong or ((what := unsafe(form, document)) and f"{form}: {what}")
     except NASError as error:
-        message = str(error)
-        if len(message) > 2 * LONGEST or not message.isprintable():
-            wrong = f"message of {len(message)} characters: {message[:100]!r}"
+        wrong = unsafe("error", str(error))
     except Exception as error:  # noqa: BLE001 - all of them are failures
         place = traceback.extract_tb(error.__traceback__)[-1]
         wrong = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {str(error)[:200]!r}"

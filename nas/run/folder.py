@@ -398,6 +398,8 @@ def copies(folder: Path, files: Mapping[str, str]) -> tuple[list[str], list[str]
     Raises:
         InvalidFileError: the checkpoint has another file, or a file cannot be read.
     """
+    if not isinstance(files, Mapping):
+        raise InvalidFileError(f"{folder / LAST}: altered: it must have copies of files, got {type(files).__name__}")
     missing, changed = [], []
     for name, text in files.items():
         if not isinstance(name, str) or not isinstance(text, str) or not _RESTORED.fullmatch(name):

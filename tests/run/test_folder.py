@@ -457,3 +457,13 @@ def test_a_crafted_checkpoint_writes_no_other_file(tmp_path: Path, name: str) ->
         run.resume()
     assert contents(tmp_path) == before
     assert not Path("/tmp/of-a-crafted-checkpoint").exists()
+
+
+@pytest.mark.parametrize("files", [["config.yaml"], None, "config.yaml"])
+def test_a_checkpoint_whose_copies_of_files_are_altered_is_refused(tmp_path: Path, files: object) -> None:
+    with Run.create(tmp_path / "run", CONFIG, seed=0) as run:
+        run.save_checkpoint({"step": 1})
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    checkpoint.save(last, checkpoint.load(last) | {"files": files})
+    with Run.open(tmp_path / "run") as run, pytest.raises(InvalidFileError, match=type(files).__name__):
+        run.resume()
