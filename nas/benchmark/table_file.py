@@ -90,6 +90,8 @@ def _json(text: str, where: str) -> Parsed:
         return _mapping(msgspec.json.decode(text), where)
     except msgspec.DecodeError as error:
         raise InvalidFileError(f"{where}: not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise InvalidFileError(f"{where}: nested too deeply") from error
 
 
 _LINE = re.compile(r"""(["']?)([\w:.|~+-]+)\1: +([-+.\deE]+)""")

@@ -124,6 +124,8 @@ def test_a_bad_file_is_one_line(tmp_path: Path, change: tuple[str, str], message
         ("toy.csv.gz", b"network", "not a gzip file"),
         ("toy.csv.gz", gzip.compress(b"network", mtime=0)[:-9], "not a gzip file"),
         ("toy.json", b"{", "not valid JSON"),
+        ("toy.json", b"[" * 99999, "toy.json: nested too deeply"),
+        ("toy.yaml", b"[" * 99999, "toy.yaml: nested too deeply"),
         ("toy.json", b"[1]", "must be a mapping of networks to numbers, got list"),
         (
             "toy.json",

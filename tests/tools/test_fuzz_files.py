@@ -27,12 +27,36 @@ COUNTS = {"genotype": 20, "import darts": 40, "report": 12, "run": 20, "two step
 
 
 def test_a_thousand_cases(fuzz: ModuleType) -> None:
-    numbers = {name: range(COUNTS.get(name, 60)) for name in fuzz.READERS}
-    assert sum(map(len, numbers.values())) >= 1000
-    found = [
-        failure for name, reader in fuzz.READERS.items() for failure in fuzz.run_reader(name, reader, 7, numbers[name])
-    ]
+    found, total = [], 0
+    for name, reader in fuzz.READERS.items():
+        count = COUNTS.get(name, 60)
+        start = max(0, len(reader.corpus()) - count // 2)  # half of them are inputs as they are
+        found += fuzz.run_reader(name, reader, 7, range(start, start + count))
+        total += count
     assert not found
+    assert total >= 1000
+
+
+def test_what_the_table_of_inputs_has_is_read(fuzz: ModuleType) -> None:
+    assert set(fuzz.TEXTS) <= set(fuzz.READERS)
+    for name in fuzz.TEXTS:
+        inputs = fuzz.READERS[name].corpus()
+        assert len(inputs) >= len(fuzz.TEXTS[name])
+
+
+def test_an_error_does_not_stop_the_other_attempts(fuzz: ModuleType) -> None:
+    calls = (raises(InvalidFileError("file: no")), lambda path: "text", lambda path: 3)
+    found = list(fuzz.attempts(*(lambda call=call: call(Path()) for call in calls)))
+    assert found == [("error", "file: no"), ("text", "text")]
+
+
+def test_the_folders_of_runs_have_every_damage(fuzz: ModuleType) -> None:
+    inputs = fuzz.runs()
+    names = {name for files in inputs for name in files}
+    assert {"checkpoints/last.pt", "diverged.pt", "weights.safetensors", "genotype.yaml", ".lock"} <= names
+    for name in ("checkpoints/last.pt", "checkpoints/previous.pt", "config.yaml", "versions.yaml", "metrics.jsonl"):
+        assert any(name not in files and len(files) > 3 for files in inputs), name
+        assert len({files[name] for files in inputs if name in files}) > 4, name
 
 
 def raises(error: Exception) -> Callable[[Path], object]:
@@ -77,6 +101,7 @@ READS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a handler in a page": (lambda folder: [("html", "<img onerror=1>")], "html: 0 scripts, img onerror"),
     "a link to a script": (lambda folder: [("html", "<a href=' javascript:1'>")], "html: 0 scripts, a href"),
     "an escape": (lambda folder: [("text", "\x1b[31m")], "text: a control character"),
+    "an unclear error": (lambda folder: [("error", "a\nb")], "error: message of 3 characters"),
     "a picture and a page": (lambda folder: [("svg", "<svg/>"), ("html", "<script></script>"), ("text", "é\n")], ""),
 }
 
