@@ -35,7 +35,7 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,7 +71,7 @@ from nas.run.loop import DIVERGED
 from nas.run.proposals import search
 from nas.run.retraining import WEIGHTS
 from nas.searchers.journal import Journal
-from nas.space.definition import find_space
+from nas.space.definition import SearchSpace, find_space
 from nas.space.operations import OperationSet, changed_channels
 from search_spaces.classification.cifar import CIFAR10
 from search_spaces.classification.idx import IDX
@@ -644,9 +644,9 @@ def used(found: OperationSet) -> str:
     same = OperationSet.of(dict(found.only(*names[:1]) | found.without(*names[:1])))
     for _ in attempts(lambda: found.bind(4), lambda: found.bind(4, stride=2), lambda: found["a"], same.plain):
         pass
-    with changed_channels(lambda channels: channels // 2), torch.device("meta"):
-        for make in found.bind(4).values():
-            make()
+    for change in (nullcontext(), changed_channels(lambda channels: channels // 2)):
+        with change:
+            SearchSpace("fuzzed", lambda choose, /: choose("operation", found.bind(4))).describe()
     if OperationSet.of(plain := found.plain()).plain() != plain:
         raise AssertionError("a set differs from what its plain data makes")
     OperationSet({**found, "mine": nn.Identity}).plain()

@@ -111,7 +111,7 @@ class SearchSpace:
 
         Raises:
             ConfigError: there is no chooser, or the space does not have an option.
-            SpaceError: a decision is not well formed, or code cannot run on the meta device.
+            SpaceError: a decision is not well formed, code cannot run on the meta device, or a number is too large.
         """
         if not isinstance(choose, Building):
             given = "".join(f", {name}={value!r}" for name, value in options.items())
@@ -122,14 +122,18 @@ class SearchSpace:
         arguments = self._arguments(options)
         try:
             return choose.build(self.function, arguments, self.kept)
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, OverflowError) as error:
             reason = str(error).partition("\n")[0]
-            if not re.search(r"\bmeta\b", reason, re.IGNORECASE):
-                raise
-            raise SpaceError(
-                f"search space '{self.name}' must build on the meta device, on which tensors have no values: {reason}."
-                " Compute numbers that shape the network without tensors, or with device='cpu'"
-            ) from error
+            if re.search(r"\bmeta\b", reason, re.IGNORECASE):
+                raise SpaceError(
+                    f"search space '{self.name}' must build on the meta device, on which tensors have no values:"
+                    f" {reason}. Compute numbers that shape the network without tensors, or with device='cpu'"
+                ) from error
+            if re.search("overflow|too large", reason, re.IGNORECASE):
+                raise SpaceError(
+                    f"search space '{self.name}' must have smaller numbers in its options: {reason}"
+                ) from error
+            raise
 
     def options(self, **given: Any) -> dict[str, Any]:
         """Return all options as plain data, in the form of a genotype file.
@@ -225,7 +229,7 @@ class SearchSpace:
 
         Raises:
             ConfigError: the space does not have an option.
-            SpaceError: a decision is not well formed, or code cannot run on the meta device.
+            SpaceError: a decision is not well formed, code cannot run on the meta device, or a number is too large.
         """
         choose = Described()
         network = self(choose, **options)

@@ -22,7 +22,7 @@ from nas.genotype.file import Genotype
 from nas.graph.network_graph import build_graph
 from nas.registry import kind
 from nas.space import chooser
-from nas.space.chooser import Chooser, Relaxed
+from nas.space.chooser import Chooser, Derived, Relaxed
 from nas.space.definition import Description, SearchSpace, find_space, search_space, spaces
 from nas.space.operations import OperationSet, operation
 
@@ -354,3 +354,15 @@ def test_a_description_stops_at_too_many_modules(how: str, monkeypatch: pytest.M
     with pytest.raises(SpaceError, match=r"search space .*: must have at most 1,500 modules, got more; use other"):
         build(1500)
     build(1000)  # nothing is counted twice
+
+
+@pytest.mark.parametrize("channels", [2**31, 2**63 - 1])
+def test_a_number_too_large_for_a_tensor_is_one_line(channels: int) -> None:
+    def tiny(choose: Chooser, /, *, channels: int = 8) -> nn.Module:
+        return choose("operation", {"conv": lambda: nn.Conv2d(channels, channels, 3), "skip": nn.Identity})
+
+    space = SearchSpace("tiny", tiny)
+    chosen = Derived(Genotype(space="tiny", choices={"operation": "conv"}))
+    for build in (lambda: space.describe(channels=channels), lambda: space(chosen, channels=channels)):
+        with pytest.raises(SpaceError, match="'tiny' must have smaller numbers in its options"):
+            build()
