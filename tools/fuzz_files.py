@@ -423,7 +423,7 @@ def damaged(whole: Files) -> Iterator[Files]:
     cut = {name: data[:-7] for name, data in whole.items()}
     gone: dict[str, bytes | None] = dict.fromkeys(whole)
     older = re.sub(r"(?m)^(threads|kernel|ranks|modules):.*\n", "", texts[VERSIONS]).encode()
-    other = re.sub(r"(?m)^torch:.*", "torch: 0.1", texts[VERSIONS]).replace("modules: []", "modules: [a.b]").encode()
+    other = re.sub(r"(?m)^torch:.*", "torch: '0.1'", texts[VERSIONS]).replace("modules: []", "modules: [a.b]").encode()
     changed = texts[CONFIG].replace("seed: 0", "seed: 9").encode()
     none = saved(files={})
     step = content["state"]["step"]
@@ -544,6 +544,8 @@ def continued(folder: Path) -> None:
     try:
         with Run.open(folder, read_text(given) if given.is_file() else None) as run:
             examine(folder)
+            for _ in attempts(lambda: Run.open(folder)):  # another process uses it
+                pass
             state = run.resume()
             run.record("mine", 4, value=1.0)
             run.save_checkpoint(state or {"kind": "search", "step": 0})
