@@ -108,7 +108,7 @@ def examine(folder: str | Path) -> Examination:
     findings = [*_disk(path)]
     if (owner := _owner(path)) is None:
         content, usable, found = _checkpoint(path)
-        findings += [*found, *_copied(path, content), *_texts(path), *_left(path)]
+        findings += [*found, *_copied(path, content), *_texts(path, content), *_left(path)]
     else:  # what its process writes now is neither whole nor wrong
         content, usable = _loaded(path / LAST) or _loaded(path / PREVIOUS), False
         findings.append(Finding(LOCK, f"in use by {owner or 'another process'}", "wait for it to end", True))
@@ -256,8 +256,10 @@ def _replace(path: Path, text: str) -> None:
     write_text(path, text)
 
 
-def _texts(folder: Path) -> Iterator[Finding]:
+def _texts(folder: Path, content: Mapping[str, Any] | None) -> Iterator[Finding]:
     """Versions and metrics, where the checkpoint does not tell."""
+    files = {} if content is None else content.get("files", {})
+    copied = isinstance(files, Mapping) and VERSIONS in files
     try:
         versions = read_versions(folder)
         if (folder / CONFIG).is_file() and config_hash(read_text(folder / CONFIG)) != versions.config:
@@ -265,8 +267,9 @@ def _texts(folder: Path) -> Iterator[Finding]:
         if changed := versions.changed(Versions.now(0, "")):
             yield Finding(VERSIONS, f"{changed} since the run was started", "the result may differ in the last bits")
     except InvalidFileError as error:
-        if (folder / VERSIONS).exists():
-            yield Finding(VERSIONS, _reason(error, folder / VERSIONS), "restore it from a copy", True)
+        if (exists := (folder / VERSIONS).exists()) or not copied:
+            problem = _reason(error, folder / VERSIONS) if exists else "missing"
+            yield Finding(VERSIONS, problem, "restore it from a copy", True)
     try:
         read_records(folder)
     except MissingFileError:

@@ -289,3 +289,14 @@ def test_a_space_that_is_not_imported(tmp_path: Path) -> None:
     (finding,) = [each for each in examine(tmp_path / "run").findings if each.hinders]
     assert finding.problem.startswith("unknown search space 'tay'")
     assert "--import" in finding.advice
+
+
+def test_versions_of_which_no_checkpoint_has_a_copy_hinder(run: Path) -> None:
+    for name in (LAST, PREVIOUS):
+        checkpoint.save(run / name, {**checkpoint.load(run / name), "files": {}})
+    (run / "versions.yaml").unlink()
+    found = examine(run)
+    assert (only(found).file, only(found).problem, only(found).hinders) == ("versions.yaml", "missing", True)
+    assert not found.command
+    with Run.open(run) as opened, pytest.raises(NASError, match=r"versions\.yaml"):
+        opened.resume()
