@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import functools
 import os
@@ -97,7 +98,7 @@ _Loader.add_implicit_resolver(
 def parse_yaml(text: str, where: str) -> Any:
     """The YAML document in `text`; raises `InvalidFileError` that starts with `where` and names the line."""
     try:
-        return _Loader(text).get_single_data()
+        return copy.deepcopy(_parsed(text))
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InvalidFileError(f"{where}{line}: not valid YAML: {error.problem or error.context}") from error
@@ -107,6 +108,11 @@ def parse_yaml(text: str, where: str) -> Any:
         raise InvalidFileError(f"{where}: nested too deeply") from error
     except (ValueError, KeyError, AttributeError) as error:  # how PyYAML answers `!!int x`, `!!bool x`, `!!timestamp x`
         raise InvalidFileError(f"{where}: not valid YAML: a value does not fit its tag ({error})") from error
+
+
+@functools.lru_cache(64)  # one command reads the same configurations again and again
+def _parsed(text: str) -> Any:
+    return _Loader(text).get_single_data()
 
 
 def dump_yaml(data: Any) -> str:

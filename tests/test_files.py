@@ -41,6 +41,11 @@ def test_what_is_dumped_is_read_back(data: Any) -> None:
     assert str(loaded) == str(data)  # tells 1 from True and 1.0
 
 
+def test_what_is_read_twice_is_two_objects() -> None:
+    parse_yaml("a: [1]", "text")["a"].append(2)
+    assert parse_yaml("a: [1]", "text") == {"a": [1]}
+
+
 @pytest.mark.parametrize("text", ODD)
 def test_odd_texts_are_read_back_everywhere(text: str) -> None:
     data = {text: text, "list": [text, [text]], "map": {"key": {text: [text]}}}
