@@ -11,7 +11,6 @@ from nas.cost.network_cost import Size, measure, size
 from nas.cost.space_cost import Cost, costs
 from nas.errors import NASError
 from nas.report.history import Series
-from nas.report.pictures import describe
 from nas.report.plot import Plot, make_plot
 from nas.report.recorded import Recorded
 
@@ -34,10 +33,10 @@ class Costs(NamedTuple):
 def cost_of(run: Recorded, search: Recorded | None) -> Costs | None:
     """Return the costs of the genotype of a run, or None if it has none or its space is unknown."""
     genotype = run.genotype
-    if genotype is None:
-        return None
     try:
-        cost = costs(describe(genotype))
+        if genotype is None or run.description is None:
+            return None
+        cost = costs(run.description)
         flops, inputs = _flops(run)
         return Costs(size(genotype), flops, inputs, cost.uniform, _plot(search, cost) if search else None)
     except NASError:

@@ -25,7 +25,7 @@ from nas.report.costs import cost_of
 from nas.report.decisions import decision_rows, edge_rows
 from nas.report.evaluations import proposals
 from nas.report.frame_viewer import viewers
-from nas.report.pictures import MACRO, describe, draw_pictures
+from nas.report.pictures import MACRO, draw_pictures
 from nas.report.plot import Plot
 from nas.report.recorded import Recorded, read_run
 from nas.report.tables import format_cell
@@ -143,10 +143,10 @@ def _environment() -> Environment:
 
 def _drawn(run: Recorded) -> tuple[dict[str, str], str]:
     """Return the pictures of the genotype of a run, or the reason why there are none."""
-    if run.genotype is None:
-        return {}, "Nothing is derived yet."
     try:
-        return draw_pictures(build_graph(describe(run.genotype), run.genotype)), ""
+        if run.description is None:
+            return {}, "Nothing is derived yet."
+        return draw_pictures(build_graph(run.description, run.genotype)), ""
     except NASError as error:
         return {}, str(error)
 

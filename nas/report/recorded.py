@@ -10,12 +10,14 @@ from nas.errors import InvalidFileError, NASError
 from nas.files import read_text
 from nas.genotype.file import Genotype
 from nas.report import history
+from nas.report.pictures import describe
 from nas.run.collapse import COLLAPSE
 from nas.run.config import Config, load_config
 from nas.run.folder import CONFIG, GENOTYPE, ORIGIN, Record, Versions, read_genotypes, read_records, read_versions
 from nas.run.loop import FROZEN
 from nas.run.observer import OBSERVER, observed
 from nas.run.stopping import STOPPING, told
+from nas.space.definition import Description
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Recorded:
     def genotype(self) -> Genotype | None:
         """The final genotype, or else the one of the last epoch."""
         return self.final or next(reversed(self.genotypes.values()), None)
+
+    @cached_property
+    def description(self) -> Description | None:
+        """The search space of the genotype; raises `UnknownNameError` if its module is not loaded."""
+        return describe(self.genotype) if self.genotype else None
 
     @property
     def steps(self) -> int:

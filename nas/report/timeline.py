@@ -9,9 +9,10 @@ from nas.genotype.file import Genotype
 from nas.graph.network_graph import build_graph
 from nas.report.decisions import choice_text
 from nas.report.history import Series, thinned
-from nas.report.pictures import MACRO, describe, draw_pictures
+from nas.report.pictures import MACRO, draw_pictures
 from nas.report.plot import Plot, make_plot
 from nas.report.recorded import Recorded
+from nas.space.definition import Description
 
 EPOCHS = 100
 """Epochs shown, at most: evenly spaced, including the first and the last."""
@@ -60,7 +61,7 @@ def make_timeline(run: Recorded) -> Timeline | None:
         groups.setdefault(label.rpartition("/")[0], []).append(_course(run, label, steps))
     genotypes = [run.genotypes.get(step) for step in steps]
     try:
-        return Timeline(steps, groups, *_drawn(genotypes), "")
+        return Timeline(steps, groups, *_drawn(run.description, genotypes), "")
     except NASError as error:
         return Timeline(steps, groups, [], [{} for _ in steps], str(error))
 
@@ -85,14 +86,12 @@ def _position(label: str, candidates: list[str], genotype: Genotype | None) -> i
     return candidates.index(choice) if choice in candidates else ABSENT
 
 
-def _drawn(genotypes: list[Genotype | None]) -> tuple[list[str], list[dict[str, int]]]:
+def _drawn(description: Description | None, genotypes: list[Genotype | None]) -> tuple[list[str], list[dict[str, int]]]:
     """Return the pictures, and their positions by epoch. Equal cells share a picture."""
     known: dict[str, int] = {}
     shown: list[dict[str, int]] = [{} for _ in genotypes]
     drawn: dict[str, dict[str, int]] = {}
     room = BYTES
-    latest = next((genotype for genotype in reversed(genotypes) if genotype), None)
-    description = describe(latest) if latest else None
     for i in sorted(range(len(genotypes)), key=lambda i: (i != len(genotypes) - 1, i)):  # the last one is drawn first
         genotype = genotypes[i]
         if genotype is None or description is None:

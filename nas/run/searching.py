@@ -153,7 +153,7 @@ class _Search(Loop):
         carried = stage.continues or self.config.start
         self.supernet = build_supernet(replace(self.part, initial={}) if carried else self.part, space)
         self._levels = build_levels(self.part, self.supernet, self.task)
-        self.price = _prices(self.part, self.supernet, self.task)
+        self.price = _prices(self.part, self.supernet, self.task, None if kept else self.description)
 
     def _batch(self, split: str, index: int) -> Any:
         """A batch on the device, as the levels read it."""
@@ -550,12 +550,14 @@ def weight_levels(config: Config, description: Description) -> dict[str, Level]:
     return {name: level for name, level in config.search.levels.items() if any(own in weights for own in owned[name])}
 
 
-def _prices(config: Config, supernet: Supernet, task: Task | None) -> Callable[[Unit], Cost]:
+def _prices(
+    config: Config, supernet: Supernet, task: Task | None, description: Description | None = None
+) -> Callable[[Unit], Cost]:
     """What the candidates of a supernet cost, by unit; FLOPs are those of the task's example."""
 
     def price(unit: Unit) -> Cost:
         inputs = (task or config.build_task()).example() if unit == "flops" else None
-        return costs(_described(supernet), unit, inputs)
+        return costs(description or _described(supernet), unit, inputs)
 
     return functools.cache(price)
 
