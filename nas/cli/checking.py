@@ -87,7 +87,7 @@ def check_hypergradient(
         except ConfigError as error:
             remarks.append(str(error))
             continue
-        rows.append(_row(each, found, check.taken(each), first))
+        rows.append(_row(each, found, first if each is base else check.taken(each), first))
         limit = allowed.get(each["name"])
         if limit is not None and not found.error <= limit:
             exceeded.append(f"{_label(each)}: relative error {found.error:.4g}, allowed {limit:g}")

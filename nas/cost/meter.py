@@ -143,6 +143,10 @@ def own_flops(
         return own_shares(network, ghosts, watched, key, outside, lambda: tally.flops)
 
 
+_WHOLE: set[Any] = set()
+"""Operations known to have no parts; asking takes longer than most of them."""
+
+
 class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
     """Counts the FLOPs of all operations that run in this context; 1 multiply-add = 2 FLOPs.
 
@@ -158,11 +162,12 @@ class Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         count, kwargs = flop_registry.get(packet_of(func)), kwargs or {}
-        if count is None:
+        if count is None and func not in _WHOLE:
             with self:  # in inference mode, operations come here whole
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
+            _WHOLE.add(func)
         result = func(*args, **kwargs)
         if count is not None:
             self.flops += count(*args, **kwargs, out_val=result)
