@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import processes
+
 pytest.importorskip("sklearn")
 
 TOOL = Path(__file__).parents[2] / "tools" / "digits.py"
@@ -30,10 +32,10 @@ def test_it_prints_every_accuracy_and_their_mean() -> None:
     assert done.returncode == (0 if float(summary[1]) > float(summary[2]) else 1)
 
 
-def test_bad_overrides_are_one_line() -> None:
-    done = run("search.stepz=2")
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: .*stepz.*\n", done.stderr)
+def test_bad_overrides_are_one_line(tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
+    assert processes.finish(processes.program(str(TOOL), "search.stepz=2", errors=errors)) == 1
+    assert re.fullmatch(r"error: .*stepz.*\n", errors.read_text())
 
 
 @pytest.mark.slow
