@@ -31,7 +31,10 @@ def richest(data: dict[str, Any]) -> str:
 def test_a_notebook_runs_and_shows_what_was_saved(path: Path, tmp_path: Path) -> None:
     saved = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
-    executed = nbclient.NotebookClient(copy.deepcopy(saved), timeout=280, resources=resources).execute()
+    short = copy.deepcopy(saved)
+    for cell in short.cells:
+        cell.source = cell.source.replace('steps": 150', 'steps": 10')
+    executed = nbclient.NotebookClient(short, timeout=280, resources=resources).execute()
     assert kinds(executed) == kinds(saved)
     assert sum(map(len, kinds(saved))) > 0
 

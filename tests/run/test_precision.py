@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from search_spaces.darts import darts_space
 from search_spaces.nas_bench_201 import nas_bench_201_space
 
 SPACES: dict[SearchSpace, dict[str, Any]] = {
-    darts_space: {"channels": 8, "cells": 3, "nodes": 2},
+    darts_space: {"channels": 8, "cells": 3, "nodes": 1},
     nas_bench_201_space: {"channels": 8, "cells": 1},
 }
 
@@ -39,6 +40,7 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return F.cross_entropy(model(batch[0]), batch[1])
 
 
+@functools.cache
 def gradients(space: SearchSpace, response: str, precision: Precision, **arguments: Any) -> list[Tensor]:
     """Of the lower and of the upper level."""
     levels = {

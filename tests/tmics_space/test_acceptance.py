@@ -272,7 +272,7 @@ class Answers:
         return kind == level
 
 
-def directions(supernet: Supernet, count: int = 3) -> Iterator[Values]:
+def directions(supernet: Supernet, count: int = 2) -> Iterator[Values]:
     generator = torch.Generator().manual_seed(5)
     for _ in range(count):
         yield {

@@ -81,14 +81,14 @@ def batch(world: str, seed: int, split: str, index: int, items: int) -> Batch:
     return Batch(frames, window)
 
 
-def search(world: str, seed: int, lr: float) -> str:
+def search(world: str, seed: int, lr: float = 0.1, steps: int = 0) -> str:
     """What a search in a world chooses, with `lr` the learning rate of the arch parameters."""
     options: dict[str, Any] = {"channels": 6, "dna_cells": 1, "cna_cells": 1, "layers": 1, "normalize": "batch"}
     options |= {"flow": "test_planted", "frequency": ["none"], "streaks": False, "averaging": "scalar"}
     operations: dict[str, Any] = {"plain": {"factory": "residual"}}
-    decision, frames, items, steps = "alignment", 5, 6, 40
+    decision, frames, items, enough = "alignment", 5, 6, 40
     if world in CELL_WORLDS:
-        decision, frames, items, steps = "cell/1", 3, 8, 60
+        decision, frames, items, enough = "cell/1", 3, 8, 60
         options |= {"alignment": ["tgm"], "frames": frames}
         operations |= {name: {"factory": "test_planted_shift", "by": by} for name, by in CELL_WORLDS.items()}
     clips = Films(films={"none": "none"})
@@ -105,6 +105,7 @@ def search(world: str, seed: int, lr: float) -> str:
         ),
         "upper": Level(parameters=arch, loss="all", split="val", optimizer=upper, warmup=0.5),
     }
+    steps = steps or enough
     engine = Multilevel(supernet, levels, task.losses, lambda split, k: batch(world, seed, split, k, items), steps)
     for k in range(steps):
         engine.step(k)
@@ -112,22 +113,21 @@ def search(world: str, seed: int, lr: float) -> str:
 
 
 WORLDS = ("ofm", "tgm", "left", "right")
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_point_13_a_search_finds_the_planted_choice(world: str) -> None:
     """Searched in float64: 60 steps magnify rounding so far that float32 would decide single seeds of the last two."""
-    assert [search(world, seed, lr=0.1) for seed in range(2)] == [world] * 2
+    assert search(world, seed=0) == world
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_point_13_other_seeds_find_it_too(world: str) -> None:
-    assert sum(search(world, seed, lr=0.1) == world for seed in range(2, 5)) >= 2
+    assert sum(search(world, seed) == world for seed in range(1, 5)) >= 3
 
 
-@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("world", WORLDS)
-def test_point_13_nothing_is_found_where_arch_parameters_stand_still(world: str, seed: int) -> None:
-    assert search(world, seed, lr=0.0) != world
+def test_point_13_nothing_is_found_where_arch_parameters_stand_still(world: str) -> None:
+    """After few steps as after many: what is derived depends on the arch parameters alone."""
+    assert search(world, seed=0, lr=0.0, steps=4) != world
