@@ -464,7 +464,8 @@ def damaged(whole: Files) -> Iterator[Files]:
     for place in ("trial-1/net", "evaluations/1", "supernet", "trial-x/net"):
         inner = {f"{place}/{name}": data for name, data in whole.items()}
         outer = {VERSIONS: other, GENOTYPE: b"x"}
-        yield from (inner, {**inner, TUNING: tuning}, {**inner, **outer, TUNING: b"trials: x"}, {**inner, **outer})
+        yield from (inner, {**inner, TUNING: tuning}, {**inner, TUNING: tuning, GENOTYPE: b"x"})
+        yield from ({**inner, **outer}, {**inner, **outer, TUNING: b"trials: x"})
 
 
 def _older(content: Mapping[str, Any]) -> bytes:
