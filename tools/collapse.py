@@ -218,12 +218,20 @@ GAP, HEAD = 12, 22
 
 
 def picture(rows: Collection[Row]) -> str:
-    """Draw the normal cells side by side: a row for each setting and seed, a column for each method that was run."""
+    """Draw the normal cells side by side.
+
+    A row is a setting and a seed, a column a method; if one method was run, a row is a setting and a column a seed.
+    """
     ElementTree.register_namespace("", SVG)
     median = median_of_random(rows)
     shown = {(row["setting"], row["seed"], row["method"]): row for row in rows if row["method"] != RANDOM}
-    lines = list(dict.fromkeys((setting, seed) for setting, seed, _ in shown))
-    columns = [method for method in METHODS if any(method == each for _, _, each in shown)]
+    several = len({method for *_, method in shown}) > 1
+    places = {
+        (setting, seed, method): ((setting, seed), method) if several else (setting, seed)
+        for setting, seed, method in shown
+    }
+    lines = list(dict.fromkeys(line for line, _ in places.values()))
+    columns = sorted({column for _, column in places.values()}, key=list(METHODS).index if several else int)
     drawn = {key: ElementTree.fromstring(normal_cell(row)) for key, row in shown.items()}
     wide = max((int(each.get("width", 0)) for each in drawn.values()), default=0) + GAP
     high = max((int(each.get("height", 0)) for each in drawn.values()), default=0) + GAP + HEAD
@@ -232,7 +240,8 @@ def picture(rows: Collection[Row]) -> str:
     root.set("font-family", "sans-serif")
     ElementTree.SubElement(root, f"{{{SVG}}}rect", size, fill="white")
     for (setting, seed, method), cell in drawn.items():
-        x, y = wide * columns.index(method), high * lines.index((setting, seed))
+        line, column = places[setting, seed, method]
+        x, y = wide * columns.index(column), high * lines.index(line)
         row = shown[setting, seed, method]
         text = ElementTree.SubElement(root, f"{{{SVG}}}text", {"x": f"{x + 4}", "y": f"{y + 15}", "font-size": "12"})
         text.set("fill", "#b2182b" if collapsed(row, median) else "#333")
