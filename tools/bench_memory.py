@@ -61,7 +61,6 @@ CASES = [
     Case("digits, batch 512", "digits", {"task.batch": 512, "options.channels": 32}),
     Case("DARTS, retraining", "darts", {"retrain.options.cells": 8, "retrain.task.batch": 32}, work="retrain"),
     Case("NAS-Bench-201, retraining", "nas-bench-201", {"options.cells": 3, "retrain.task.batch": 256}, work="retrain"),
-    Case("TMICS demo, retraining", "demo", {"task.crop": 128, "options.channels": 16}, steps=20, work="retrain"),
 ]
 
 
