@@ -74,7 +74,7 @@ def config_of(case: Case, images: str) -> nas.Config:
         changes |= {"search.steps": case.steps, "search.epochs": 1, "retrain": None}
         return nas.load_config(case.config, changes)
     stages = {f"retrain.stages.{name}.steps": case.steps for name in config.retrain.stages}
-    return nas.load_config(case.config, {**changes, **stages, "retrain.epochs": 1})
+    return nas.load_config(case.config, {**changes, **stages, "retrain.epochs": 1, "search": None})
 
 
 class Clock(nas.Observer):

@@ -101,7 +101,11 @@ def plan(config: Source, *, fit: str | int | None = None, tries: int = 3, task: 
         works.append("retrain")
     start = resident()
     data = {work: _Data(loaded, work, task, start) for work in works}
-    return Plan({work: _planned(loaded, data[work], memory, tries) for work in works}, memory)
+    found = {work: _planned(loaded, data[work], memory) for work in works}
+    if tries:  # only now: what a first step loads belongs to the memory that is predicted
+        for work in (work for work in works if found[work].fits):
+            found[work] = found[work]._replace(speed=speed(loaded, work, data[work].task, tries))
+    return Plan(found, memory)
 
 
 def bytes_of(size: str) -> int:
@@ -143,12 +147,11 @@ class _Data:
         return config.task if self.work == "search" else {**config.task, **config.retrain.task}
 
 
-def _planned(config: Config, data: _Data, memory: int, tries: int) -> Planned:
-    work, need = data.work, data.needs(config)
-    steps = steps_of(config, work)
-    if need.memory > memory:
-        return Planned(need, False, steps, None, tuple(_proposals(config, data, memory)))
-    return Planned(need, True, steps, speed(config, work, data.task, tries) if tries else None)
+def _planned(config: Config, data: _Data, memory: int) -> Planned:
+    need = data.needs(config)
+    fits = need.memory <= memory
+    proposals = () if fits else tuple(_proposals(config, data, memory))
+    return Planned(need, fits, steps_of(config, data.work), proposals=proposals)
 
 
 def _proposals(config: Config, data: _Data, memory: int) -> Iterator[Proposal]:

@@ -30,7 +30,7 @@ from nas.cost.network_cost import measure
 from nas.cost.simulated_step import Simulation
 from nas.errors import ConfigError, NASError
 from nas.genotype.file import Genotype
-from nas.kernels.freed_memory import heap_size, memory_kept
+from nas.kernels.freed_memory import fill_heap, heap_size, memory_kept
 from nas.kernels.memory_format import channels_last
 from nas.kernels.torch_internals import tree_map_only, unwatched
 from nas.multilevel.level import Level
@@ -128,8 +128,10 @@ def _needs(config: Config, work: Work, task: Task, base: int) -> Need:
 
     with torch.random.fork_rng(), memory_kept():
         torch.manual_seed(config.seed)
+        filled = fill_heap()  # what this process freed, such as networks of earlier runs, a new one does not have
         before = heap_size()
         _train(config, work, task, batch, visit, tally)
+        del filled
         after = heap_size()
     heap = round(SCATTER * tally.peak) if before is None or after is None else max(after - before, tally.peak)
     return Need(parameters, tally.peak, heap, round(base + OVERHEAD + SLACK * heap), flops)

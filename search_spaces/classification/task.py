@@ -33,7 +33,7 @@ from search_spaces.classification.predict import classify_files
 
 SPLITS = ("train", "val", "all")
 CHUNK = 250
-"""The batch size of `evaluate`."""
+"""The most images of a batch of `evaluate`, which is no larger than one of training and so takes less memory."""
 
 Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
@@ -107,7 +107,7 @@ class Classification(Task):
             right = int((scores.argmax(1) == labels).sum())
             return right, F.cross_entropy(scores, labels, reduction="sum").item()
 
-        right, loss = map(sum, zip(*each(scored, torch.split(members, CHUNK)), strict=True))
+        right, loss = map(sum, zip(*each(scored, torch.split(members, min(CHUNK, self.config.batch))), strict=True))
         return {"accuracy": right / len(members), "loss": loss / len(members)}
 
     def measure(self, network: nn.Module, batch: Batch) -> dict[str, float]:

@@ -37,7 +37,7 @@ def test_what_cannot_be_planned_is_refused(key: str, value: str, named: str) -> 
 
 
 def planned(changes: dict[str, Any], fit: int, tries: int = 0) -> Planned:
-    short = {"options.nodes": 2, "options.channels": 16, "task.batch": 128, "retrain": None}
+    short = {"options.nodes": 2, "options.channels": 16, "task.batch": 512, "retrain": None}
     return nas.plan(nas.load_config("digits", {**short, **changes}), fit=fit, tries=tries).works["search"]
 
 
@@ -60,7 +60,7 @@ def test_what_is_proposed_fits_the_exact_change_first() -> None:
     assert all(other.effect for other in others)
     for proposal in found.proposals:
         changes = dict(each.split("=", 1) for each in proposal.overrides)
-        assert nas.load_config("digits", list(proposal.overrides)).task["batch"] <= 128
+        assert nas.load_config("digits", list(proposal.overrides)).task["batch"] <= 512
         again = planned({key: parse_yaml(value, key) for key, value in changes.items()}, room + 20 * MIB)
         assert again.fits, proposal
 

@@ -10,6 +10,7 @@ import torch
 import nas
 from nas.cost.meter import footprint
 from nas.errors import ConfigError
+from nas.kernels.freed_memory import memory_kept
 from nas.kernels.memory_format import channels_last
 from nas.run import plan
 from nas.run.plan import OVERHEAD, SLACK, Need, drawn_genotype, needs, speed
@@ -64,6 +65,18 @@ def test_the_simulated_memory_of_a_retraining_is_that_of_its_steps() -> None:
         real = max(footprint(call, network.parameters()).memory for call in calls)
     # The simulation holds 2 MiB more, the size of one activation.
     assert needed(loaded, "retrain").tensors == pytest.approx(real, rel=0.15)
+
+
+def test_what_the_process_freed_before_does_not_hide_what_is_needed() -> None:
+    loaded = config(**{"task.batch": 1024})
+    speed(loaded, "search", loaded.build_task(), tries=1)  # loads what the first step loads
+    found = needed(loaded)
+    with memory_kept():
+        blocks = [torch.empty(2**20) for _ in range(2 * found.heap // 2**22)]
+        kept = torch.empty(2**20)  # the free memory below it stays in the heap
+        del blocks
+    assert needed(loaded).heap == pytest.approx(found.heap, rel=0.05)
+    assert len(kept) == 2**20
 
 
 def test_memory_grows_with_the_batch_and_falls_with_each_exact_change() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nas.errors import ConfigError, UnknownNameError
 from nas.run.retraining import evaluate
 from nas.run.task import TASKS
-from search_spaces.classification.task import CHUNK, Classification, ClassificationConfig
+from search_spaces.classification.task import Classification, ClassificationConfig
 
 
 @pytest.fixture
@@ -118,15 +118,18 @@ def test_the_loss_is_the_cross_entropy_of_each_output(build: Callable[..., Class
     torch.testing.assert_close(task.losses["cross_entropy"](network.eval(), batch), torch.stack(picked).mean())
 
 
-@pytest.mark.parametrize("chunk", [1, 4, CHUNK])
-def test_scores_are_means_over_the_test_images(
-    build: Callable[..., Classification], monkeypatch: pytest.MonkeyPatch, chunk: int
+@pytest.mark.parametrize(("batch", "chunk", "sizes"), [(1, 4, [1] * 6), (250, 4, [4, 2]), (4, 250, [4, 2])])
+def test_scores_are_means_over_the_test_images_in_batches_no_larger_than_those_of_training(
+    build: Callable[..., Classification], monkeypatch: pytest.MonkeyPatch, batch: int, chunk: int, sizes: list[int]
 ) -> None:
     monkeypatch.setattr("search_spaces.classification.task.CHUNK", chunk)
-    task, network = build(), Linear()
+    task, network, found_sizes = build(batch=batch), Linear(), []
+    network.register_forward_pre_hook(lambda _, inputs: found_sizes.append(len(inputs[0])))
     scores = network.eval()(task.normalize(task.test.pixels))
     right = [int(row.argmax()) == label for row, label in zip(scores, task.test.labels.tolist(), strict=True)]
+    found_sizes.clear()
     found = evaluate(network, task)
+    assert found_sizes == sizes
     assert found["accuracy"] == sum(right) / 6
     assert found["loss"] == pytest.approx(F.cross_entropy(scores, task.test.labels).item())
     assert task.score in found
