@@ -39,10 +39,13 @@ from nas.errors import ConfigError, NASError
 from nas.files import write_text
 from nas.genotype.decision import Choice
 from nas.genotype.file import Genotype
+from nas.kernels.memory_format import channels_last
 from nas.report.tables import table
 from nas.run.config import Config, load_config
-from nas.run.folder import read_state
+from nas.run.folder import Run, read_state
+from nas.run.retraining import retrain
 from nas.run.searching import inherit_from
+from nas.run.task import Task
 from nas.run.validation import mean_metrics, sign
 from nas.space.definition import find_space
 
@@ -89,6 +92,7 @@ class Study:
         self.decisions = find_space(config.space).describe(**config.options).decisions
         self._end = time.monotonic() + 60 * minutes
         self._results = folder / "results.jsonl"
+        self._tasks: dict[tuple[int, bool], Task] = {}
         folder.mkdir(parents=True, exist_ok=True)
         stated = folder / "config.yaml"
         if stated.is_file() and stated.read_text(encoding="utf-8") != config.dump():
@@ -119,11 +123,11 @@ class Study:
         if name in (done := self.results()):
             return float(done[name]["score"])
         config, out = self._seeded(seed), self.folder / "runs" / name
-        trained = nas.retrain(
-            self._genotype(choices), config, out=out, resume=out.exists(), minutes=self._left(), progress=False
-        ).network
+        task, minutes = self._task(seed, retraining=True), self._left()
+        with Run.open(out, config.dump()) if out.exists() else Run.create(out, config.dump(), seed) as run:
+            trained = retrain(config, self._genotype(choices), run, scored="val", task=task, minutes=minutes)
         self._require_finished(out, config.retrain.steps)
-        score = self._validated(trained, config, retraining=True)
+        score = self._validated(trained.eval(), task)
         return float(self._record(name, seed=seed, choices=dict(choices), score=score)["score"])
 
     def one_shot(self, choices: Mapping[str, Choice], seed: int) -> float:
@@ -132,7 +136,7 @@ class Study:
         if name in (done := self.results()):
             return float(done[name]["score"])
         network = inherit_from(self.folder / "runs" / f"search-{seed}", self._genotype(choices))
-        score = self._validated(network, self._seeded(seed), retraining=False)
+        score = self._validated(network, self._task(seed, retraining=False))
         return float(self._record(name, seed=seed, choices=dict(choices), score=score)["score"])
 
     def valid(self, choices: Mapping[str, Any], otherwise: Mapping[str, Any]) -> Choices:
@@ -158,10 +162,16 @@ class Study:
     def _seeded(self, seed: int) -> Config:
         return msgspec.structs.replace(self.config, seed=seed)
 
-    def _validated(self, network: Any, config: Config, *, retraining: bool) -> float:
-        task = config.build_task(retraining=retraining)
-        network = network.to(config.torch_device())
-        metrics = mean_metrics(network, task.measure, (task.batch("val", index) for index in range(self.batches)))
+    def _task(self, seed: int, *, retraining: bool) -> Task:
+        """The task of a seed, whose data are read once for all networks."""
+        if (seed, retraining) not in self._tasks:
+            self._tasks[seed, retraining] = self._seeded(seed).build_task(retraining=retraining)
+        return self._tasks[seed, retraining]
+
+    def _validated(self, network: Any, task: Task) -> float:
+        network = network.to(self.config.torch_device())
+        with channels_last(network):
+            metrics = mean_metrics(network, task.measure, (task.batch("val", index) for index in range(self.batches)))
         return sign(task) * metrics[task.score]
 
     def _left(self) -> float:

@@ -32,9 +32,14 @@ from nas.errors import NASError
 from nas.genotype.file import Genotype
 from nas.kernels.activation import PReLU
 from nas.registry import Count
+from nas.report.live import RunProgress
+from nas.report.progress import watched
 from nas.run.config import Config, load_config
-from nas.run.folder import GENOTYPE
+from nas.run.folder import GENOTYPE, Run, read_records
 from nas.run.models import model_folder
+from nas.run.observer import observed
+from nas.run.retraining import retrain
+from nas.run.task import Task
 from nas.space.chooser import Chooser
 from nas.space.definition import find_space, search_space
 from tmics_space.alignment import Aligned, OpticalFlow
@@ -109,7 +114,7 @@ def main() -> None:
 
 def choose(arguments: argparse.Namespace) -> None:
     """Train every network with every seed, seed by seed, so that a table of some seeds is a fair one."""
-    rows = read(arguments.results)
+    rows, tasks = read(arguments.results), dict[int, Task]()
     networks = dict(candidates(arguments, rows))
     for seed, (name, genotype) in itertools.product(range(arguments.seeds), networks.items()):
         if any((row["network"], row["seed"]) == (name, seed) for row in trainings(rows)):
@@ -117,8 +122,12 @@ def choose(arguments: argparse.Namespace) -> None:
         started = time.process_time()
         folder = arguments.out / f"{name.replace(' ', '-')}-seed-{seed}"
         config = configured(arguments, genotype, seed)
-        result = nas.retrain(genotype, config, out=folder, resume=begun(folder))
-        last = [each for each in result.records if each.get("observer") == "validation"][-1]
+        if seed not in tasks:  # reads the films, once for all networks
+            tasks[seed] = config.build_task(retraining=True)
+        shown, text = [RunProgress(quiet=not watched(None))], config.dump()
+        with Run.open(folder, text) if begun(folder) else Run.create(folder, text, seed) as run:
+            retrain(config, genotype, run, shown, task=tasks[seed], scored="validation")
+        last = observed(read_records(folder), "validation")[-1]
         row = described(name, genotype) | {"seed": seed, "steps": config.retrain.steps, "psnr": last[SCORE]}
         rows.append(record(arguments.results, row | {"seconds": round(time.process_time() - started)}))
 
