@@ -14,8 +14,8 @@ def plan(config: str, /, *overrides: str, fit: str | None = None, tries: int = 3
 
     Memory is that of the process at its peak. It is simulated, so nothing large is computed. If it suffices, a few
     steps are taken to measure the time. If not, the cheapest exact change that fits is printed, as overrides for this
-    configuration, then changes that make it another search; the exit code is 1 then. The retraining is that of a
-    genotype drawn at random.
+    configuration, then changes that make it another search; the exit code is 1 then. The retraining is that of
+    the largest of 8 genotypes drawn at random.
 
     Args:
         config: A YAML file, or the name of a shipped configuration (`nas config` lists them).

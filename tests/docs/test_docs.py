@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -39,6 +40,7 @@ from nas.genotype.file import Genotype, Provenance, shipped
 from nas.multilevel.level import Level
 from nas.registry import kind, kinds
 from nas.run.config import Config, RetrainConfig, SearchConfig, SearchStage, ValidationConfig
+from nas.run.task import PYTHON
 from nas.space.definition import find_space
 from nas.testing import SearchSpaceTests
 from nas.tune.tuning import KINDS
@@ -138,9 +140,12 @@ def _modules(tmp_path: Path) -> Iterator[None]:
 def small(load: Callable[..., Config]) -> Callable[..., Config]:
     """Loads a configuration, and again with few steps of a small network on small films."""
 
-    def loaded(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    def loaded(source: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+        if isinstance(overrides, Mapping):
+            overrides = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
         config = load(source, overrides)
-        config.build_task()
+        if config.task["name"] != PYTHON:
+            config.build_task()
         films = "{{kind: films, films: {{{}}}}}".format
         stages = config.search.stages.values() if config.search_section else ()
         epochs = str(sum(stage.epochs for stage in stages) or 1)
