@@ -35,19 +35,20 @@ import nas
 from nas.benchmark.rankings import kendall, spearman
 from nas.derive.candidates import existing
 from nas.derive.random import choose_randomly
-from nas.errors import ConfigError, NASError
-from nas.files import write_text
+from nas.errors import NASError
 from nas.genotype.decision import Choice
 from nas.genotype.file import Genotype
 from nas.kernels.memory_format import channels_last
 from nas.report.tables import table
 from nas.run.config import Config, load_config
-from nas.run.folder import Run, read_state
+from nas.run.folder import CONFIG, read_state
+from nas.run.held_out import begun
 from nas.run.retraining import retrain
 from nas.run.searching import inherit_from
 from nas.run.task import Task
 from nas.run.validation import mean_metrics, sign
 from nas.space.definition import find_space
+from result_rows import ResultRows, Row
 
 AGREE, ERRORS = 0.8, 3.0
 """What counts as decided: the share of seeds with the same winner, and the mean margin in standard errors."""
@@ -91,40 +92,30 @@ class Study:
         self.folder, self.config, self.batches = folder, config, batches
         self.decisions = find_space(config.space).describe(**config.options).decisions
         self._end = time.monotonic() + 60 * minutes
-        self._results = folder / "results.jsonl"
+        self._rows = ResultRows(folder / "results.jsonl", ("run",), config.dump())
         self._tasks: dict[tuple[int, bool], Task] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        stated = folder / "config.yaml"
-        if stated.is_file() and stated.read_text(encoding="utf-8") != config.dump():
-            raise ConfigError(f"{folder} must be the folder of a study with this configuration, got another one")
-        write_text(stated, config.dump())
-
-    def results(self) -> dict[str, dict[str, Any]]:
-        """The finished runs by name."""
-        lines = self._results.read_text(encoding="utf-8").splitlines() if self._results.is_file() else []
-        return {line["run"]: line for line in map(json.loads, lines)}
 
     def search(self, seed: int) -> dict[str, Any]:
         """The mixing weights that a search ends with, by decision and candidate, and its choices."""
         name, config = f"search-{seed}", self._seeded(seed)
-        if name in (done := self.results()):
-            return done[name]
+        if found := self._done(name):
+            return found
         out = self.folder / "runs" / name
-        nas.search(config, out=out, resume=out.exists(), minutes=self._left(), progress=False)
-        self._require_finished(out, config.search.steps)
-        records = map(json.loads, (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-        weights = [record["weights"] for record in records if record["kind"] == "mixing"][-1]
-        genotype = Genotype.load(out / "genotype.yaml")
+        result = nas.search(config, out=out, resume=(out / CONFIG).is_file(), minutes=self._left(), progress=False)
+        if not any(record["kind"] == "stopping" for record in result.records):
+            self._require_finished(out, config.search.steps)
+        weights = [record["weights"] for record in result.records if record["kind"] == "mixing"][-1]
+        genotype = result.genotype
         return self._record(name, seed=seed, choices=dict(genotype.choices), weights=weights)
 
     def score(self, choices: Mapping[str, Choice], seed: int) -> float:
         """The validation score of a retrained genotype; larger is better."""
         name = f"retrain-{_key(choices)}-{seed}"
-        if name in (done := self.results()):
-            return float(done[name]["score"])
+        if found := self._done(name):
+            return float(found["score"])
         config, out = self._seeded(seed), self.folder / "runs" / name
         task, minutes = self._task(seed, retraining=True), self._left()
-        with Run.open(out, config.dump()) if out.exists() else Run.create(out, config.dump(), seed) as run:
+        with begun(out, config, lambda: False) as run:
             trained = retrain(config, self._genotype(choices), run, scored="val", task=task, minutes=minutes)
         self._require_finished(out, config.retrain.steps)
         score = self._validated(trained.eval(), task)
@@ -133,8 +124,8 @@ class Study:
     def one_shot(self, choices: Mapping[str, Choice], seed: int) -> float:
         """The validation score of a genotype with the operation weights of a searched supernet; larger is better."""
         name = f"one-shot-{_key(choices)}-{seed}"
-        if name in (done := self.results()):
-            return float(done[name]["score"])
+        if found := self._done(name):
+            return float(found["score"])
         network = inherit_from(self.folder / "runs" / f"search-{seed}", self._genotype(choices))
         score = self._validated(network, self._task(seed, retraining=False))
         return float(self._record(name, seed=seed, choices=dict(choices), score=score)["score"])
@@ -184,12 +175,14 @@ class Study:
         if state is None or state["step"] < steps:
             raise OutOfTime
 
-    def _record(self, name: str, **values: Any) -> dict[str, Any]:
-        line = {"run": name, **values}
-        with self._results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+    def _done(self, name: str) -> Row | None:
+        return self._rows.done.get((name,))
+
+    def _record(self, name: str, **values: Any) -> Row:
+        row = {"run": name, **values}
+        self._rows.add(row)
         print(f"{name}: done", flush=True)
-        return line
+        return row
 
 
 def decided(candidates: Mapping[str, Sequence[Choice]], weights: Sequence[Mapping[str, list[float]]]) -> list[Decided]:

@@ -17,7 +17,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,15 @@ from nas.registry import Count
 from nas.report.live import RunProgress
 from nas.report.progress import watched
 from nas.run.config import Config, load_config
-from nas.run.folder import GENOTYPE, Run, read_records
+from nas.run.folder import CONFIG, GENOTYPE, read_records
+from nas.run.held_out import begun
 from nas.run.models import model_folder
 from nas.run.observer import observed
 from nas.run.retraining import retrain
 from nas.run.task import Task
 from nas.space.chooser import Chooser
 from nas.space.definition import find_space, search_space
+from result_rows import ResultRows, Row
 from tmics_space.alignment import Aligned, OpticalFlow
 from tmics_space.blocks import conv, he, head
 from tmics_space.flow import FLOW_PROVIDERS
@@ -107,43 +109,43 @@ def main() -> None:
         if arguments.part == "train":
             train(arguments)
         else:
-            print(*table(read(arguments.results)), sep="\n")
+            print(*table(results(arguments).done.values()), sep="\n")
     except NASError as error:
         sys.exit(f"error: {error}")
 
 
 def choose(arguments: argparse.Namespace) -> None:
     """Train every network with every seed, seed by seed, so that a table of some seeds is a fair one."""
-    rows, tasks = read(arguments.results), dict[int, Task]()
+    rows, tasks = results(arguments), dict[int, Task]()
     networks = dict(candidates(arguments, rows))
     for seed, (name, genotype) in itertools.product(range(arguments.seeds), networks.items()):
-        if any((row["network"], row["seed"]) == (name, seed) for row in trainings(rows)):
+        if (name, seed) in rows.done:
             continue
         started = time.process_time()
         folder = arguments.out / f"{name.replace(' ', '-')}-seed-{seed}"
         config = configured(arguments, genotype, seed)
         if seed not in tasks:  # reads the films, once for all networks
             tasks[seed] = config.build_task(retraining=True)
-        shown, text = [RunProgress(quiet=not watched(None))], config.dump()
-        with Run.open(folder, text) if begun(folder) else Run.create(folder, text, seed) as run:
+        shown = [RunProgress(quiet=not watched(None))]
+        with begun(folder, config, lambda: False) as run:
             retrain(config, genotype, run, shown, task=tasks[seed], scored="validation")
         last = observed(read_records(folder), "validation")[-1]
         row = described(name, genotype) | {"seed": seed, "steps": config.retrain.steps, "psnr": last[SCORE]}
-        rows.append(record(arguments.results, row | {"seconds": round(time.process_time() - started)}))
+        rows.add(row | {"seconds": round(time.process_time() - started)})
 
 
-def candidates(arguments: argparse.Namespace, rows: list[dict[str, Any]]) -> Iterator[tuple[str, Genotype]]:
+def candidates(arguments: argparse.Namespace, rows: ResultRows) -> Iterator[tuple[str, Genotype]]:
     """Name the networks to compare: searched, the shipped one, random of equal cost, plain of equal cost."""
     config = configured(arguments)
     searched = []
     for seed in range(arguments.searches):
         name = f"searched {seed}"
-        found = next((row for row in rows if row["network"] == name), None)
+        found = rows.done.get((name, None))
         if found is None:
             folder, started = arguments.out / f"search-{seed}", time.process_time()
-            result = nas.search(configured(arguments, seed=seed), out=folder, resume=begun(folder))
+            result = nas.search(configured(arguments, seed=seed), out=folder, resume=(folder / CONFIG).is_file())
             found = described(name, result.genotype) | {"seed": None, "seconds": round(time.process_time() - started)}
-            rows.append(record(arguments.results, found))
+            rows.add(found)
         searched.append(Genotype(space=found["space"], options=found["options"], choices=found["choices"]))
         yield name, searched[-1]
     shipped = msgspec.structs.replace(Genotype.load(model_folder(SHIPPED) / GENOTYPE), provenance=None)
@@ -175,7 +177,7 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.genotype is None:
         sys.exit("error: 'train' needs a genotype: a file, or the folder of a search")
     folder = arguments.out / "network"
-    nas.retrain(arguments.genotype, configured(arguments, full=True), out=folder, resume=begun(folder))
+    nas.retrain(arguments.genotype, configured(arguments, full=True), out=folder, resume=(folder / CONFIG).is_file())
 
 
 def configured(
@@ -197,11 +199,6 @@ def configured(
     return msgspec.structs.replace(config, space=genotype.space, options=dict(genotype.options))
 
 
-def begun(folder: Path) -> bool:
-    """Whether a run is to be resumed."""
-    return (folder / "config.yaml").exists()
-
-
 def described(name: str, genotype: Genotype) -> dict[str, Any]:
     """What a row says of a network."""
     return {
@@ -219,30 +216,19 @@ def flops(genotype: Genotype) -> float:
     return measure(genotype, "flops", (torch.zeros(1, 5, 3, 64, 64),))
 
 
-def record(path: Path, row: dict[str, Any]) -> dict[str, Any]:
-    """Append a row to the results, and return it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    return row
+def results(arguments: argparse.Namespace) -> ResultRows:
+    """The rows so far. They belong to one configuration, wherever its films are, and to one number of searches, whose
+    mean cost chooses the other networks."""
+    config = configured(argparse.Namespace(**{**vars(arguments), "data": None}))
+    return ResultRows(arguments.results, ("network", "seed"), f"{config.dump()}searches: {arguments.searches}\n")
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the rows so far."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def trainings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of trainings, without those of searches."""
-    return [row for row in rows if row["seed"] is not None]
-
-
-def table(rows: list[dict[str, Any]]) -> Iterator[str]:
+def table(rows: Collection[Row]) -> Iterator[str]:
     """Yield the lines of the table: mean and standard deviation over seeds of each network."""
     yield "| network | choices | parameters | MFLOPs of a 64x64 window | seeds | validation PSNR_Y, dB |"
     yield "|---|---|---|---|---|---|"
     scores: dict[str, list[float]] = {}
-    for row in trainings(rows):
+    for row in (row for row in rows if row["seed"] is not None):
         scores.setdefault(row["network"], []).append(row["psnr"])
     known = {row["network"]: row for row in rows}
     for name, values in scores.items():

@@ -36,7 +36,7 @@ from collapse import collapsed
 from enumerate_cells import genotypes, shuffled, train
 from nas.benchmark.rankings import correlate
 from nas.benchmark.table_file import read_rows
-from nas.errors import ConfigError, InvalidFileError, NASError, without_password
+from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError, without_password
 from nas.files import dump_yaml, locked, parse_yaml, read_text, write_text
 from nas.genotype.file import Genotype
 from nas.run.config import Config, load_config
@@ -293,7 +293,7 @@ class Judged:
             try:
                 config = recipe(name, steps, seed, factor, self.base)
                 row |= {"steps": steps} | searched(name, config, every, seed < RANKED_SEEDS)
-            except ConfigError as error:  # such as a stopping rule that needs more epochs than the budget pays steps
+            except (ConfigError, DivergedError) as error:  # such as a rule that needs more epochs than there are steps
                 return row | {"refused": str(error)}
             row["cpu_seconds"] += table[row["cell"]].seconds  # of the result
             if "scores" in row:

@@ -49,7 +49,7 @@ def test_a_study_stops_and_resumes(
 
     assert "stopped by --minutes" in run("--minutes", "1e-9")
     whole = run()
-    results = [json.loads(line) for line in (tmp_path / "study" / "results.jsonl").read_text().splitlines()]
+    results = [json.loads(line) for line in (tmp_path / "study" / "results.jsonl").read_text().splitlines()[1:]]
     assert len({line["run"] for line in results}) == len(results)
     assert {line["run"].rpartition("-")[0].partition("-")[0] for line in results} == {"search", "retrain", "one"}
     assert "decided: " in whole
@@ -57,5 +57,19 @@ def test_a_study_stops_and_resumes(
     again = run()
     assert "done" not in again, "nothing is repeated"
     assert again == "".join(line for line in whole.splitlines(True) if not line.endswith("done\n"))
-    with pytest.raises(SystemExit, match="another one"):
+    with pytest.raises(SystemExit, match="another configuration"):
         run("search.steps=5")
+
+
+def test_a_search_that_failed_before_its_first_checkpoint_or_stopped_by_a_rule_is_taken(
+    tool: Any, tmp_path: Path
+) -> None:
+    overrides = {"options.channels": 2, "options.nodes": 1, "search.steps": 8, "search.epochs": 4}
+    rule = {"search.stopping": {"name": "stable_ranking", "stable_for": 2}}
+    study = tool.Study(tmp_path, tool.load_config("digits", overrides | rule), 1e6, 1)
+    (tmp_path / "runs" / "search-0").mkdir(parents=True)
+    for name in (".lock", "metrics.jsonl"):
+        (tmp_path / "runs" / "search-0" / name).touch()  # of a kill before `config.yaml` was written
+    assert study.search(0)["seed"] == 0
+    assert tool.read_state(tmp_path / "runs" / "search-0")["step"] < 8
+    assert study.search(0) == study.search(0)

@@ -11,25 +11,35 @@ from typing import Any
 import pytest
 import torch
 
+from nas.errors import ConfigError
+
 
 @pytest.fixture(scope="module")
 def tool(load_tool: Callable[[str], ModuleType]) -> Any:
     return load_tool("shipped_network")
 
 
-def test_rows_are_read_as_written_and_averaged_over_seeds(tool: Any, tmp_path: Path) -> None:
+def test_scores_are_averaged_over_seeds(tool: Any) -> None:
     row = {"network": "random 1", "choices": {"alignment": "ofm"}, "parameters": 1200, "mflops": 2.0}
     rows: list[dict[str, Any]] = [
         row | {"seed": 0, "psnr": 30.0},
         row | {"seed": 1, "psnr": 32.0},
         row | {"network": "searched 0", "seed": None},
     ]
-    for each in rows:
-        tool.record(tmp_path / "made" / "rows.jsonl", each)
-    assert tool.read(tmp_path / "made" / "rows.jsonl") == rows
-    assert tool.read(tmp_path / "none.jsonl") == []
     (line,) = list(tool.table(rows))[2:]
     assert line == "| random 1 | ofm | 1,200 | 2 | 2 | 31.00 +- 1.41 |"
+
+
+def test_rows_of_other_trainings_are_not_mixed(tool: Any, tmp_path: Path) -> None:
+    given = argparse.Namespace(
+        data="here", steps=7, config="compact", set=[], searches=1, results=tmp_path / "made" / "rows.jsonl"
+    )
+    tool.results(given).add({"network": "plain CNN", "seed": 0, "psnr": 30.0})
+    given.data = "there"  # where the films are does not matter
+    assert tool.results(given).done["plain CNN", 0]["psnr"] == 30.0
+    for name, value in (("steps", 8), ("set", ["task.crop=64"]), ("searches", 2)):
+        with pytest.raises(ConfigError, match="another configuration"):
+            tool.results(argparse.Namespace(**{**vars(given), name: value}))
 
 
 @pytest.mark.parametrize("flow", [None, {"name": "pyramid", "width": 4, "levels": 2}])
@@ -68,12 +78,11 @@ def test_the_shipped_network_is_compared_with_searched_random_and_plain_ones(
     given = argparse.Namespace(data=str(tmp_path), steps=7, config="compact", set=[], searches=1)
     shipped = tool.Genotype.load(tool.model_folder("tmics-compact") / "genotype.yaml")
     choices = {**shipped.choices, "cell/1": "gated_5x5"}
-    rows: list[dict[str, Any]] = [
-        {"network": "searched 0", "seed": None, "space": "tmics", "options": shipped.options, "choices": choices}
-    ]
+    row = {"network": "searched 0", "seed": None, "space": "tmics", "options": shipped.options, "choices": choices}
+    rows = argparse.Namespace(done={("searched 0", None): row})
     found = dict(tool.candidates(given, rows))
     assert list(found)[:2] == ["searched 0", "shipped"]
     assert list(found)[-2:] == ["plain CNN", "plain CNN behind the flow"]
     assert len(found) == 8 == len({str(genotype) for genotype in found.values()})
-    rows[0]["choices"] = shipped.choices
+    row["choices"] = shipped.choices
     assert "shipped" not in dict(tool.candidates(given, rows)), "the search chose it"

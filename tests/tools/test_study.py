@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 import processes
-from nas.errors import InvalidFileError
+from nas.errors import DivergedError, InvalidFileError
 from nas.run.config import Config, load_config
 from nas.run.stopping import create_rule
 from nas.searchers.storage import open_storage
@@ -111,6 +111,19 @@ def test_a_recipe_fits_the_space(study: ModuleType, name: str, few_images: dict[
     if how.stopping is not None:
         create_rule(how.stopping, find_space(RECIPE).describe(**config.options), how.epochs)
     assert supernet.decisions
+
+
+def test_a_recipe_that_diverges_is_a_row_and_not_the_end(
+    study: ModuleType, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(*_: object) -> None:
+        raise DivergedError("losses are no longer finite")
+
+    monkeypatch.setattr(study, "searched", diverged)
+    judged = study.Judged(study.read_table(table), {"darts-v1": study.Cost(0.1, 0.01)}, load_config(RECIPE))
+    row = judged.take(5, 100, "darts-v1", 100.0)
+    assert row["refused"] == "losses are no longer finite"
+    assert study.tuned(SimpleNamespace(done={1: row})) == {}
 
 
 def test_the_factor_with_the_best_validation_accuracy_of_the_tuning_seeds(study: ModuleType) -> None:
