@@ -65,7 +65,7 @@ def test_a_search_that_failed_before_its_first_checkpoint_or_stopped_by_a_rule_i
     tool: Any, tmp_path: Path
 ) -> None:
     overrides = {"options.channels": 2, "options.nodes": 1, "search.steps": 8, "search.epochs": 4}
-    rule = {"search.stopping": {"name": "stable_ranking", "stable_for": 2}}
+    rule = {"search.stopping": {"name": "stable_ranking", "stable_for": 1}, "search.levels.upper.optimizer.lr": 1e-9}
     study = tool.Study(tmp_path, tool.load_config("digits", overrides | rule), 1e6, 1)
     (tmp_path / "runs" / "search-0").mkdir(parents=True)
     for name in (".lock", "metrics.jsonl"):
