@@ -64,12 +64,12 @@ def test_a_study_stops_and_resumes(
 def test_a_search_that_failed_before_its_first_checkpoint_or_stopped_by_a_rule_is_taken(
     tool: Any, tmp_path: Path
 ) -> None:
-    overrides = {"options.channels": 2, "options.nodes": 1, "search.steps": 8, "search.epochs": 4}
-    rule = {"search.stopping": {"name": "stable_ranking", "stable_for": 1}, "search.levels.upper.optimizer.lr": 1e-9}
+    overrides = {"options.channels": 2, "options.nodes": 1, "search.steps": 16, "search.epochs": 8}
+    rule = {"search.stopping": {"name": "stable_ranking", "stable_for": 1}, "search.levels.upper.warmup": 0.0}
     study = tool.Study(tmp_path, tool.load_config("digits", overrides | rule), 1e6, 1)
     (tmp_path / "runs" / "search-0").mkdir(parents=True)
     for name in (".lock", "metrics.jsonl"):
         (tmp_path / "runs" / "search-0" / name).touch()  # of a kill before `config.yaml` was written
     assert study.search(0)["seed"] == 0
-    assert tool.read_state(tmp_path / "runs" / "search-0")["step"] < 8
+    assert tool.read_state(tmp_path / "runs" / "search-0")["step"] < 16
     assert study.search(0) == study.search(0)
