@@ -130,6 +130,7 @@ def derain_file(
     *,
     tile: int | None = None,
     bfloat16: bool = False,
+    folder: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Derain a video file, a folder of frames or an image; on several ranks, each derains its share of the frames.
@@ -145,6 +146,7 @@ def derain_file(
         tile: greatest height and width to process at once. By default, frames are processed whole if this takes at
             most half of the device's memory, else in the largest tiles that do.
         bfloat16: convolve in 16 bits (see `derain`).
+        folder: write a folder even if the name of the sink has a suffix.
         progress: called with (frames done, all frames).
 
     Returns:
@@ -157,7 +159,8 @@ def derain_file(
     """
     _require_tile(tile)
     stream = iterate_frames(source)
-    require_room(sink, stream.frame_count)
+    if not folder:
+        require_room(sink, stream.frame_count)
     frames = int(getattr(network, "frames", 5))
     weights: list[float] = []
     doubled = 0
@@ -171,7 +174,8 @@ def derain_file(
     # Kept for all frames, since otherwise the system clears the pages again for each frame.
     with memory_kept(), ExitStack() as stack:
         writers = list[Write]()  # that of rank 0
-        of_first(lambda: writers.append(stack.enter_context(write_frames(sink, stream.frame_rate, stream.film))))
+        opened = write_frames(sink, stream.frame_rate, stream.film, folder=folder)
+        of_first(lambda: writers.append(stack.enter_context(opened)))
         if tile is None:
             tile = of_first(lambda: fitting_tile(network, frames, stream.height, stream.width))
         makes = _makes(folded(network), clip(), frames, tile, bfloat16, stream.cuts)

@@ -155,10 +155,11 @@ def _derained(files: Files, progress: Callable[[int, int], None]) -> dict[str, P
     for name, network in files.networks.items():
         assert files.source is not None
         written[name] = files.folder / name
-        clips = find_clips(files.source)
-        for clip, path in clips.items():
-            sink = written[name] if len(clips) == 1 else written[name] / clip
-            derain_file(network, path, sink, progress=progress)
+        sources = [find_clips(path) for path in (files.source, files.truth, *files.outputs.values())]
+        alone = all(len(clips) == 1 for clips in sources)  # only then may the names of clips differ
+        for clip, path in sources[0].items():
+            sink = written[name] if alone else written[name] / clip
+            derain_file(network, path, sink, folder=True, progress=progress)
     return {**written, **files.outputs}
 
 

@@ -151,3 +151,18 @@ def test_a_network_writes_what_is_scored(folder: Path, tmp_path: Path, clip: str
     without = files._replace(source=None, folder=tmp_path / "other")
     with pytest.raises(ConfigError, match="--rainy"):
         score_derained(without)
+
+
+@pytest.mark.parametrize("clips", [["a.x"], ["a.x", "b"]])
+def test_names_with_a_dot_and_clips_that_the_source_lacks(tmp_path: Path, clips: list[str]) -> None:
+    texture = moving_texture(3, 16, 16)
+    for path in [*(tmp_path / "truth" / clip for clip in clips), tmp_path / "rainy" / "a.x"]:
+        with write_frames(path, folder=True) as write:
+            for frame in texture:
+                write(frame)
+    files = Files(tmp_path / "truth", {}, tmp_path / "rainy", {"v1.png": Copy().eval()}, tmp_path / "out")
+    found = score_derained(files, temporal=False)
+    assert [*found.parts] == ["a.x"]
+    assert found.totals["v1.png"]["psnr"] == float("inf")
+    written = tmp_path / "out" / "v1.png" / ("" if len(clips) == 1 else "a.x")
+    assert len(list(written.iterdir())) == 3

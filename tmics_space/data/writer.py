@@ -41,7 +41,9 @@ class Write(Protocol):
 
 
 @contextmanager
-def write_frames(target: str | Path, frame_rate: float = FRAME_RATE, like: Film | None = None) -> Iterator[Write]:
+def write_frames(
+    target: str | Path, frame_rate: float = FRAME_RATE, like: Film | None = None, *, folder: bool = False
+) -> Iterator[Write]:
     """Write a clip: `with write_frames("out.mp4", 30) as write: write(frame)`.
 
     Frames go to a temporary file or folder beside the target. It is renamed at the end of the block, or removed if the
@@ -52,6 +54,7 @@ def write_frames(target: str | Path, frame_rate: float = FRAME_RATE, like: Film 
             without a suffix, a folder of PNG images.
         frame_rate: of a video file, in frames per second.
         like: a film whose sound and times of frames a video file gets.
+        folder: write a folder of PNG images even if the name of the target has a suffix, such as `v1.2`.
 
     Yields:
         A function that appends a frame (`Write`).
@@ -61,7 +64,7 @@ def write_frames(target: str | Path, frame_rate: float = FRAME_RATE, like: Film 
         ConfigError: the suffix is unknown, or the video format cannot hold the sound or times of `like`.
     """
     path = Path(target)
-    suffix = path.suffix.lower()
+    suffix = "" if folder else path.suffix.lower()
     if suffix and suffix not in (*VIDEO_SUFFIXES, *PICTURES):
         known = ", ".join((*VIDEO_SUFFIXES, *PICTURES))
         raise ConfigError(f"{path}: the suffix must be one of {known}, or none for a folder, got '{path.suffix}'")
