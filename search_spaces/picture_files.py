@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from nas.errors import InvalidFileError
-from nas.files import listed
+from nas.files import listed, make_folder, write_atomic, writing
 from nas.run.images import IMAGE_SUFFIXES, read_upright
+
+WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""Suffixes of picture files that `write_image` writes, in lower case."""
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
@@ -42,3 +48,36 @@ def list_images(folder: Path) -> list[Path]:
         known = ", ".join(IMAGE_SUFFIXES)
         raise InvalidFileError(f"{folder} must hold pictures ({known}), got none")
     return found
+
+
+def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Return files by their names without suffixes; raises `InvalidFileError` if two have the same."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if (other := found.setdefault(path.stem, path)) != path:
+            raise InvalidFileError(
+                f"{path}: names of pictures must differ before the suffix, got '{path.stem}' in {other.name} too"
+            )
+    return found
+
+
+def write_image(path: Path, pixels: Tensor) -> None:
+    """Write a picture `(3, height, width)` uint8 in the format of the suffix, one of `WRITTEN_SUFFIXES`, atomically."""
+    image = Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    write_atomic(path, lambda file: image.save(file, kind))
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, which is renamed to `folder` at the end, or removed if the block fails."""
+    part = folder.absolute().with_name(f".{folder.name}.part")
+    with writing(folder):
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            make_folder(part)
+            yield part
+            part.replace(folder)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas.errors import InvalidFileError
 from nas.registry import Count, NonNegative
-from search_spaces.picture_files import list_images, read_image
+from search_spaces.picture_files import by_stem, list_images, read_image
 
 Side = Annotated[int, msgspec.Meta(ge=8)]
 
@@ -44,10 +44,10 @@ class Folders(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
         """Return the pictures.
 
         Raises:
-            InvalidFileError: a folder or a picture cannot be read, or a picture has no truth.
+            InvalidFileError: a folder or a picture cannot be read, or a picture has no truth or two.
         """
         test = list_images(Path(self.test))
-        truth = {path.stem: path for path in list_images(Path(self.truth))}
+        truth = by_stem(list_images(Path(self.truth)))
         if lacking := [path for path in test if path.stem not in truth]:
             raise InvalidFileError(f"{lacking[0]}: needs its picture in good light in {self.truth}, got none")
         return Pictures(

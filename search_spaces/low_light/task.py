@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from nas.distributed.ranks import each, is_first
+from nas.distributed.ranks import count, each, is_first
 from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 from nas.kernels.finite import require_finite
 from nas.registry import Count, NonNegative, register
@@ -24,7 +25,7 @@ from nas.run.task import TEST, Task
 from search_spaces.low_light.data import Folders, Pictures, Synthetic
 from search_spaces.low_light.reference_free import light_loss, noise_loss
 from search_spaces.low_light.ruas import Enhanced
-from search_spaces.picture_files import list_images
+from search_spaces.picture_files import WRITTEN_SUFFIXES, by_stem, list_images, new_folder, write_image
 
 SPLITS = ("train", "val", "all")
 
@@ -99,8 +100,30 @@ class LowLight(Task):
     def predict(
         self, network: nn.Module, source: Path, sink: Path, *, progress: Callable[[int, int], None] | None = None
     ) -> dict[str, float]:
-        """Enhance a picture file into a file, or a folder of them into a new folder, at their own sizes."""
-        paths = [source] if source.is_file() else list_images(source)
+        """Enhance a picture file into a file, or a folder of them into a new folder of PNG files, at their own sizes.
+
+        A failed call writes nothing.
+
+        Args:
+            network: returns `Enhanced`.
+            source: the picture file, or a folder of them.
+            sink: the file or folder to write.
+            progress: called with the number of pictures done and the number of all pictures.
+
+        Returns:
+            `pictures` and `seconds`.
+
+        Raises:
+            InvalidFileError: a source cannot be read, two pictures have one name, or the sink exists or cannot be
+                written.
+            ConfigError: the sink of a file has an unknown suffix.
+            DivergedError: an output is not finite.
+        """
+        single = source.is_file()
+        paths = [source] if single else list_images(source)
+        names = [sink.name] if single else [f"{stem}.png" for stem in by_stem(paths)]
+        if single and sink.suffix.lower() not in WRITTEN_SUFFIXES:
+            raise ConfigError(f"{sink}: the suffix must be one of {', '.join(WRITTEN_SUFFIXES)}, got '{sink.suffix}'")
         if sink.exists():
             raise InvalidFileError(f"{sink}: exists already. Remove it or choose another name")
         started = time.perf_counter()
@@ -112,17 +135,16 @@ class LowLight(Task):
             require_finite(output, f"{path}")
             if progress is not None:
                 progress(done, len(paths))
-            pixels: Tensor = (255 * output[0].clamp(0, 1)).round().byte().permute(1, 2, 0).cpu()
+            pixels: Tensor = (255 * output[0].clamp(0, 1)).round().byte().cpu()
             return pixels
 
-        pictures = [Image.fromarray(pixels.numpy()) for pixels in each(enhanced, enumerate(paths, start=1))]
-        if is_first():
-            if source.is_file():
-                pictures[0].save(sink)
-            else:
-                sink.mkdir(parents=True)
-                for path, picture in zip(paths, pictures, strict=True):
-                    picture.save(sink / f"{path.stem}.png")
+        numbered = enumerate(paths, start=1)
+        with nullcontext(sink.parent) if single or not is_first() else new_folder(sink) as folder:
+            for first in range(0, len(paths), count()):  # holds one picture of each rank
+                pictures = each(enhanced, itertools.islice(numbered, count()))
+                for name, pixels in zip(names[first:], pictures, strict=False):
+                    if is_first():
+                        write_image(folder / name, pixels)
         return {"pictures": len(paths), "seconds": time.perf_counter() - started}
 
     @functools.cached_property

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nas.errors import InvalidFileError, UnknownNameError
+from nas.errors import ConfigError, InvalidFileError, UnknownNameError
 from nas.run.config import load_config
 from nas.supernet import Supernet
 from nas.testing import TaskTests
@@ -97,6 +97,27 @@ def test_files_are_enhanced_at_their_own_size(tmp_path: Path) -> None:
             assert abs(image.getpixel((5, 5))[0] - 60) < 8
     with pytest.raises(InvalidFileError, match=r"a\.png: exists already"):
         task.predict(Given(2.0), tmp_path / "dark" / "a.jpg", tmp_path / "a.png")
+
+
+def test_a_failed_enhancement_writes_nothing(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "dark" / name, 30)
+    task, dark = LowLight(), tmp_path / "dark"
+    with pytest.raises(ConfigError, match=r"one of \.png.*got '\.foo'"):
+        task.predict(Given(float("nan")), dark / "a.png", tmp_path / "a.foo")
+    task.predict(Given(2.0), dark / "a.png", tmp_path / "no" / "x.PNG")
+    assert (tmp_path / "no" / "x.PNG").is_file()
+    with pytest.raises(InvalidFileError, match=r"c: cannot be written"):
+        task.predict(Given(2.0), dark, tmp_path / "no" / "x.PNG" / "c")
+
+    (dark / "b.png").write_text("no picture")
+    with pytest.raises(InvalidFileError, match=r"b\.png"):
+        task.predict(Given(2.0), dark, tmp_path / "out")
+    save(dark / "a.bmp", 30)
+    for tried in (lambda: task.predict(Given(2.0), dark, tmp_path / "out"), Folders(*3 * [str(dark)], size=8).load):
+        with pytest.raises(InvalidFileError, match=r"a\.png: .*'a' in a\.bmp"):
+            tried()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dark", "no"]
 
 
 def test_the_logits_of_the_light_affect_the_noise_that_is_left() -> None:
