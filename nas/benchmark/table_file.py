@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import re
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,8 +43,8 @@ def read_rows(path: str | Path) -> Rows:
         path: a file `.csv`, `.json`, `.yaml` or `.yml`, possibly with `.gz` after it.
 
     Raises:
-        InvalidFileError: the file cannot be read, is not of its format, has no rows or columns, or a cell is not a
-            finite number.
+        InvalidFileError: the file cannot be read, is not of its format, has no rows or columns, has a network or a
+            column twice, or a cell is not a finite number.
         UnknownNameError: the suffix is another one.
     """
     path = Path(path)
@@ -86,12 +86,18 @@ def _csv(text: str, where: str) -> Parsed:
 
 
 def _json(text: str, where: str) -> Parsed:
+    def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        return _unique(items, f"{where}: key")
+
     try:
-        return _mapping(msgspec.json.decode(text), where)
-    except msgspec.DecodeError as error:
+        data = json.loads(text, object_pairs_hook=unique)
+    except InvalidFileError:
+        raise
+    except ValueError as error:
         raise InvalidFileError(f"{where}: not valid JSON: {error}") from error
     except RecursionError as error:
         raise InvalidFileError(f"{where}: nested too deeply") from error
+    return _mapping(data, where)
 
 
 _LINE = re.compile(r"""(["']?)([\w:.|~+-]+)\1: +([-+.\deE]+)""")
@@ -111,7 +117,8 @@ def _mapping(data: Any, where: str) -> Parsed:
     """Rows of a mapping of keys to a number, or to numbers by name; a list of numbers makes numbered columns."""
     if not isinstance(data, Mapping):
         raise InvalidFileError(f"{where}: must be a mapping of networks to numbers, got {type(data).__name__}")
-    rows = {str(key): _columns(value) for key, value in data.items()}
+    rows = _unique(((str(key), value) for key, value in data.items()), f"{where}: network")
+    rows = {key: _columns(value, f"{where}: network '{key}': column") for key, value in rows.items()}
     places = [f"{where}: network '{key}'" for key in rows]
     names = list(next(iter(rows.values()), {}))
     for place, row in zip(places, rows.values(), strict=True):
@@ -122,15 +129,24 @@ def _mapping(data: Any, where: str) -> Parsed:
     return list(rows), places, names, [[row[name] for name in names] for row in rows.values()]
 
 
-def _columns(value: Any) -> dict[str, Any]:
+def _columns(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {VALUE: value}
-    found: dict[str, Any] = {}
+    cells = list[tuple[str, Any]]()
     for name, cell in value.items():
         if isinstance(cell, list):
-            found |= {f"{name}_{number}": each for number, each in enumerate(cell, 1)}
+            cells += [(f"{name}_{number}", each) for number, each in enumerate(cell, 1)]
         else:
-            found[str(name)] = cell
+            cells.append((str(name), cell))
+    return _unique(cells, where)
+
+
+def _unique(items: Iterable[tuple[str, Any]], where: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in items:
+        if key in found:
+            raise InvalidFileError(f"{where} '{key}' must be given once, got it twice")
+        found[key] = value
     return found
 
 
