@@ -22,7 +22,7 @@ from nas.report.tensorboard import TensorBoard
 from nas.run import proposals, retraining, searching
 from nas.run.checkpoint import WHOLE
 from nas.run.config import Config, Overrides, load_config
-from nas.run.folder import CONFIG, ORIGIN, Follower, Run, read_records
+from nas.run.folder import CONFIG, METRICS, ORIGIN, Follower, Run, read_records
 from nas.run.models import default_model, model_folder
 from nas.run.observer import Observer
 from nas.run.prediction import predict as predict_file
@@ -96,8 +96,9 @@ def retrain(
     """Train the network of a genotype in a run folder, and measure it on data that neither search nor training reads.
 
     Args:
-        genotype: a genotype, its file, the name of a shipped one, or a search: its result or its folder.
-        config: the configuration; by default that of the search, or the shipped one with the name of the space.
+        genotype: a genotype, its file, the name of a shipped one, or a search: its result or its folder. The folder of
+            a retraining or of a model works too.
+        config: the configuration; by default that of the folder, or the shipped one with the name of the space.
         out: the run folder: a new one, or the one to resume.
         inherit: start from the operation weights of the search, not from new ones.
         resume: continue from the last checkpoint in the folder, with the same configuration and genotype.
@@ -122,14 +123,15 @@ def retrain(
         >>> genotype = nas.find_space("digits").sample(torch.Generator())
         >>> network = nas.retrain(genotype, config, out="runs/network").network
     """
-    searched = search_folder(genotype)
-    if inherit and searched is None:
+    folder = given_folder(genotype)
+    records = read_records(folder) if folder is not None and (folder / METRICS).is_file() else []
+    if inherit and not records:
         raise ConfigError(f"inherit needs the folder or the result of a search, got {_shown(genotype)}")
-    chosen = genotype if isinstance(genotype, Genotype) else genotype_of(searched or str(genotype))
+    chosen = genotype if isinstance(genotype, Genotype) else genotype_of(folder or str(genotype))
     loaded, out = configured(default_config(genotype) if config is None else config, task), Path(out)
     if weights is not None:
         loaded = _starting_from(loaded, Path(weights), inherit=inherit)
-    initial = searching.inherit_from(searched, loaded.retrained(chosen)) if inherit and searched else None
+    initial = searching.inherit_from(folder, loaded.retrained(chosen)) if inherit and folder else None
     with joined(), _opened(out, loaded, resume) as run:
         with deferred() as run.stop:
             shown = [*observers, *([RunProgress(quiet=not watched(progress))] if is_first() else [])]
@@ -139,8 +141,8 @@ def retrain(
         run.record(
             "evaluate", None, **scores, statement=task_.statement, parts=dict(task_.parts), best=dict(task_.metrics)
         )
-        if searched is not None and any(record["kind"] == "decisions" for record in read_records(searched)):
-            run.record(ORIGIN, None, search=os.path.relpath(searched, out))
+        if folder is not None and any(record["kind"] == "decisions" for record in records):
+            run.record(ORIGIN, None, search=os.path.relpath(folder, out))
     return RetrainResult(out, task)
 
 
@@ -225,19 +227,19 @@ def network_folder(run: RetrainResult | str | Path) -> Path:
     return run.path if isinstance(run, RetrainResult) else model_folder(run)
 
 
-def search_folder(genotype: Genotype | SearchResult | str | Path) -> Path | None:
-    """Return the folder of the search that a genotype is of, if it is given as a search."""
+def given_folder(genotype: Genotype | SearchResult | str | Path) -> Path | None:
+    """Return the folder that holds a genotype, such as that of its search, if it is given as one."""
     if isinstance(genotype, SearchResult):
         return genotype.path
     return Path(genotype) if not isinstance(genotype, Genotype) and Path(genotype).is_dir() else None
 
 
 def default_config(genotype: Genotype | SearchResult | str | Path) -> str | Path:
-    """Return the configuration of a retraining that is given none: that of the search, else that named as the space."""
-    searched = search_folder(genotype)
-    if searched is not None:
-        return genotype_file(searched).with_name(CONFIG)
-    return (genotype if isinstance(genotype, Genotype) else genotype_of(str(genotype))).space
+    """Return the configuration of a retraining that is given none: that of the folder, else that named as the space."""
+    folder = given_folder(genotype)
+    if folder is not None and (file := genotype_file(folder).with_name(CONFIG)).is_file():
+        return file
+    return (genotype if isinstance(genotype, Genotype) else genotype_of(folder or str(genotype))).space
 
 
 def configured(config: Source, task: Task | None) -> Config:

@@ -18,9 +18,12 @@ from torch.utils.data import TensorDataset
 
 import nas
 import processes
+import shipping
 import toy
 from nas.errors import ConfigError, InvalidFileError, SpaceError, UnknownNameError
-from nas.run.folder import METRICS, read_records
+from nas.front.running import default_config
+from nas.run.folder import CONFIG, GENOTYPE, METRICS, ORIGIN, read_records
+from nas.run.models import pack
 from nas.run.observer import observed
 from nas.run.validation import best_epoch
 
@@ -167,6 +170,22 @@ def test_a_retraining_takes_a_genotype_a_file_or_a_search(found: nas.SearchResul
     (tmp_path / "in.txt").write_text("0.5 " * 50)
     assert nas.predict(again, tmp_path / "in.txt", tmp_path / "out.txt") == {"pictures": 1, "seed": 0}
     assert again.export().files[0] == tmp_path / "file" / "network.py"
+
+
+def test_a_retraining_takes_the_folder_of_a_model_or_of_a_genotype_alone(
+    found: nas.SearchResult, tmp_path: Path
+) -> None:
+    """These have no records, and the latter no configuration: then it is that named as the space."""
+    found.genotype.save(tmp_path / "mine" / GENOTYPE)
+    retrained = nas.retrain(tmp_path / "mine", config(), out=tmp_path / "net")
+    model = pack(retrained.path, tmp_path / "model", shipping.card(tmp_path)).folder
+    assert default_config(model) == model / CONFIG
+    assert default_config(tmp_path / "mine") == "toy"
+    again = nas.retrain(model, out=tmp_path / "again")
+    assert again.scores == nas.retrain(model, out=tmp_path / "again", resume=True).scores == retrained.scores
+    assert not [record for record in again.records if record["kind"] == ORIGIN]
+    with pytest.raises(ConfigError, match=f"inherit needs .* got '{re.escape(str(model))}'"):
+        nas.retrain(model, out=tmp_path / "other", inherit=True)
 
 
 def test_a_retraining_inherits_from_a_search_alone(found: nas.SearchResult, tmp_path: Path) -> None:
