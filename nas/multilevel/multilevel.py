@@ -213,11 +213,15 @@ class Multilevel:
                 yield from ((level.split, index) for index in range(k * count, (k + 1) * count))
 
     def require_moved(self) -> None:
-        """Raise `DivergedError` if a level skipped every step that it had in the run."""
+        """Raise `DivergedError` if a level skipped every step that it had in the run, or if its patience has ended.
+
+        A run whose patience ends in its last step has no step left that would say so once it is resumed.
+        """
         last = self.steps - 1
         due = {name: level.moves(last, self.steps) * level.inner_steps for name, level in self.levels.items()}
-        if any(count and self.steppers[name].in_a_row == count for name, count in due.items()):
-            raise self._diverged(last)
+        for name, count in due.items():
+            if (stepper := self.steppers[name]).out_of_patience or (count and stepper.in_a_row == count):
+                raise self._diverged(last)
 
     def skipped_batches(self, k: int) -> dict[str, list[Any]]:
         """The batches that the latest step of each level read, as of search step `k`, if it was skipped."""

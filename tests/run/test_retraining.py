@@ -354,6 +354,22 @@ def test_a_stage_without_a_step_leaves_no_network(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
+@pytest.mark.parametrize(("lengths", "step"), [((5, 1), 5), ((3, 5), 8)], ids=["stage", "run"])
+def test_patience_that_ends_with_the_last_step_stops_a_resumed_run_too(
+    lengths: tuple[int, int], step: int, tmp_path: Path
+) -> None:
+    """No step is left that would notice it: the fourth batch and all later ones are broken."""
+    steps = (f"{STAGES}.{stage}.steps={n}" for stage, n in zip(("backbone", "averaging"), lengths, strict=True))
+    patience = (f"{STAGES}.{stage}.level.patience=2" for stage in ("backbone", "averaging"))
+    config = toy.config("task.broken=3", "retrain.epochs=1", *steps, *patience)
+    with pytest.raises(DivergedError, match="since step 3: 2 steps in a row not finite"):
+        run_retrain(tmp_path / "run", config)
+    assert last(tmp_path / "run")["step"] == step
+    with pytest.raises(DivergedError, match="since step 3: 2 steps in a row not finite"):
+        run_retrain(tmp_path / "run", config, resume=True)
+    assert not (tmp_path / "run" / WEIGHTS).exists()
+
+
 def test_a_network_whose_output_is_not_finite_is_not_saved(tmp_path: Path) -> None:
     """It trains: only eval mode reads the statistics of its norm."""
     config = toy.config("retrain.stages.backbone.steps=3", "retrain.stages.averaging=null")
