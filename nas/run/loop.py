@@ -252,15 +252,17 @@ class Loop(abc.ABC):
         path = self.run.path / LAST
         with checkpoint.restoring(path):
             require_kind(self.run.path, state, self.kind)
-            step = int(state["step"])
-            self.check_resumed(step)
+            step, observers = int(state["step"]), dict(state["observers"])
             self.stage = next(stage for stage, end in enumerate(self.ends) if step <= end)
-            self.restore(state)
+        # Not inside `restoring`: an error in a user's rule, space or observer does not mean that the file is damaged.
+        self.check_resumed(step)
+        self.restore(state)
+        self._observers.load_state_dict(observers)
+        with checkpoint.restoring(path):
             checkpoint.load_into(self.network, state["network"], path)
             if self._average is not None:
                 self._average.load_state_dict(state["average"])
             self.levels.load_state_dict(state["levels"])
-            self._observers.load_state_dict(state["observers"])
             checkpoint.set_random_state(state["random"])
         return step
 

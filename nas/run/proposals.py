@@ -164,9 +164,10 @@ class _Proposals:
             return 0
         with checkpoint.restoring(self.run.path / LAST):
             require_kind(self.run.path, state, "search")
-            step = int(state["step"])
-            if step:
-                self.searcher.load_state_dict(state["searcher"])
+            step, searcher, observers = int(state["step"]), dict(state["searcher"]), dict(state["observers"])
             self.best, self.worst = state["best"], state["worst"]
-            self._observers.load_state_dict(state["observers"])
+        # Not inside `restoring`: an error in a user's searcher or observer does not mean that the file is damaged.
+        if step:
+            self.searcher.load_state_dict(searcher)
+        self._observers.load_state_dict(observers)
         return step

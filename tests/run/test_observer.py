@@ -16,6 +16,7 @@ from nas.errors import ConfigError, NASError
 from nas.genotype.file import Genotype
 from nas.kernels.evaluation import in_mode
 from nas.registry import register
+from nas.run import proposals
 from nas.run.folder import Run, read_records
 from nas.run.observer import Observer, observed
 from nas.run.searching import search
@@ -97,6 +98,26 @@ def test_state_of_an_observer_that_is_gone_is_dropped_with_a_warning(tmp_path: P
             search(config, run, [MeanNorm(task=None), Stop(3)])
         with pytest.warns(UserWarning, match="'MeanNorm' has state"):
             search(config, run)
+
+
+class Mistaken(Observer):
+    """Reads what it did not write."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"a": 1}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        state["b"]
+
+
+@pytest.mark.parametrize("overrides", [(), ("search.searcher=random", "search.score=params")])
+def test_an_error_in_an_observer_is_not_that_of_the_checkpoint(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    config = toy.config(*SHORT, *overrides)
+    with Run.create(tmp_path / "run", config.dump(), 0) as run:
+        with pytest.raises(Stopped):
+            proposals.search(config, run, [Mistaken(), Stop(3)])
+        with pytest.raises(KeyError, match=r"^'b'$"):
+            proposals.search(config, run, [Mistaken()])
 
 
 def in_data(supernet: Supernet) -> None:
