@@ -156,7 +156,9 @@ def page(rows: Collection[Row], picture: str) -> str:
         "",
         "Regret: mean test accuracy of the best network of the table minus that of the network chosen, in points."
         " A budget is in mean trainings of CPU time, the search and the training of its result included."
-        f" p: two-sided permutation test against random search, adjusted by Holm for all {len(compared)} comparisons.",
+        f" p: two-sided permutation test against random search, adjusted by Holm for all {len(compared)} comparisons."
+        " A recipe takes the steps that an idle machine takes for the budget; CPU and wall seconds are those of its"
+        " run, which other programs may have slowed down.",
         "",
         *_summary(compared),
         "",
@@ -172,6 +174,8 @@ def page(rows: Collection[Row], picture: str) -> str:
         lines += ["", f"## {budget} trainings", "", *_table(rows, [each for each in compared if each.budget == budget])]
     refused = sorted({(row["method"], row["budget"], row["refused"]) for row in rows if "refused" in row})
     lines += [""] + [f"- `{method}` with {budget} trainings: {reason}" for method, budget, reason in refused]
+    if ranks := _ranks(rows):
+        lines += ["", "## Do supernets rank networks?", "", *ranks]
     lines += ["", "## Learning rates", "", *_learning_rates(rows)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -221,6 +225,26 @@ def _spent(runs: Sequence[Row], regret: float, told: Sequence[str]) -> tuple[str
 def _mean(runs: Sequence[Row], field: str, form: str) -> str:
     values = [value for row in runs if (value := row.get(field)) is not None and not math.isnan(value)]
     return form.format(statistics.fmean(values)) if values else ""
+
+
+def _ranks(rows: Collection[Row]) -> list[str]:
+    """The rank correlation of each recipe's supernet by budget, with the steps of its search."""
+    found: dict[str, dict[int, Row]] = {}
+    for (method, budget), runs in grouped(rows).items():
+        if ranked := [row for row in runs if not math.isnan(row.get("spearman", math.nan))]:
+            found.setdefault(method, {})[budget] = ranked[0]
+    budgets = sorted({budget for each in found.values() for budget in each})
+    cells = [
+        (name, *(f"{each[b]['spearman']:+.2f} ({each[b]['steps']:,})" if b in each else "" for b in budgets))
+        for name, each in found.items()
+    ]
+    return cells and [
+        "Spearman's rank correlation between the scores of all networks with the shared weights and their test"
+        " accuracies; in brackets the steps of the search. One seed, also of budgets with too few runs for a table"
+        " above.",
+        "",
+        *markdown_table(("method", *(f"{budget} trainings" for budget in budgets)), cells),
+    ]
 
 
 def _learning_rates(rows: Collection[Row]) -> list[str]:

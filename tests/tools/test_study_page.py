@@ -70,6 +70,7 @@ def test_the_page_states_hypotheses_tables_and_refusals(study_page: ModuleType) 
         r"\| good \| 8 \| 1\.0\d \| -1\.00 \| -1\.\d\d to -0\.\d\d \| 0\.0\d+ \| better .*\+0\.75 \| -0\.50 \| 25 %",
         text,
     )
+    assert re.search(r"\| method \| 2 trainings \|\n.*\n\| good \| \+0\.75 \(5\) \|\n\n", text)
     assert "- `dear` with 2 trainings: one step costs more than the budget" in text
     assert re.search(r"\| method \| x 10 \|.*\| good \| \d", text.partition("Learning rates")[2], re.DOTALL)
     assert text.index("| random | 8 | 2.0") < text.index("| good | 8 |")
