@@ -161,7 +161,7 @@ class RetrainResult(_Result):
 
     @cached_property
     def network(self) -> nn.Module:
-        """The trained network, in eval mode; raises `ConfigError` if the retraining has not ended."""
+        """The trained network, in eval mode, as `nas.load` returns it."""
         return load(self.path)
 
     @property
@@ -196,12 +196,15 @@ class RetrainResult(_Result):
 def load(run: str | Path) -> nn.Module:
     """Load a trained network, in eval mode.
 
+    If a retraining with `retrain.validation` has not ended, this is the network of its best epoch so far, with a
+    warning.
+
     Args:
         run: the folder of a retraining or of a model, or the name of a shipped model (`nas models` lists them).
 
     Raises:
         MissingFileError: no such folder, and no model of this name.
-        ConfigError: the folder holds no retraining, or one that has not ended.
+        ConfigError: the folder holds no retraining, or one that has no weights yet.
         InvalidFileError: a file is damaged, or a later version of the package wrote it.
 
     Example:

@@ -153,7 +153,7 @@ def evaluate(
     split: str = TEST,
     task: Task | None = None,
 ) -> Scores:
-    """Measure a retrained network.
+    """Measure a retrained network: the one that `nas.load` returns.
 
     Args:
         run: a retraining: its result or its folder; or the name of a shipped model.

@@ -19,7 +19,7 @@ from nas.registry import kind, working
 from nas.run.card import CARD, Card, front_matter, missing_sections, read_card
 from nas.run.config import load_config
 from nas.run.folder import CONFIG, GENOTYPE, METRICS, package_version, read_records
-from nas.run.retraining import WEIGHTS, load_network
+from nas.run.retraining import WEIGHTS, load_network, weights_of
 from nas.run.task import TASKS
 
 MODELS = kind("model")
@@ -93,6 +93,7 @@ def pack(run: str | Path, folder: str | Path, card: str | Path) -> Model:
         InvalidFileError: the card lacks a field or a heading, or a file is damaged.
     """
     run, folder, card = Path(run), Path(folder), Path(card)
+    weights = read_bytes(weights_of(run, ended=True))
     network = load_network(run)
     config = load_config(run / CONFIG)
     fields, text = front_matter(card)
@@ -101,12 +102,6 @@ def pack(run: str | Path, folder: str | Path, card: str | Path) -> Model:
         raise InvalidFileError(f"{card}: must have the heading '{missing[0]}', got none. Write what it names below it")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ConfigError(f"{folder}: must be a new or an empty folder")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = read_bytes(run / WEIGHTS)
-        (folder / WEIGHTS).write_bytes(weights)
-    write_text(folder / GENOTYPE, read_text(run / GENOTYPE))
-    write_text(folder / CONFIG, msgspec.structs.replace(config, device="cpu").dump())
     made = Card(
         task=str(config.task["name"]),
         summary=stated.summary,
@@ -117,6 +112,12 @@ def pack(run: str | Path, folder: str | Path, card: str | Path) -> Model:
         scores=recorded_scores(run),
         text=text,
     )
+    genotype = read_text(run / GENOTYPE)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / WEIGHTS).write_bytes(weights)
+    write_text(folder / GENOTYPE, genotype)
+    write_text(folder / CONFIG, msgspec.structs.replace(config, device="cpu").dump())
     made.save(folder)  # last: a folder that has a card is a model
     return Model(folder.name, folder, made)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -227,19 +228,32 @@ def build_network(config: Config, genotype: Genotype) -> nn.Module:
     return network
 
 
-def weights_of(run: str | Path) -> Path:
-    """The weights of the retrained network in a run folder, or the best ones so far of a retraining that has not ended;
-    raises `ConfigError` where there are none."""
-    for name in (WEIGHTS, BEST_WEIGHTS):
-        if (path := Path(run) / name).is_file():
-            return path
+def weights_of(run: str | Path, *, ended: bool = False) -> Path:
+    """The weights of the retrained network in a run folder.
+
+    Args:
+        run: the folder.
+        ended: whether the retraining must have ended. Otherwise one with `retrain.validation` has the best weights so
+            far, with a warning.
+
+    Raises:
+        ConfigError: there are no weights.
+    """
+    if (path := Path(run) / WEIGHTS).is_file():
+        return path
+    if not ended and (path := Path(run) / BEST_WEIGHTS).is_file():
+        warnings.warn(
+            f"{run}: the retraining has not ended; its network has the weights of the best epoch so far",
+            stacklevel=2,
+        )
+        return path
     raise ConfigError(
         f"{run}: no retrained network (it has no {WEIGHTS}): retrain a genotype, or finish it by --resume"
     )
 
 
 def load_network(run: str | Path) -> nn.Module:
-    """Load the retrained network in the folder of a run or a model, in eval mode.
+    """Load the retrained network in the folder of a run or a model, in eval mode; see `weights_of`.
 
     Raises:
         ConfigError: the folder has no network, or none yet.

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import shipping
 import toy
 from nas.errors import ConfigError, DivergedError, InvalidFileError, NASError
 from nas.genotype.file import Genotype
 from nas.run import checkpoint
 from nas.run.folder import Run, read_records
-from nas.run.retraining import WEIGHTS, build_network, evaluate, load_network, previews, retrain
+from nas.run.models import pack
+from nas.run.retraining import WEIGHTS, build_network, evaluate, load_network, previews, retrain, weights_of
 from nas.run.searching import build_supernet, search
 from nas.run.task import Task
 from nas.space.definition import find_space
@@ -302,9 +304,15 @@ def test_the_best_network_of_a_run_that_was_killed_can_be_read(tmp_path: Path) -
     config = toy.config(*SHORT, *TRAIN, "retrain.validation.every=2")
     with pytest.raises(Stopped):
         run_retrain(tmp_path / "run", config, Stop(5))
-    assert load_network(tmp_path / "run") is not None
-    assert not (tmp_path / "run" / WEIGHTS).exists()
     best = tmp_path / "run" / "checkpoints" / "best.safetensors"
+    with pytest.warns(UserWarning, match=r"run: the retraining has not ended; .* best epoch"):
+        assert weights_of(tmp_path / "run") == best
+    with pytest.warns(UserWarning, match="has not ended"):
+        network = load_network(tmp_path / "run")
+    assert all(torch.equal(each, network.state_dict()[k]) for k, each in checkpoint.load_weights(best).items())
+    with pytest.raises(ConfigError, match=r"run: no retrained network \(it has no weights\.safetensors\)"):
+        pack(tmp_path / "run", tmp_path / "model", shipping.card(tmp_path))
+    assert not (tmp_path / "model").exists()
     best.unlink()
     with pytest.raises(Stopped):
         run_retrain(tmp_path / "run", config, Stop(5), resume=True)
