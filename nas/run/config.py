@@ -321,6 +321,8 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     place: Any = data
     for i, name in enumerate(parents):
+        if value is None and place.get(name) is None:
+            return  # nothing to take out
         place = place.setdefault(name, {})
         if not isinstance(place, dict):
             found = ".".join(parents[: i + 1])

@@ -73,8 +73,10 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
             found.pop(key, None)
         elif isinstance(value, Mapping) and isinstance(under, Mapping) and not _differ(under, value):
             found[key] = merged(under, value)
-        else:
-            found[key] = merged({}, value) if isinstance(value, Mapping) else value
+        elif not isinstance(value, Mapping):
+            found[key] = value
+        elif (own := merged({}, value)) or under is not None or not value:  # else there is nothing to take keys out of
+            found[key] = own
     return found
 
 

@@ -295,6 +295,12 @@ def test_a_whole_section_may_be_given_or_added() -> None:
     assert parse("task.more.deeply=1").task["more"] == {"deeply": 1}
 
 
+def test_null_for_what_is_absent_changes_nothing() -> None:
+    data = {key: value for key, value in parse_yaml(TEXT, "text").items() if key != "retrain"}
+    assert parse_config(data, ["retrain.epochs=", "task.more.deeply="]) == parse_config(data)
+    assert parse_config({**data, "retrain": None}, {"retrain.stages.all.steps": None}) == parse_config(data)
+
+
 def test_the_last_override_wins() -> None:
     assert parse("seed=1", "seed=2").seed == 2
 

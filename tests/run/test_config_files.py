@@ -17,7 +17,8 @@ from nas.run.config_files import merged, read_config
     ("below", "above", "expected"),
     [
         ({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4}, "e": 5}, {"a": 1, "b": {"c": 4, "d": 3}, "e": 5}),
-        ({"a": 1, "b": {"c": 2, "d": 3}}, {"a": None, "b": {"c": None}, "e": {"f": None}}, {"b": {"d": 3}, "e": {}}),
+        ({"a": 1, "b": {"c": 2, "d": 3}}, {"a": None, "b": {"c": None}, "e": {"f": None}}, {"b": {"d": 3}}),
+        ({}, {"a": {}, "b": {"c": {"d": None}}}, {"a": {}}),
         ({"a": [1, 2], "b": {"c": 1}}, {"a": [3], "b": "x"}, {"a": [3], "b": "x"}),
         ({"a": {"name": "sgd", "lr": 1}}, {"a": {"lr": 2}}, {"a": {"name": "sgd", "lr": 2}}),
         ({"a": {"name": "sgd", "lr": 1}}, {"a": {"name": "adam"}}, {"a": {"name": "adam"}}),
