@@ -6,7 +6,6 @@ import functools
 import itertools
 import math
 import operator
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.cost.meter import footprint
+from nas.cost.system_memory import total_memory
 from nas.distributed.ranks import alone, count, gathered, of_first, rank
 from nas.errors import ConfigError
 from nas.kernels.finite import require_finite
@@ -247,10 +247,10 @@ def fitting_tile(network: nn.Module, frames: int, height: int, width: int) -> in
 
 
 def memory(device: torch.device) -> int:
-    """Return the total memory of a device in bytes."""
+    """Return the total memory of a device in bytes; for the CPU, what the machine or the container has."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return total_memory()
 
 
 def _makes(

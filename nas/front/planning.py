@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import msgspec
 from torch import nn
 
+from nas.cost.system_memory import available_memory
 from nas.errors import ConfigError, NASError
 from nas.files import parse_yaml
 from nas.front.running import Source, configured
 from nas.run.config import Config, parse_config
-from nas.run.plan import Need, Speed, Work, available, levels_of, needs, resident, speed, splits_of, steps_of
+from nas.run.plan import Need, Speed, Work, levels_of, needs, resident, speed, splits_of, steps_of
 from nas.run.task import TEST, Task
 from nas.space.definition import find_space
 
@@ -88,7 +89,7 @@ def plan(config: Source, *, fit: str | int | None = None, tries: int = 3, task: 
         >>> plan.fits, plan.works["search"].steps
         (True, 300)
     """
-    memory = available() if fit is None else bytes_of(fit) if isinstance(fit, str) else fit
+    memory = available_memory() if fit is None else bytes_of(fit) if isinstance(fit, str) else fit
     loaded = configured(config, task)
     if loaded.device != "cpu":
         raise ConfigError(f"device must be cpu, since memory is predicted for the CPU alone, got '{loaded.device}'")

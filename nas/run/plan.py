@@ -227,15 +227,6 @@ def resident() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def available() -> int:
-    """Return the bytes of memory that a new process may take now."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path, pattern in (("/proc/meminfo", r"MemAvailable:\s+(\d+) kB"), ("/sys/fs/cgroup/memory.max", r"^(\d+)")):
-        if Path(path).is_file() and (match := re.search(pattern, Path(path).read_text(encoding="ascii"))):
-            found.append(int(match[1]) * (1024 if path == "/proc/meminfo" else 1))
-    return min(found)
-
-
 def _train(
     config: Config,
     work: Work,
