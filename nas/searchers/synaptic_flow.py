@@ -16,7 +16,8 @@ def synflow(network: nn.Module, example: tuple[Tensor, ...]) -> float:
     """Return the sum over weights w of |w dR/dw|, where R is the sum of the outputs for an input of ones.
 
     All parameters are replaced by their absolute values and norms by the identity, in float64. Each layer of a linear
-    chain then contributes R: the sum over all paths from the input to the output of the products of |w|.
+    chain then contributes R: the sum over all paths from the input to the output of the products of |w|. If the last
+    layer starts at zero, as in TMICS, the score is 0.
 
     References:
         Tanaka et al., "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic Flow", NeurIPS 2020,

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import nas
 from nas.registry import kind
 from nas.searchers.activation_kernel import naswot
 from nas.searchers.gradient_norm import grad_norm
-from nas.searchers.jacobian_covariance import jacob_cov
+from nas.searchers.jacobian_covariance import jacob_cov, outputs_of
 from nas.searchers.score import LOWEST, find_score, judged, zero_cost
 from nas.searchers.synaptic_flow import synflow
 
@@ -75,6 +76,43 @@ def test_naswot_is_the_log_determinant_of_shared_codes() -> None:
     codes = torch.cat([before, after], dim=1) > 0
     kernel = np.array([[(a == b).sum().item() for b in codes] for a in codes], dtype=float)
     assert naswot(chain, (inputs,)) == pytest.approx(math.log(abs(np.linalg.det(kernel))), rel=1e-10)
+
+
+class Folded(nn.Module):
+    """Applies a network to each frame of clips `(batch, frames, ...)`, folded into the batch."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, clips: Tensor) -> Tensor:
+        frames: Tensor = self.inner(clips.flatten(0, 1))
+        return frames
+
+
+def test_naswot_takes_the_maps_of_an_input_as_one_code() -> None:
+    clips = batch(12).view(6, 2, 5)
+    inner = rectified()
+    side_by_side = network(nn.Flatten(), nn.Linear(10, 14), nn.ReLU(), nn.Linear(14, 8), nn.ReLU())
+    for both, one in ((1, 0), (3, 2)):
+        for name in ("weight", "bias"):
+            value = getattr(inner[one], name).data  # type: ignore[index]
+            blocks = torch.block_diag(value, value) if value.dim() == 2 else value.repeat(2)
+            getattr(side_by_side[both], name).data = blocks  # type: ignore[index]
+    assert naswot(Folded(inner), (clips,)) == naswot(side_by_side, (clips,)) > 0
+    with pytest.raises(nas.NASError, match=r"multiple of the batch size 12, got shape \(2, 7\)"):
+        naswot(nn.Sequential(Taken(2), *inner), (batch(12),))  # type: ignore[misc]
+
+
+class Taken(nn.Module):
+    """The first inputs of a batch."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs[: self.count]
 
 
 def test_naswot_of_inputs_with_one_code_is_the_lowest() -> None:
@@ -135,6 +173,29 @@ def test_a_score_is_a_function_of_genotype_batch_and_seed(name: str) -> None:
 
     assert score(0) == score(0)
     assert (score(0) == score(1)) == (name in ("params", "flops"))
+
+
+@pytest.mark.parametrize(
+    ("space", "shape", "options"),
+    [
+        ("darts", (3, 16, 16), {"channels": 2, "cells": 2, "nodes": 1}),
+        ("digits", (1, 8, 8), {}),
+        ("nas-bench-201", (3, 8, 8), {"channels": 2, "cells": 1}),
+        ("nas-bench-201-small", (1, 8, 8), {}),
+        ("nas-bench-macro", (3, 16, 16), {}),
+        ("ruas", (3, 8, 8), {"channels": 2}),
+        ("tmics", (5, 3, 16, 16), {"channels": 2, "dna_cells": 1, "cna_cells": 1, "layers": 1}),
+    ],
+)
+def test_every_shipped_space_has_every_score(space: str, shape: tuple[int, ...], options: Any) -> None:
+    genotype = nas.find_space(space).sample(torch.Generator().manual_seed(0), **options)
+    inputs = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+
+    def squared(each: nn.Module) -> Tensor:
+        return torch.stack([output.square().mean() for output in outputs_of(each(inputs))]).sum()
+
+    for name in UNTRAINED:
+        assert math.isfinite(zero_cost(name, genotype, (inputs,), squared))
 
 
 def test_a_score_says_what_it_lacks() -> None:
