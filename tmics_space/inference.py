@@ -13,7 +13,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def folded(network: nn.Module) -> nn.Module:
     """Fold batch norms and 1x1 convolutions into the convolutions before them.
 
-    Only pairs within an `nn.Sequential` are folded. Results change by rounding.
+    Only pairs within an `nn.Sequential` are folded, and only batch norms that use their running
+    statistics. Results change by rounding.
 
     Args:
         network: in eval mode.
@@ -45,7 +46,7 @@ def _fits(first: nn.Module, second: nn.Module) -> bool:
     if type(first) is not nn.Conv2d:
         return False
     if isinstance(second, nn.BatchNorm2d):
-        return True
+        return not (first.training or second.training or second.running_mean is None)
     return first.groups == 1 and _is_pointwise(second) and first.out_channels >= second.out_channels
 
 

@@ -43,6 +43,12 @@ def test_what_cannot_be_folded_stays() -> None:
     training = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
     assert folded(training) is training
     assert folded(training.eval()) is not training
+    for part in training:
+        part.train()
+        assert folded(training) is training
+        part.eval()
+    batchwise = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    assert folded(batchwise) is batchwise
 
 
 @pytest.mark.parametrize("bias", [False, True])

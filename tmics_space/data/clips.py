@@ -18,7 +18,7 @@ from torch import Tensor
 from nas.errors import ConfigError
 from tmics_space.data.compression import NO_COMPRESSION, Compression
 from tmics_space.data.effects import Effects
-from tmics_space.data.frames import IMAGE_SUFFIXES, iterate_frames, read_image
+from tmics_space.data.frames import IMAGE_SUFFIXES, clip_name, iterate_frames, read_image
 from tmics_space.data.mapped import chosen, stacked
 from tmics_space.data.motion import CameraMotion, move_camera
 from tmics_space.data.packed import PackedFrames
@@ -316,7 +316,7 @@ def _named(sources: Iterable[str | Path] | Mapping[str, str | Path]) -> Mapping[
         return sources
     named: dict[str, str | Path] = {}
     for source in sources:
-        name = Path(source).stem
+        name = clip_name(Path(source))
         if name in named:
             raise ConfigError(
                 f"names of films must be unique, got '{name}' for {named[name]} and {source}. Pass a mapping of names"

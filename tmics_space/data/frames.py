@@ -134,6 +134,11 @@ def read_image(path: str | Path) -> Tensor:
     return torch.from_numpy(np.array(read_upright(path))).permute(2, 0, 1).contiguous()
 
 
+def clip_name(source: Path) -> str:
+    """Return the name of a clip: that of its folder, or that of its file without the suffix."""
+    return source.name if source.is_dir() else source.stem
+
+
 def numbered_files(folder: str | Path) -> dict[int, Path]:
     """List the images of a folder by the last integer in their names, ascending; skip other and hidden files.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas.errors import InvalidFileError, MissingFileError
 from nas.files import listed
-from tmics_space.data.frames import IMAGE_SUFFIXES, FrameStream, iterate_frames, numbered_files
+from tmics_space.data.frames import IMAGE_SUFFIXES, FrameStream, clip_name, iterate_frames, numbered_files
 from tmics_space.data.video import READ_SUFFIXES
 
 PLACEHOLDER = "{clip}"
@@ -77,7 +77,7 @@ def find_clips(source: Path) -> dict[str, Path]:
     clips: dict[str, Path] = {}
     for file in files:
         if file.is_dir() or file.suffix.lower() in READ_SUFFIXES:
-            other = clips.setdefault(file.stem if file.is_file() else file.name, file)
+            other = clips.setdefault(clip_name(file), file)
             if other != file:
                 raise InvalidFileError(f"{file}: the same clip as {other}; expected one file or folder a clip")
     if not clips:

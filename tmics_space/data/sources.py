@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -14,7 +15,7 @@ from nas.registry import Count
 from tmics_space.data.bundled import bundled_clip
 from tmics_space.data.clips import Clip, load_clips, load_pairs
 from tmics_space.data.compression import Compression
-from tmics_space.data.frames import IMAGE_SUFFIXES
+from tmics_space.data.frames import IMAGE_SUFFIXES, clip_name
 from tmics_space.data.motion import CameraMotion
 from tmics_space.data.paired import paired_dataset
 from tmics_space.data.rainfall import RainMix, find_preset
@@ -104,15 +105,15 @@ class Films(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         """List the films by name.
 
         Raises:
+            MissingFileError: a folder is missing.
             ConfigError: a pattern or a folder has no film, or two films have one name.
         """
         if isinstance(self.films, dict):
             return {name: self._path(source) for name, source in self.films.items()}
         named: dict[str, Path] = {}
         for path in self._paths():
-            if path.stem in named:
-                raise ConfigError(f"names of films must be unique, got '{path.stem}' for {named[path.stem]} and {path}")
-            named[path.stem] = path
+            if (other := named.setdefault(name := clip_name(path), path)) is not path:
+                raise ConfigError(f"names of films must be unique, got '{name}' for {other} and {path}")
         return named
 
     def _paths(self) -> list[Path]:
@@ -121,7 +122,9 @@ class Films(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         paths = []
         for source in self.films:
             path = self._path(source)
-            found = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+            found = [path]
+            if "*" in path.name:
+                found = [each for each in listed(path.parent) if fnmatch(each.name, path.name)]
             if not found:
                 raise ConfigError(f"task: films must match a file, got none for {path}")
             paths += found

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas.errors import ConfigError, InvalidFileError, UnknownNameError
+from nas.errors import ConfigError, InvalidFileError, NASError, UnknownNameError
 from nas.files import convert
 from tmics_space.data import load_clips, moving_texture, rain, write_frames
 from tmics_space.data.sources import Films, Pairs
@@ -98,3 +98,16 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         Pairs(root=str(tmp_path / "missing"), layout="pairs", split="all").load(0)
     with pytest.raises(UnknownNameError, match="did you mean 'nturain'"):
         Pairs(root=str(tmp_path), layout="ntu-rain", split="test").load(0)
+
+
+@pytest.mark.parametrize("films", [["*"], ["v1*", "x.mp4"], "."])
+def test_a_folder_of_films_is_read_without_hidden_files(films: list[str] | str, tmp_path: Path) -> None:
+    for name in ("v1.2", "v1.3", ".hidden"):
+        (tmp_path / name).mkdir()
+    for name in ("x.mp4", "._x.mp4", ".DS_Store", "Thumbs.db"):
+        (tmp_path / name).touch()
+    expected = {"v1.2": tmp_path / "v1.2", "v1.3": tmp_path / "v1.3", "x": tmp_path / "x.mp4"}
+    assert Films(films=films, root=str(tmp_path)).sources() == expected
+    for pattern in ("y*", "none/*"):
+        with pytest.raises(NASError, match=str(tmp_path)):
+            Films(films=[pattern], root=str(tmp_path)).sources()
