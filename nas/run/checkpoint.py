@@ -79,14 +79,23 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 @contextmanager
-def restoring(path: str | Path) -> Iterator[None]:
-    """Inside, errors of loading the state that was read from `path` become an `InvalidFileError`."""
+def restoring(path: str | Path, part: str = "") -> Iterator[None]:
+    """Inside, errors of loading the state that was read from `path` become an `InvalidFileError`.
+
+    With `part`, the state is that of a part with code of its own, such as `observer 'mine'`. The error may be in that
+    code, and the message says so.
+    """
     try:
         yield
     except NASError:
         raise
     except Exception as error:  # a missing or wrong field can raise anything
         found = f"no field {error}" if isinstance(error, KeyError) else _reason(error)
+        if part:
+            raise InvalidFileError(
+                f"{path}: {part} must load the state that it saved, got {type(error).__name__} ({found}); it has"
+                " changed since, or the file was altered"
+            ) from error
         raise InvalidFileError(f"{path}: altered, or of another version of the package ({found})") from error
 
 

@@ -254,10 +254,10 @@ class Loop(abc.ABC):
             require_kind(self.run.path, state, self.kind)
             step, observers = int(state["step"]), dict(state["observers"])
             self.stage = next(stage for stage, end in enumerate(self.ends) if step <= end)
-        # Not inside `restoring`: an error in a user's rule, space or observer does not mean that the file is damaged.
+        # Not inside `restoring`: an error in a user's rule or space does not mean that the file is damaged.
         self.check_resumed(step)
         self.restore(state)
-        self._observers.load_state_dict(observers)
+        self._observers.load_state_dict(observers, path)
         with checkpoint.restoring(path):
             checkpoint.load_into(self.network, state["network"], path)
             if self._average is not None:

@@ -198,10 +198,11 @@ class Observers:
                 raise ConfigError(f"observer '{name}': state_dict: {error}") from error
         return {name: state for name, state in states.items() if state}
 
-    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+    def load_state_dict(self, states: Mapping[str, Any], path: Path) -> None:
         for name, state in states.items():
             if name in self._by_name:
-                self._by_name[name].load_state_dict(state)
+                with checkpoint.restoring(path, f"observer '{name}'"):
+                    self._by_name[name].load_state_dict(state)
             else:
                 warnings.warn(
                     f"observer '{name}' has state in the checkpoint, but this process does not have it; its state is"

@@ -162,12 +162,13 @@ class _Proposals:
         state: dict[str, Any] | None = self.run.resume()
         if state is None:
             return 0
-        with checkpoint.restoring(self.run.path / LAST):
+        path = self.run.path / LAST
+        with checkpoint.restoring(path):
             require_kind(self.run.path, state, "search")
             step, searcher, observers = int(state["step"]), dict(state["searcher"]), dict(state["observers"])
             self.best, self.worst = state["best"], state["worst"]
-        # Not inside `restoring`: an error in a user's searcher or observer does not mean that the file is damaged.
         if step:
-            self.searcher.load_state_dict(searcher)
-        self._observers.load_state_dict(observers)
+            with checkpoint.restoring(path, "the searcher"):
+                self.searcher.load_state_dict(searcher)
+        self._observers.load_state_dict(observers, path)
         return step

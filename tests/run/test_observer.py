@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import toy
-from nas.errors import ConfigError, NASError
+from nas.errors import ConfigError, InvalidFileError, NASError
 from nas.genotype.file import Genotype
 from nas.kernels.evaluation import in_mode
 from nas.registry import register
@@ -103,6 +103,8 @@ def test_state_of_an_observer_that_is_gone_is_dropped_with_a_warning(tmp_path: P
 class Mistaken(Observer):
     """Reads what it did not write."""
 
+    name = "mistaken"
+
     def state_dict(self) -> dict[str, Any]:
         return {"a": 1}
 
@@ -111,12 +113,12 @@ class Mistaken(Observer):
 
 
 @pytest.mark.parametrize("overrides", [(), ("search.searcher=random", "search.score=params")])
-def test_an_error_in_an_observer_is_not_that_of_the_checkpoint(overrides: tuple[str, ...], tmp_path: Path) -> None:
+def test_an_error_in_an_observer_names_it(overrides: tuple[str, ...], tmp_path: Path) -> None:
     config = toy.config(*SHORT, *overrides)
     with Run.create(tmp_path / "run", config.dump(), 0) as run:
         with pytest.raises(Stopped):
             proposals.search(config, run, [Mistaken(), Stop(3)])
-        with pytest.raises(KeyError, match=r"^'b'$"):
+        with pytest.raises(InvalidFileError, match=r"observer 'mistaken' must load .*'b'"):
             proposals.search(config, run, [Mistaken()])
 
 
