@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,10 +91,11 @@ def _json(text: str, where: str) -> Parsed:
         return _unique(items, f"{where}: key")
 
     try:
+        msgspec.json.decode(text)  # refuses half characters, which `json` accepts
         data = json.loads(text, object_pairs_hook=unique)
     except InvalidFileError:
         raise
-    except ValueError as error:
+    except (ValueError, msgspec.DecodeError) as error:
         raise InvalidFileError(f"{where}: not valid JSON: {error}") from error
     except RecursionError as error:
         raise InvalidFileError(f"{where}: nested too deeply") from error

@@ -135,6 +135,7 @@ def test_a_bad_file_is_one_line(tmp_path: Path, change: tuple[str, str], message
         ("toy.json", b'{"8:conv": null}', "network '8:conv': 'value' must be a finite number, got None"),
         ("toy.json", b'{"8:conv": true}', "must be a finite number, got True"),
         ("toy.yml", b"8:conv: 1\n8:conv: 2\n", "key '8:conv' is given twice"),
+        ("toy.json", b'{"\\ud800": 1}', "not valid JSON"),
         ("toy.json", b'{"8:conv": 1, "8:skip": 2, "8:conv": 3}', "key '8:conv' must be given once"),
         ("toy.json", b'{"8:conv": {"a": 1, "a": 2}}', "key 'a' must be given once"),
         ("toy.yml", b"1: 5\n'1': 6\n", "network '1' must be given once"),
