@@ -90,12 +90,14 @@ def evaluate_files(
 
 
 def named(texts: Sequence[str], what: str) -> dict[str, str]:
-    """Return the paths in texts `NAME=PATH`, or `PATH` named after its last part; raises `ConfigError`."""
+    """Return the paths in texts `NAME=PATH`, or `PATH` named after its last part, a file without its suffix; raises
+    `ConfigError`."""
     paths: dict[str, str] = {}
     for text in texts:
         name, equals, path = text.partition("=")
         if not equals or Path(text).exists():
-            name, path = Path(text).resolve().stem, text
+            last = Path(text).resolve()
+            name, path = last.name if last.is_dir() else last.stem, text
         if name in paths:
             raise ConfigError(f"{what}: names must be unique, got '{name}' twice. Give NAME=FOLDER")
         paths[name] = path
