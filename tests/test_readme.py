@@ -65,7 +65,7 @@ network = nas.load("runs/network")                               # any time late
 SECOND = """\
 net = nas.Supernet("darts", channels=16)                         # a name, or a space of one's own
 weights, arch = torch.optim.SGD(net.weights(), 0.025, momentum=0.9), torch.optim.Adam(net.logits(), 3e-4)
-levels = nas.Levels(net, steps=1000,
+levels = nas.Levels(net, steps=len(loader_a),
     lower=nas.level(weights, loss=train_loss),
     upper=nas.level(arch, loss=val_loss, hypergradient={"lower": "unrolled"}))
 for train, val in zip(loader_a, loader_b):                       # any DataLoader

@@ -68,7 +68,7 @@ def test_the_simulated_memory_of_a_retraining_is_that_of_its_steps() -> None:
 
 
 def test_what_the_process_freed_before_does_not_hide_what_is_needed() -> None:
-    loaded = config(**{"task.batch": 1024})
+    loaded = config(**{"task.batch": 512})
     speed(loaded, "search", loaded.build_task(), tries=1)  # loads what the first step loads
     found = needed(loaded)
     with memory_kept():
