@@ -105,8 +105,7 @@ class Study:
         if not any(record["kind"] == "stopping" for record in result.records):
             self._require_finished(out, config.search.steps)
         weights = [record["weights"] for record in result.records if record["kind"] == "mixing"][-1]
-        genotype = result.genotype
-        return self._record(name, seed=seed, choices=dict(genotype.choices), weights=weights)
+        return self._record(name, seed=seed, choices=dict(result.genotype.choices), weights=weights)
 
     def score(self, choices: Mapping[str, Choice], seed: int) -> float:
         """The validation score of a retrained genotype; larger is better."""
@@ -118,7 +117,7 @@ class Study:
         with begun(out, config, lambda: False) as run:
             trained = retrain(config, self._genotype(choices), run, scored="val", task=task, minutes=minutes)
         self._require_finished(out, config.retrain.steps)
-        score = self._validated(trained.eval(), task)
+        score = self._validated(trained, task)
         return float(self._record(name, seed=seed, choices=dict(choices), score=score)["score"])
 
     def one_shot(self, choices: Mapping[str, Choice], seed: int) -> float:

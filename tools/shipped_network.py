@@ -17,7 +17,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def main() -> None:
         if arguments.part == "train":
             train(arguments)
         else:
-            print(*table(results(arguments).done.values()), sep="\n")
+            print(*table(results(arguments, alike=lambda _: True).done.values()), sep="\n")
     except NASError as error:
         sys.exit(f"error: {error}")
 
@@ -216,11 +216,12 @@ def flops(genotype: Genotype) -> float:
     return measure(genotype, "flops", (torch.zeros(1, 5, 3, 64, 64),))
 
 
-def results(arguments: argparse.Namespace) -> ResultRows:
+def results(arguments: argparse.Namespace, alike: Callable[[str], bool] | None = None) -> ResultRows:
     """The rows so far. They belong to one configuration, wherever its films are, and to one number of searches, whose
-    mean cost chooses the other networks."""
+    mean cost chooses the other networks. `alike` is that of `ResultRows`."""
     config = configured(argparse.Namespace(**{**vars(arguments), "data": None}))
-    return ResultRows(arguments.results, ("network", "seed"), f"{config.dump()}searches: {arguments.searches}\n")
+    settings = f"{config.dump()}searches: {arguments.searches}\n"
+    return ResultRows(arguments.results, ("network", "seed"), settings, alike)
 
 
 def table(rows: Collection[Row]) -> Iterator[str]:

@@ -168,7 +168,9 @@ class _Search(Loop):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         if self.stage:
-            self._build(self.plan[self.stage], state.get(KEPT, {}))
+            with checkpoint.restoring(self.run.path / LAST):
+                kept = state[KEPT]
+            self._build(self.plan[self.stage], kept)
 
     def extra_state(self) -> dict[str, Any]:
         return {STAGE: self.plan[self.stage].name, KEPT: self.kept} if self.config.search.stages else {}

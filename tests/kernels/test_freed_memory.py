@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from nas.kernels.freed_memory import memory_kept
+from nas.kernels.freed_memory import fill_heap, heap_size, memory_kept
 
 PROGRAM = '''
 import json
@@ -70,6 +71,27 @@ def test_memory_is_kept_inside_of_the_context_alone() -> None:
         for outside in ("before", "after", "yielded"):
             assert found[inside] < found[outside] / 8, found
     assert found["returned"] > 39, found
+
+
+@pytest.mark.skipif(heap_size() is None, reason="this C library does not tell the size of its heap")
+def test_a_full_heap_grows_by_what_is_allocated() -> None:
+    def grown() -> float:
+        before, block = heap_size(), torch.empty(2**26, dtype=torch.uint8)
+        after = heap_size()
+        assert before is not None
+        assert after is not None
+        return (after - before) / len(block)
+
+    with memory_kept():
+        blocks = [torch.empty(2**24, dtype=torch.uint8) for _ in range(16)]
+        kept = torch.empty(2**24, dtype=torch.uint8)  # the free memory below it stays in the heap
+        del blocks
+        assert grown() == 0
+        filled = fill_heap()
+        assert grown() == pytest.approx(1, rel=0.02)
+        del filled
+        assert grown() == 0
+    assert len(kept) == 2**24
 
 
 class Library:

@@ -68,14 +68,12 @@ def test_the_simulated_memory_of_a_retraining_is_that_of_its_steps() -> None:
 
 
 def test_what_the_process_freed_before_does_not_hide_what_is_needed() -> None:
-    loaded = config(**{"task.batch": 512})
-    speed(loaded, "search", loaded.build_task(), tries=1)  # loads what the first step loads
-    found = needed(loaded)
     with memory_kept():
-        blocks = [torch.empty(2**20) for _ in range(2 * found.heap // 2**22)]
+        blocks = [torch.empty(2**20) for _ in range(64)]
         kept = torch.empty(2**20)  # the free memory below it stays in the heap
         del blocks
-    assert needed(loaded).heap == pytest.approx(found.heap, rel=0.05)
+        found = needed(config(**{"task.batch": 512}))
+    assert found.heap > found.tensors, "as if nothing but tensors took memory"
     assert len(kept) == 2**20
 
 

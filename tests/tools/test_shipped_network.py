@@ -42,6 +42,16 @@ def test_rows_of_other_trainings_are_not_mixed(tool: Any, tmp_path: Path) -> Non
             tool.results(argparse.Namespace(**{**vars(given), name: value}))
 
 
+def test_the_table_in_the_docs_is_that_of_the_rows(
+    tool: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (tool.RESULTS.parents[1] / "tmics.md").read_text(encoding="utf-8")
+    for rows in (tool.RESULTS, tool.RESULTS.with_stem("compact-choice-800")):
+        monkeypatch.setattr("sys.argv", ["shipped_network.py", "table", "--results", str(rows)])
+        tool.main()
+        assert capsys.readouterr().out in page
+
+
 @pytest.mark.parametrize("flow", [None, {"name": "pyramid", "width": 4, "levels": 2}])
 def test_the_plain_network_restores_frames_of_any_size(tool: Any, flow: Any) -> None:
     restored = tool.plain_cnn.derived(tool.Genotype(space="plain-cnn", choices={}, options={"flow": flow}))(
